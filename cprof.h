@@ -1,0 +1,5646 @@
+/* cprof 0.1.0 - a sampling CPU profiler in one C header, for Linux
+
+   It samples every thread of the process it is compiled into, through optimised code without frame
+   pointers, and writes folded stacks, from which tools/flamegraph.py draws a flame graph.
+
+   QUICK START
+
+     In ONE source file:            Around what you want to see:
+
+       #define CPROF_IMPLEMENTATION     CPROF_BEGIN("evm.folded");
+       #include "cprof.h"               replay_blocks(1000, 2000);
+                                        CPROF_END();
+
+     Build with -pthread, optimised as you ship it; no other flag is needed. Then
+
+       tools/flamegraph.py evm.folded -o evm.svg
+
+     and open evm.svg in a browser. Threads need not register, and may come and go.
+
+   PLATFORMS
+
+     Linux x86-64, gcc and clang, C99 and later or C++11 and later: run and tested. Kernel 4.14 or
+     newer; from 6.12 on the sampler is also on time when every core is busy. Everything else:
+     an #error, unless CPROF_DISABLE is defined.
+
+   LINK FLAGS
+
+     -pthread. Nothing else: no -ldl, no -rdynamic, no -g (names come from the symbol table, so do
+     not strip the program; a stripped one shows what its dynamic symbols tell, and
+     [program+0xoffset] for the rest).
+
+   MACROS THAT CHANGE THE BUILD
+
+     CPROF_IMPLEMENTATION  in one source file, before the #include: the code itself.
+     CPROF_DISABLE         everywhere: the macros below vanish, the functions become empty inline
+                           ones that return CPROF_OK, and no code or symbol is left.
+
+     The implementation needs _GNU_SOURCE. It defines it itself if it is included before any system
+     header, and stops with an #error that says so if it came too late.
+
+   ENVIRONMENT
+
+     CPROF_HZ=1000         overrides the rate           CPROF_OUTPUT=file   ... the output file
+     CPROF_CLOCK=cpu|wall  ... the clock                CPROF_ENABLE=0      start and stop do nothing
+
+   HOW IT WORKS
+
+     One sampler thread wakes up at instants that are independent of the program: every 1/hz seconds,
+     give or take 5%. It reads the CPU clocks of all threads. A thread whose clock moves between
+     two readings is on a CPU this very moment; it gets a signal (SIGURG, which by default is
+     ignored, so that a stray one kills nobody), and its handler unwinds its own stack into a slot.
+     A thread that sleeps is left alone. A sample weighs the time since the last look. At the end
+     each thread's samples are scaled to the CPU time that the kernel counted for it, so the sum is
+     right at any rate, and what no sample covers is shown as [cprof];[unsampled].
+
+     Frames are found by the .eh_frame tables that every compiler emits for exceptions and
+     debuggers; frame pointers are the fall-back. The rules are cached, so a frame costs a few
+     nanoseconds. Names are looked up when the profile is written.
+
+   WHAT THE OUTPUT SAYS
+
+     thread;root;...;leaf COUNT      one line a stack; COUNT is in periods of 1/hz seconds
+     [truncated]                     right after the thread: callers beyond max_depth, or beyond
+                                     code that could not be unwound, are missing
+     [program+0x1234]                no symbol there
+     [unknown]                       code that belongs to no file (made at run time)
+     [cprof];[lost]                  time of samples that found the table full: raise max_stacks
+     [cprof];[unsampled]             CPU time of the process that no sample covers: threads too
+                                     short-lived to be met, and threads that block the signal
+
+     Stacks of threads of one name are added up. Unnamed threads have the program's name.
+
+   SIGNALS AND THREADS
+
+     - The handler runs with SA_RESTART and SA_ONSTACK, takes no lock, allocates nothing, leaves
+       errno alone and needs at most 1.5 KB of stack besides the kernel's signal frame.
+     - A handler that the host has installed for the signal before start still gets the signals that
+       others send, and is put back at stop. A handler installed while a profile is being taken
+       takes the samples away; the end line says so by what is unsampled.
+     - A thread that blocks the signal (or uses sigfillset for its mask) gives no samples while it
+       does. Its CPU time is reported as unsampled, and the end line names it.
+     - Between look and signal lie a few microseconds. A thread that goes to sleep just then is
+       woken; system calls that SA_RESTART does not restart (nanosleep, poll, epoll_wait) then
+       return EINTR, as with any profiler that uses signals, only much more rarely. Threads that
+       stay asleep are never disturbed.
+     - fork: the child is not profiled, and may begin a profile of its own. exec: nothing is left
+       armed. exit in the middle of a profile writes it.
+     - Functions may be called from any thread, not from signal handlers.
+
+   COSTS
+
+     In the profiled thread: a signal and its return, some microseconds, and the unwinding, less
+     than a tenth of that. In the sampler: 20 to 40 microseconds a look, all threads together. So
+     at 100 Hz well below half a percent of one core. `make bench` measures both. Memory: 8 MB of
+     address space for 16384 stacks of depth 64, used as stacks arrive; and a copy of the unwind
+     tables of each shared object.
+
+   LIMITS
+
+     - Windows and macOS are not there yet, nor are other processors.
+     - No inline frames and source lines yet: functions as the symbol table names them.
+     - CPU time spent while a thread is on its way to sleep or being woken, a few microseconds each
+       time, may be missed or be booked on the system call.
+     - dlmopen'd name spaces are not seen.
+     - Linux keeps 15 bytes of a thread's name.
+
+   CONTENTS (search for >>name)
+
+     platform   which system, compiler and processor this is
+     base       atomics, bounds-checked bytes, memory straight from the system
+     modules    what is loaded, and what was
+     unwind     from registers to a stack
+     symbols    names for addresses
+     table      the fixed-size stack table
+     sampler    who is looked at, when, and what a look weighs
+     stats      what it all adds up to
+     writers    from the table to a profile
+     linux      threads, clocks, signals, sleeping
+     api        the public functions
+
+   LICENCE: MIT, see the end of this file. */
+
+#if defined(CPROF_IMPLEMENTATION) && !defined(CPROF_DISABLE) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE 1
+#endif
+
+#ifndef CPROF_H
+#define CPROF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CPROF_VERSION "0.1.0"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What every call that can fail returns; CPROF_OK is zero. */
+typedef enum cprof_result {
+    CPROF_OK = 0,
+    CPROF_ERROR_ARGUMENT,    /* a desc field or argument is out of its range */
+    CPROF_ERROR_RUNNING,     /* start: a profile is being taken already; it goes on */
+    CPROF_ERROR_NOT_RUNNING, /* stop, pause, resume, reset: nothing is being profiled */
+    CPROF_ERROR_NO_PROFILE,  /* write: nothing was profiled yet */
+    CPROF_ERROR_MEMORY,      /* the system gave no memory */
+    CPROF_ERROR_THREAD,      /* the system gave no thread for the sampler */
+    CPROF_ERROR_SIGNAL,      /* the signal cannot be used for sampling */
+    CPROF_ERROR_SYSTEM,      /* the system lacks what sampling needs, e.g. /proc is not mounted */
+    CPROF_ERROR_OUTPUT,      /* the output cannot be written; an older file there is unharmed */
+    CPROF_ERROR_WRITE        /* the caller's write function refused data */
+} cprof_result;
+
+/* What a sample stands for. */
+typedef enum cprof_clock {
+    CPROF_CPU = 0, /* time on a CPU; threads that sleep get no samples and are never disturbed */
+    CPROF_WALL     /* elapsed time, asleep or not */
+} cprof_clock;
+
+/* How a profile is written. */
+typedef enum cprof_format {
+    CPROF_AUTO = 0, /* by the ending of the file's name; there is one format so far: */
+    CPROF_FOLDED    /* one line a stack: thread;root;...;leaf COUNT, COUNT in sampling periods */
+} cprof_format;
+
+/* How to profile. Zero-initialise, then set what you want: zero means the default. */
+typedef struct cprof_desc {
+    int hz;                  /* samples per second of CPU time and thread: 1..10000; default 100 */
+    cprof_clock clock;       /* default CPROF_CPU */
+    int max_depth;           /* frames kept a stack, from the leaf: 1..4096; default 128 */
+    int max_stacks;          /* distinct stacks kept: 1..4194304; default 16384. Address space for
+                                max_stacks * (max_depth + 6) * 8 bytes is reserved at start;
+                                memory is used as stacks arrive */
+    const char *output;      /* file that cprof_stop writes; default NULL: none */
+    cprof_format format;     /* of `output`; default CPROF_AUTO */
+    int signal;              /* POSIX: signal that carries the samples; default SIGURG */
+    int max_sampler_percent; /* of one core that the sampler thread may use before it lowers the
+                                rate: 1..100; default 25 */
+    bool quiet;              /* no line on stderr from cprof_stop */
+} cprof_desc;
+
+/* What was measured. Times in nanoseconds. Current while running, final after cprof_stop, and kept
+   until the next start. */
+typedef struct cprof_stats {
+    uint64_t samples;         /* stacks captured */
+    uint64_t weight_ns;       /* CPU (or wall) time that they stand for, after scaling */
+    uint64_t unsampled_ns;    /* CPU time of the process, without the sampler, that no sample covers */
+    uint64_t blocked_ns;      /* part of it: threads that did not answer the signal */
+    uint64_t lost;            /* samples that found the table full; shown as [cprof];[lost] */
+    uint64_t truncated;       /* samples whose root side is missing; shown as [truncated] */
+    uint64_t unanswered;      /* requests for a sample that no thread answered */
+    uint64_t discarded;       /* samples of threads that turned out to be asleep */
+    uint64_t threads_seen;
+    uint64_t blocked_threads; /* threads that did not answer the signal at least once */
+    uint64_t unique_stacks;   /* entries of the table in use */
+    uint64_t ticks;           /* times the sampler looked */
+    uint64_t late_ns;         /* how late it was on average */
+    uint64_t late_max_ns;     /* and at worst */
+    uint64_t duration_ns;     /* wall time profiled, pauses excluded */
+    uint64_t cpu_ns;          /* CPU time of the process in it, the sampler included */
+    uint64_t sampler_cpu_ns;  /* CPU time of the sampler thread */
+    double hz;                /* rate asked for */
+    double hz_achieved;       /* ticks / duration */
+} cprof_stats;
+
+/* Receives a piece of a profile. Returns false to stop the writing (the disk is full, say). */
+typedef bool (*cprof_write_fn)(void *user, const void *data, size_t size);
+
+/* All functions may be called from any thread at any time, but not from signal handlers. In a
+   forked child nothing is being profiled; it may start a profile of its own.
+
+   cprof_start    begins to sample every thread of the process. NULL: all defaults. Errors:
+                  ARGUMENT, RUNNING, MEMORY, THREAD, SIGNAL, SYSTEM, OUTPUT (desc->output cannot be
+                  created: better now than after an hour). The environment overrides the desc:
+                  CPROF_HZ, CPROF_CLOCK (cpu, wall), CPROF_OUTPUT, CPROF_ENABLE=0 (start and stop
+                  then do nothing and return CPROF_OK).
+   cprof_stop     ends it, writes desc.output and prints one line on stderr. Errors: NOT_RUNNING,
+                  OUTPUT, MEMORY; the profile can still be written elsewhere by cprof_write.
+   cprof_pause    no samples are taken and no time is counted until cprof_resume.
+   cprof_reset    forgets what was sampled so far and goes on.
+   cprof_write    writes what was sampled so far to a file, also while running: into a temporary
+                  file beside it, which then replaces it whole. Errors: ARGUMENT, NO_PROFILE,
+                  MEMORY, OUTPUT.
+   cprof_write_to does the same through a function. Errors: ARGUMENT, NO_PROFILE, MEMORY, WRITE.
+   cprof_get_stats fills *stats; all zero before the first start.
+   cprof_result_string is one English sentence, never NULL.
+   cprof_thread_name names the calling thread for the system and the profile (Linux keeps 15
+                  bytes).
+   cprof_begin, cprof_end are what the macros call: start with an output file and stop, errors
+                  reported on stderr. */
+#ifdef CPROF_DISABLE
+static inline cprof_result cprof_start(const cprof_desc *desc) {
+    (void)desc;
+    return CPROF_OK;
+}
+static inline cprof_result cprof_stop(void) { return CPROF_OK; }
+static inline cprof_result cprof_pause(void) { return CPROF_OK; }
+static inline cprof_result cprof_resume(void) { return CPROF_OK; }
+static inline cprof_result cprof_reset(void) { return CPROF_OK; }
+static inline cprof_result cprof_write(const char *path, cprof_format format) {
+    (void)path, (void)format;
+    return CPROF_OK;
+}
+static inline cprof_result cprof_write_to(cprof_write_fn write, void *user, cprof_format format) {
+    (void)write, (void)user, (void)format;
+    return CPROF_OK;
+}
+static inline void cprof_get_stats(cprof_stats *stats) {
+    for (size_t i = 0; i < sizeof *stats; i++) ((unsigned char *)stats)[i] = 0;
+}
+static inline const char *cprof_result_string(cprof_result result) {
+    (void)result;
+    return "cprof is disabled";
+}
+static inline void cprof_thread_name(const char *name) { (void)name; }
+static inline cprof_result cprof_begin(const char *path) {
+    (void)path;
+    return CPROF_OK;
+}
+static inline cprof_result cprof_end(void) { return CPROF_OK; }
+#else
+cprof_result cprof_start(const cprof_desc *desc);
+cprof_result cprof_stop(void);
+cprof_result cprof_pause(void);
+cprof_result cprof_resume(void);
+cprof_result cprof_reset(void);
+cprof_result cprof_write(const char *path, cprof_format format);
+cprof_result cprof_write_to(cprof_write_fn write, void *user, cprof_format format);
+void cprof_get_stats(cprof_stats *stats);
+const char *cprof_result_string(cprof_result result);
+void cprof_thread_name(const char *name);
+cprof_result cprof_begin(const char *path);
+cprof_result cprof_end(void);
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+
+/* CPROF_BEGIN(path) ... CPROF_END() profile what lies between them, in every thread, and write
+   `path`. With CPROF_DISABLE defined they vanish, arguments unevaluated. */
+#ifdef CPROF_DISABLE
+#define CPROF_BEGIN(path) ((void)0)
+#define CPROF_END() ((void)0)
+#define CPROF_THREAD_NAME(name) ((void)0)
+#else
+#define CPROF_BEGIN(path) ((void)cprof_begin(path))
+#define CPROF_END() ((void)cprof_end())
+#define CPROF_THREAD_NAME(name) cprof_thread_name(name)
+#endif
+
+#endif /* CPROF_H */
+
+#if defined(CPROF_IMPLEMENTATION) && !defined(CPROF_DISABLE)
+#ifndef CPROF_IMPLEMENTED
+#define CPROF_IMPLEMENTED
+
+/* >>platform: which system, compiler and processor this is */
+#if defined(__linux__)
+#define CPROFI_LINUX 1
+#else
+#error "cprof: this version samples Linux programs only; build others with -DCPROF_DISABLE"
+#endif
+
+#if defined(__x86_64__) && defined(__LP64__)
+#define CPROFI_X64 1
+#else
+#error "cprof: this version knows x86-64 only; build others with -DCPROF_DISABLE"
+#endif
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <link.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#if defined(__GLIBC__) && !defined(__USE_GNU)
+#error "cprof: include cprof.h before any system header, or compile with -D_GNU_SOURCE"
+#endif
+
+/* ---------------------------------------------------------------------------------------------- */
+/* >>base: atomics, bounds-checked bytes, memory straight from the system
+
+   Everything above this section stands on these few things. Memory comes from mmap, never from
+   malloc: the profiled program's heap may be locked, broken or the thing under study.
+   Bytes that come from files or from other people's memory are read through cprofi_bytes only:
+   every read is checked, a read past the end yields zero and sets `bad` for good, so a parser may
+   read a whole record and test once. */
+
+#define CPROFI_UNUSED __attribute__((unused))
+#define CPROFI_NOINLINE __attribute__((noinline))
+#define CPROFI_COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+/* Relaxed unless the name says otherwise. C99 and C++11 have no common atomics; the compilers do. */
+#define cprofi_load(p) __atomic_load_n((p), __ATOMIC_RELAXED)
+#define cprofi_store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
+#define cprofi_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define cprofi_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+#define cprofi_load_seq(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
+#define cprofi_store_seq(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
+#define cprofi_add(p, v) __atomic_fetch_add((p), (v), __ATOMIC_RELAXED)
+
+/* True when *p was `expected` and now is `wanted`; orders everything, as lock cmpxchg does. */
+static inline bool cprofi_cas32(uint32_t *p, uint32_t expected, uint32_t wanted) {
+    return __atomic_compare_exchange_n(p, &expected, wanted, false, __ATOMIC_SEQ_CST,
+                                       __ATOMIC_SEQ_CST);
+}
+
+/* `size` zeroed bytes in whole pages, or NULL. Pages cost memory only once they are touched, and a
+   forked child does not inherit them. */
+static void *cprofi_pages(size_t size) {
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    madvise(p, size, MADV_DONTFORK);
+    return p;
+}
+
+static void cprofi_pages_free(void *p, size_t size) {
+    if (p) munmap(p, size);
+}
+
+/* A piece of memory that belongs to somebody else. */
+typedef struct {
+    const uint8_t *data;
+    size_t size;
+} cprofi_span;
+
+/* The part [offset, offset + size) of a span; empty when it does not lie inside. */
+static inline cprofi_span cprofi_span_part(cprofi_span s, uint64_t offset, uint64_t size) {
+    cprofi_span part = {NULL, 0};
+    if (offset <= s.size && size <= s.size - offset) {
+        part.data = s.data + (size_t)offset;
+        part.size = (size_t)size;
+    }
+    return part;
+}
+
+/* A reading position in a span. */
+typedef struct {
+    const uint8_t *at, *end;
+    bool bad; /* something was read past the end; stays set */
+} cprofi_bytes;
+
+static inline cprofi_bytes cprofi_bytes_of(cprofi_span s) {
+    cprofi_bytes b = {s.data, s.data + s.size, false};
+    return b;
+}
+
+static inline size_t cprofi_left(const cprofi_bytes *b) { return (size_t)(b->end - b->at); }
+
+static inline void cprofi_skip(cprofi_bytes *b, uint64_t n) {
+    if (n > cprofi_left(b)) {
+        b->bad = true;
+        b->at = b->end;
+    } else {
+        b->at += (size_t)n;
+    }
+}
+
+/* Little-endian unsigned integer of `n` (1 to 8) bytes. */
+static inline uint64_t cprofi_uint(cprofi_bytes *b, size_t n) {
+    uint64_t v = 0;
+    if (n > cprofi_left(b)) {
+        b->bad = true;
+        b->at = b->end;
+        return 0;
+    }
+    for (size_t i = 0; i < n; i++) v |= (uint64_t)b->at[i] << (8 * i);
+    b->at += n;
+    return v;
+}
+
+static inline uint8_t cprofi_u8(cprofi_bytes *b) { return (uint8_t)cprofi_uint(b, 1); }
+static inline uint16_t cprofi_u16(cprofi_bytes *b) { return (uint16_t)cprofi_uint(b, 2); }
+static inline uint32_t cprofi_u32(cprofi_bytes *b) { return (uint32_t)cprofi_uint(b, 4); }
+static inline uint64_t cprofi_u64(cprofi_bytes *b) { return cprofi_uint(b, 8); }
+
+/* LEB128 (DWARF 5, 7.6). Bits beyond the 64th are dropped. */
+static inline uint64_t cprofi_uleb(cprofi_bytes *b) {
+    uint64_t v = 0;
+    for (unsigned shift = 0;; shift += 7) {
+        uint8_t byte = cprofi_u8(b);
+        if (shift < 64) v |= (uint64_t)(byte & 0x7f) << shift;
+        if (!(byte & 0x80)) return v; /* a read past the end yields 0 and ends the loop */
+    }
+}
+
+static inline int64_t cprofi_sleb(cprofi_bytes *b) {
+    uint64_t v = 0;
+    for (unsigned shift = 0;;) {
+        uint8_t byte = cprofi_u8(b);
+        if (shift < 64) v |= (uint64_t)(byte & 0x7f) << shift;
+        shift += 7;
+        if (byte & 0x80) continue;
+        if ((byte & 0x40) && shift < 64) v |= ~(uint64_t)0 << shift;
+        return (int64_t)v;
+    }
+}
+
+/* The zero-terminated string at the reading position, "" when it does not end inside. */
+static inline const char *cprofi_string(cprofi_bytes *b) {
+    const uint8_t *start = b->at;
+    const uint8_t *zero =
+        start == b->end ? NULL : (const uint8_t *)memchr(start, 0, cprofi_left(b));
+    if (!zero) {
+        b->bad = true;
+        b->at = b->end;
+        return "";
+    }
+    b->at = zero + 1;
+    return (const char *)start;
+}
+
+/* ---------------------------------------------------------------------------------------------- */
+/* >>modules: what is loaded, and what was
+   (the module record; the registry is in the unwinder's part) */
+
+enum { CPROFI_BUILD_ID_MAX = 32 };
+
+/* One executable image in the address space. Lives for ever once registered: a sample may refer to
+   it long after the image was unloaded. Index 0 of the registry means "no module". */
+typedef struct cprofi_module {
+    uintptr_t lo, hi;    /* run-time addresses, first byte and one past the last loaded byte */
+    uintptr_t slide;     /* run-time address minus virtual address in the file */
+    uint32_t loaded;     /* 1 while it is in the address space */
+    uint32_t build_id_size;
+    uint8_t build_id[CPROFI_BUILD_ID_MAX];
+    const char *path;    /* file to read symbols from; "" if there is none (vdso) */
+    const char *name;    /* what users call it: last part of the path, or "[vdso]" */
+    cprofi_span image;   /* the whole ELF image in memory, for the vdso; else empty */
+    /* the registry's own: */
+    struct cprofi_tables *tables; /* what handlers unwind with while it is loaded */
+    uint64_t identity;       /* hash of what makes an image the same one when it comes back */
+    uint32_t next_same_hash, next_loaded, seen;
+} cprofi_module;
+/* The registry of modules.
+
+   Problem: three parties look at the same list. The sampler thread keeps it up to date, the signal
+   handlers of many threads search it at any instant, and the symbolizer asks, after the run, what
+   was loaded where back then. A handler may neither wait for the loader's lock nor touch memory
+   that dlclose can unmap, and an address must never resolve to code that was loaded later.
+
+   Idea: a record per image that stays for ever (symbolization), and an immutable index sorted by
+   address, replaced as a whole when the loader's counters move (handlers). What handlers read about
+   one image, its unwind tables, is copied inside dl_iterate_phdr's callback, where the loader's lock
+   keeps the image mapped; only the main program and the vdso, which cannot be unmapped, are used
+   in place. An image that comes back at the same place with the same identity revives its record,
+   so that a dlopen/dlclose storm does not grow memory.
+
+   Invariant (who frees what, when): a handler announces itself with a sequentially consistent store
+   to its slot and only then loads `index`. The sampler replaces `index`, then looks at all slots,
+   all sequentially consistent. If it finds a slot idle, that handler's next announcement, and so its
+   next load, comes after the replacement and yields the new index. Hence: refresh, look at every
+   slot, and if all were idle at some time since, cprofi_modules_quiescent frees what refresh retired.
+
+   Cost: an unchanged list is one callback, about 100 ns. A change costs a copy of .eh_frame.
+   Not handled: other dlmopen namespaces (dl_iterate_phdr does not show them). */
+
+enum {
+    CPROFI_MODULES_MAX = 65535,
+    CPROFI_MODULES_HASH = 1024,
+    CPROFI_TABLES_CODE = 4, /* executable segments told apart per image; usually there is one */
+    CPROFI_ARENA_BLOCK = 65536
+};
+
+/* Memory that handlers may still be reading, waiting for quiescence. Heads its own block. */
+typedef struct cprofi_retired {
+    struct cprofi_retired *next;
+    size_t size; /* of the whole block */
+} cprofi_retired;
+
+/* What handlers read about one image. Never changes between publication and retirement. */
+typedef struct cprofi_tables {
+    cprofi_retired block; /* must be first */
+    cprofi_span hdr, frame;                 /* .eh_frame_hdr and .eh_frame: copies or originals */
+    uintptr_t hdr_address, frame_address;   /* where the originals are, for relative pointers */
+    const uint8_t *search; /* sorted table of .eh_frame_hdr, NULL: walk .eh_frame instead */
+    size_t search_count;
+    uintptr_t code_lo[CPROFI_TABLES_CODE], code_hi[CPROFI_TABLES_CODE];
+    size_t code_count;
+} cprofi_tables;
+
+typedef struct {
+    uintptr_t lo, hi; /* one executable segment */
+    const cprofi_tables *tables;
+    uint32_t id;
+} cprofi_module_range;
+
+typedef struct {
+    cprofi_retired block; /* must be first */
+    size_t count;
+    uint32_t epoch;
+    cprofi_module_range *ranges; /* sorted, disjoint; behind this header */
+} cprofi_module_index;
+
+/* Zeroed, then cprofi_modules_init. Everything but `index` belongs to the sampler thread. */
+typedef struct {
+    cprofi_module_index *index; /* read by handlers */
+    cprofi_module *records;     /* by id; records[0] is "no module" */
+    uint32_t count;             /* ids in use, the 0 included */
+    uint32_t epoch;             /* changes with every change of the list */
+    uint32_t scan;              /* number of the current full scan */
+    uint32_t first_loaded;      /* list through next_loaded, built by a scan */
+    size_t code_ranges;         /* in that list */
+    bool scanned, started;      /* a first scan is done; this one is past the main program */
+    bool incomplete;            /* memory ran out, scan again */
+    unsigned long long adds, subs; /* the loader's counters at the last full scan */
+    cprofi_retired *retired;
+    char *arena;
+    size_t arena_left;
+    uint32_t hash[CPROFI_MODULES_HASH]; /* by lo: heads of lists through next_same_hash */
+} cprofi_modules;
+
+static bool cprofi_modules_init(cprofi_modules *m) {
+    if (!m->records) {
+        m->records =
+            (cprofi_module *)cprofi_pages(sizeof(cprofi_module) * (CPROFI_MODULES_MAX + 1u));
+        m->count = 1;
+    }
+    return m->records != NULL;
+}
+
+static void cprofi_modules_retire(cprofi_modules *m, cprofi_retired *block) {
+    block->next = m->retired;
+    m->retired = block;
+}
+
+/* Call when every slot was seen idle after the last refresh (see the invariant above). */
+static void cprofi_modules_quiescent(cprofi_modules *m) {
+    while (m->retired) {
+        cprofi_retired *block = m->retired;
+        m->retired = block->next;
+        cprofi_pages_free(block, block->size);
+    }
+}
+
+/* [signal] The executable segment that holds pc, or NULL. */
+static const cprofi_module_range *cprofi_modules_range(const cprofi_module_index *index,
+                                                       uintptr_t pc) {
+    size_t lo = 0, hi = index ? index->count : 0;
+    while (lo < hi) {
+        size_t middle = lo + (hi - lo) / 2;
+        if (index->ranges[middle].lo <= pc) lo = middle + 1;
+        else hi = middle;
+    }
+    if (lo == 0 || pc >= index->ranges[lo - 1].hi) return NULL;
+    return &index->ranges[lo - 1];
+}
+
+/* [signal] The id of the loaded module whose code holds pc, or 0. */
+static uint32_t cprofi_modules_find(const cprofi_modules *m, uintptr_t pc) {
+    const cprofi_module_range *range = cprofi_modules_range(cprofi_load_seq(&m->index), pc);
+    return range ? range->id : 0;
+}
+
+/* A copy of a + b in the arena that lives as long as the process; "" when memory ran out. */
+static const char *cprofi_modules_string(cprofi_modules *m, const char *a, const char *b) {
+    size_t na = strlen(a), nb = strlen(b), n = na + nb + 1;
+    if (n > CPROFI_ARENA_BLOCK) return "";
+    if (n > m->arena_left) {
+        char *block = (char *)cprofi_pages(CPROFI_ARENA_BLOCK);
+        if (!block) return "";
+        m->arena = block;
+        m->arena_left = CPROFI_ARENA_BLOCK;
+    }
+    char *text = m->arena;
+    memcpy(text, a, na);
+    memcpy(text + na, b, nb + 1);
+    m->arena += n;
+    m->arena_left -= n;
+    return text;
+}
+
+/* What a scan found out about one image, before it is known whether it is new. */
+typedef struct {
+    uintptr_t slide, lo, hi;
+    const ElfW(Phdr) *phdr;
+    size_t phnum;
+    const char *loader_name;
+    bool is_main, is_vdso;
+    uintptr_t hdr_address;
+    cprofi_span hdr;
+    const uint8_t *build_id;
+    size_t build_id_size;
+    uintptr_t code_lo[CPROFI_TABLES_CODE], code_hi[CPROFI_TABLES_CODE];
+    size_t code_count;
+} cprofi_image;
+
+/* The readable bytes from `address` to the end of the file-backed part of its segment. */
+static cprofi_span cprofi_image_bytes(const cprofi_image *image, uintptr_t address) {
+    cprofi_span none = {NULL, 0};
+    for (size_t i = 0; i < image->phnum; i++) {
+        const ElfW(Phdr) *p = &image->phdr[i];
+        uintptr_t start = image->slide + (uintptr_t)p->p_vaddr;
+        if (p->p_type != PT_LOAD || !(p->p_flags & PF_R)) continue;
+        if (address < start || address - start >= p->p_filesz) continue;
+        cprofi_span s = {(const uint8_t *)address, (size_t)(p->p_filesz - (address - start))};
+        return s;
+    }
+    return none;
+}
+
+/* The GNU build id among the notes, with the alignment (4 or 8) that p_align announces. */
+static void cprofi_image_notes(cprofi_image *image, cprofi_span notes, size_t align) {
+    cprofi_bytes b = cprofi_bytes_of(notes);
+    if (align != 8) align = 4;
+    while (cprofi_left(&b) >= 12 && !b.bad) {
+        uint32_t name_size = cprofi_u32(&b), size = cprofi_u32(&b), type = cprofi_u32(&b);
+        const uint8_t *name = b.at;
+        cprofi_skip(&b, name_size);
+        cprofi_skip(&b, (align - (size_t)(b.at - notes.data) % align) % align);
+        const uint8_t *value = b.at;
+        cprofi_skip(&b, size);
+        if (!b.bad && type == 3 && name_size == 4 && memcmp(name, "GNU", 4) == 0) {
+            image->build_id = value;
+            image->build_id_size = size;
+            if (size > CPROFI_BUILD_ID_MAX) image->build_id_size = CPROFI_BUILD_ID_MAX;
+            return;
+        }
+        size_t gap = (align - (size_t)(b.at - notes.data) % align) % align;
+        if (gap > cprofi_left(&b)) return;
+        cprofi_skip(&b, gap);
+    }
+}
+
+static void cprofi_image_code(cprofi_image *image, uintptr_t lo, uintptr_t hi) {
+    size_t n = image->code_count;
+    if (lo >= hi) return;
+    if (n == CPROFI_TABLES_CODE) { /* more than anybody has: let the last one cover the rest */
+        if (lo < image->code_lo[n - 1]) image->code_lo[n - 1] = lo;
+        if (hi > image->code_hi[n - 1]) image->code_hi[n - 1] = hi;
+        return;
+    }
+    image->code_lo[n] = lo;
+    image->code_hi[n] = hi;
+    image->code_count = n + 1;
+}
+
+/* False when the image has no code, and so is of no interest. */
+static bool cprofi_image_read(cprofi_image *image) {
+    image->lo = UINTPTR_MAX;
+    for (size_t i = 0; i < image->phnum; i++) {
+        const ElfW(Phdr) *p = &image->phdr[i];
+        uintptr_t start = image->slide + (uintptr_t)p->p_vaddr;
+        uintptr_t end = start + (uintptr_t)p->p_memsz;
+        if (p->p_type != PT_LOAD || end < start) continue;
+        if (start < image->lo) image->lo = start;
+        if (end > image->hi) image->hi = end;
+        if (p->p_flags & PF_X) cprofi_image_code(image, start, end);
+    }
+    for (size_t i = 0; i < image->phnum; i++) {
+        const ElfW(Phdr) *p = &image->phdr[i];
+        uintptr_t start = image->slide + (uintptr_t)p->p_vaddr;
+        if (p->p_type == PT_NOTE && !image->build_id) {
+            cprofi_span notes = cprofi_image_bytes(image, start);
+            if (notes.size > p->p_memsz) notes.size = (size_t)p->p_memsz;
+            if (notes.data) cprofi_image_notes(image, notes, (size_t)p->p_align);
+        } else if (p->p_type == PT_GNU_EH_FRAME) {
+            image->hdr_address = start;
+            image->hdr = cprofi_image_bytes(image, start);
+            if (image->hdr.size > p->p_memsz) image->hdr.size = (size_t)p->p_memsz;
+        }
+    }
+    return image->code_count > 0;
+}
+
+static uint64_t cprofi_hash_bytes(uint64_t h, const void *data, size_t size) {
+    const uint8_t *p = (const uint8_t *)data;
+    for (size_t i = 0; i < size; i++) h = (h ^ p[i]) * 0x100000001b3u; /* FNV-1a */
+    return h;
+}
+
+/* The same for two loads of the same file at the same place. The loader's name stands for the path,
+   because a relative one must not change its meaning when the program changes directory. */
+static uint64_t cprofi_image_identity(const cprofi_image *image) {
+    uint64_t h = 0xcbf29ce484222325u;
+    uintptr_t place[3] = {image->slide, image->lo, image->hi};
+    h = cprofi_hash_bytes(h, place, sizeof place);
+    h = cprofi_hash_bytes(h, image->loader_name, strlen(image->loader_name));
+    if (image->build_id) return cprofi_hash_bytes(h, image->build_id, image->build_id_size);
+    return cprofi_hash_bytes(h, image->hdr.data, image->hdr.size);
+}
+
+/* Finds .eh_frame and the sorted table through .eh_frame_hdr (LSB Core, 10.6.2). Sets the originals;
+   .eh_frame has no size of its own: it ends with the last entry the sorted table mentions, or at
+   its zero terminator. */
+static void cprofi_tables_find(cprofi_tables *t, const cprofi_image *image) {
+    cprofi_bytes b = cprofi_bytes_of(image->hdr);
+    uint8_t version = cprofi_u8(&b), pointer = cprofi_u8(&b), count = cprofi_u8(&b);
+    uint8_t table = cprofi_u8(&b);
+    uintptr_t frame_address = 0;
+    size_t end = 0;
+    if (b.bad || version != 1) return;
+    if ((pointer & 0x0f) == 0x0b || (pointer & 0x0f) == 0x03)
+        frame_address = (uintptr_t)(intptr_t)(int32_t)cprofi_u32(&b);
+    else if ((pointer & 0x0f) == 0x0c || (pointer & 0x0f) == 0x04 || (pointer & 0x0f) == 0)
+        frame_address = (uintptr_t)cprofi_u64(&b);
+    else return;
+    if ((pointer & 0xf0) == 0x10) frame_address += image->hdr_address + 4;
+    else if ((pointer & 0xf0) == 0x30) frame_address += image->hdr_address;
+    else if ((pointer & 0xf0) != 0) return;
+    cprofi_span frame = cprofi_image_bytes(image, frame_address);
+    if (b.bad || frame.size < 4) return;
+
+    if (count == 0x03 && table == 0x3b) { /* udata4; datarel, sdata4: what every linker writes */
+        size_t n = cprofi_u32(&b), room = cprofi_left(&b) / 8;
+        if (n > room) n = room;
+        if (n) t->search = b.at; /* moved to the copy by the caller */
+        t->search_count = n;
+        for (size_t i = 0; i < n; i++) {
+            cprofi_skip(&b, 4);
+            uintptr_t fde = image->hdr_address + (uintptr_t)(intptr_t)(int32_t)cprofi_u32(&b);
+            if (fde - frame_address < frame.size && fde - frame_address > end)
+                end = fde - frame_address;
+        }
+    }
+    b = cprofi_bytes_of(cprofi_span_part(frame, end, frame.size - end));
+    while (cprofi_left(&b) >= 4) {
+        uint64_t size = cprofi_u32(&b);
+        if (size == 0xffffffffu) size = cprofi_u64(&b);
+        if (size == 0 || size > cprofi_left(&b)) break;
+        cprofi_skip(&b, size);
+        end = (size_t)(b.at - frame.data);
+        if (t->search) break;
+    }
+    t->frame_address = frame_address;
+    t->frame = cprofi_span_part(frame, 0, end);
+    t->hdr_address = image->hdr_address;
+    t->hdr = image->hdr;
+}
+
+/* The tables of an image, in a block of their own; runs inside the loader's callback. */
+static cprofi_tables *cprofi_tables_make(const cprofi_image *image) {
+    cprofi_tables t;
+    bool pinned = image->is_main || image->is_vdso;
+    memset(&t, 0, sizeof t);
+    if (image->hdr.data) cprofi_tables_find(&t, image);
+    size_t copies = pinned ? 0 : t.hdr.size + t.frame.size;
+    t.block.size = sizeof t + copies;
+    t.code_count = image->code_count;
+    memcpy(t.code_lo, image->code_lo, sizeof t.code_lo);
+    memcpy(t.code_hi, image->code_hi, sizeof t.code_hi);
+    uint8_t *block = (uint8_t *)cprofi_pages(t.block.size);
+    if (!block) return NULL;
+    if (copies) {
+        uint8_t *hdr = block + sizeof t, *frame = hdr + t.hdr.size;
+        memcpy(hdr, t.hdr.data, t.hdr.size);
+        memcpy(frame, t.frame.data, t.frame.size);
+        if (t.search) t.search = hdr + (t.search - t.hdr.data);
+        t.hdr.data = hdr;
+        t.frame.data = frame;
+    }
+    memcpy(block, &t, sizeof t);
+    return (cprofi_tables *)(void *)block;
+}
+
+/* Fills path and name. The main program is known by what the kernel says it runs. */
+static void cprofi_modules_name(cprofi_modules *m, cprofi_module *record,
+                                const cprofi_image *image) {
+    static const char deleted[] = " (deleted)";
+    char text[4096];
+    const char *name = image->loader_name;
+    record->path = "";
+    record->name = "[vdso]";
+    if (image->is_vdso) return;
+    if (image->is_main) {
+        ssize_t n = readlink("/proc/self/exe", text, sizeof text - 1);
+        if (n > 0) {
+            size_t size = (size_t)n, tail = sizeof deleted - 1;
+            text[size] = 0;
+            name = text;
+            if (size > tail && strcmp(text + size - tail, deleted) == 0) {
+                text[size - tail] = 0;
+                record->path = "/proc/self/exe"; /* still opens the deleted file */
+            }
+        }
+        if (!*record->path) record->path = cprofi_modules_string(m, name, "");
+        name = *name ? cprofi_modules_string(m, name, "") : "[main]";
+    } else if (*name == '/') {
+        record->path = name = cprofi_modules_string(m, name, "");
+    } else if (strchr(name, '/') && getcwd(text, sizeof text - 1)) {
+        size_t size = strlen(text);
+        if (name[0] == '.' && name[1] == '/') name += 2;
+        if (size == 0 || text[size - 1] != '/') memcpy(text + size, "/", 2);
+        record->path = name = cprofi_modules_string(m, text, name);
+    } else {
+        record->path = name = cprofi_modules_string(m, name, "");
+    }
+    const char *slash = strrchr(name, '/');
+    record->name = slash && slash[1] ? slash + 1 : *name ? name : "[unnamed]";
+}
+
+/* A new record for the image, or NULL when the registry is full. */
+static cprofi_module *cprofi_modules_add(cprofi_modules *m, const cprofi_image *image,
+                                         uint64_t identity, uint32_t *head) {
+    if (m->count > CPROFI_MODULES_MAX) return NULL;
+    uint32_t id = m->count++;
+    cprofi_module *record = &m->records[id];
+    record->lo = image->lo;
+    record->hi = image->hi;
+    record->slide = image->slide;
+    record->identity = identity;
+    record->build_id_size = (uint32_t)image->build_id_size;
+    if (image->build_id) memcpy(record->build_id, image->build_id, image->build_id_size);
+    cprofi_modules_name(m, record, image);
+    if (image->is_vdso) {
+        record->image.data = (const uint8_t *)image->lo;
+        record->image.size = (size_t)((image->hi - image->lo + 4095) & ~(uintptr_t)4095);
+    }
+    record->next_same_hash = *head;
+    *head = id;
+    return record;
+}
+
+/* Enters one image of the current scan: known and loaded, known and back, or new. */
+static void cprofi_modules_enter(cprofi_modules *m, cprofi_image *image) {
+    if (!cprofi_image_read(image)) return;
+    uint64_t identity = cprofi_image_identity(image);
+    uint32_t *head = &m->hash[(image->lo >> 12) % CPROFI_MODULES_HASH];
+    cprofi_module *record = NULL;
+    for (uint32_t id = *head; id; id = m->records[id].next_same_hash) {
+        if (m->records[id].lo == image->lo && m->records[id].identity == identity) {
+            record = &m->records[id];
+            break;
+        }
+    }
+    if (!record) record = cprofi_modules_add(m, image, identity, head);
+    if (!record || record->seen == m->scan) return;
+    if (!record->tables) record->tables = cprofi_tables_make(image);
+    if (!record->tables) {
+        m->incomplete = true;
+        return;
+    }
+    record->seen = m->scan;
+    record->loaded = 1;
+    record->next_loaded = m->first_loaded;
+    m->first_loaded = (uint32_t)(record - m->records);
+    m->code_ranges += record->tables->code_count;
+}
+
+static int cprofi_modules_callback(struct dl_phdr_info *info, size_t size, void *user) {
+    cprofi_modules *m = (cprofi_modules *)user;
+    bool first = !m->started;
+    m->started = true;
+    if (first) {
+        /* glibc before 2.4 passes a shorter record; then every refresh is a full one. */
+        if (size >= offsetof(struct dl_phdr_info, dlpi_subs) + sizeof info->dlpi_subs) {
+            if (m->scanned && !m->incomplete && m->adds == info->dlpi_adds &&
+                m->subs == info->dlpi_subs)
+                return 1;
+            m->adds = info->dlpi_adds;
+            m->subs = info->dlpi_subs;
+        }
+        m->scan++;
+        m->incomplete = false;
+    }
+    cprofi_image image;
+    memset(&image, 0, sizeof image);
+    image.slide = (uintptr_t)info->dlpi_addr;
+    image.phdr = info->dlpi_phdr;
+    image.phnum = info->dlpi_phnum;
+    image.loader_name = info->dlpi_name ? info->dlpi_name : "";
+    image.is_vdso = !first && image.slide != 0 && image.slide == getauxval(AT_SYSINFO_EHDR);
+    image.is_main = first;
+    cprofi_modules_enter(m, &image);
+    return 0;
+}
+
+/* Static programs do not show the vdso through dl_iterate_phdr: read its headers where it is. */
+static void cprofi_modules_vdso(cprofi_modules *m) {
+    uintptr_t base = (uintptr_t)getauxval(AT_SYSINFO_EHDR);
+    if (!base) return;
+    const ElfW(Ehdr) *ehdr = (const ElfW(Ehdr) *)base;
+    cprofi_image image;
+    memset(&image, 0, sizeof image);
+    if (memcmp(ehdr->e_ident, ELFMAG, SELFMAG) != 0) return;
+    image.phdr = (const ElfW(Phdr) *)(base + (uintptr_t)ehdr->e_phoff);
+    image.phnum = ehdr->e_phnum;
+    for (size_t i = 0; i < image.phnum; i++) {
+        if (image.phdr[i].p_type != PT_LOAD) continue;
+        image.slide = base + (uintptr_t)image.phdr[i].p_offset - (uintptr_t)image.phdr[i].p_vaddr;
+        break;
+    }
+    image.loader_name = "linux-vdso.so.1"; /* what glibc calls it: the identity must agree */
+    image.is_vdso = true;
+    for (uint32_t id = m->first_loaded; id; id = m->records[id].next_loaded)
+        if (m->records[id].lo <= base && base < m->records[id].hi) return;
+    cprofi_modules_enter(m, &image);
+}
+
+/* The index over the list a scan built, or NULL when memory ran out. */
+static cprofi_module_index *cprofi_modules_index(const cprofi_modules *m) {
+    size_t size = sizeof(cprofi_module_index) + m->code_ranges * sizeof(cprofi_module_range);
+    cprofi_module_index *index = (cprofi_module_index *)cprofi_pages(size);
+    if (!index) return NULL;
+    cprofi_module_range *ranges = (cprofi_module_range *)(void *)(index + 1);
+    size_t n = 0;
+    for (uint32_t id = m->first_loaded; id; id = m->records[id].next_loaded) {
+        const cprofi_tables *t = m->records[id].tables;
+        for (size_t i = 0; i < t->code_count; i++, n++) {
+            ranges[n].lo = t->code_lo[i];
+            ranges[n].hi = t->code_hi[i];
+            ranges[n].tables = t;
+            ranges[n].id = id;
+        }
+    }
+    for (size_t gap = n / 2; gap; gap /= 2) { /* Shell sort: qsort may call malloc */
+        for (size_t i = gap; i < n; i++) {
+            cprofi_module_range moving = ranges[i];
+            size_t j = i;
+            for (; j >= gap && ranges[j - gap].lo > moving.lo; j -= gap)
+                ranges[j] = ranges[j - gap];
+            ranges[j] = moving;
+        }
+    }
+    index->block.size = size;
+    index->count = n;
+    index->ranges = ranges;
+    return index;
+}
+
+/* Brings the registry up to date; true when something changed. Sampler thread only. */
+static bool cprofi_modules_refresh(cprofi_modules *m) {
+    uint32_t scan = m->scan;
+    m->started = false;
+    m->first_loaded = 0;
+    m->code_ranges = 0;
+    dl_iterate_phdr(cprofi_modules_callback, m);
+    if (m->scan == scan) return false;
+    cprofi_modules_vdso(m);
+    m->scanned = true;
+    cprofi_module_index *old = m->index, *now = cprofi_modules_index(m);
+    if (!now) {
+        m->incomplete = true;
+        return false;
+    }
+    now->epoch = ++m->epoch;
+    cprofi_store_seq(&m->index, now);
+    if (!old) return true;
+    for (size_t i = 0; i < old->count; i++) {
+        cprofi_module *record = &m->records[old->ranges[i].id];
+        if (record->seen == m->scan || !record->tables) continue;
+        record->loaded = 0;
+        cprofi_modules_retire(m, &record->tables->block);
+        record->tables = NULL;
+    }
+    cprofi_modules_retire(m, &old->block);
+    return true;
+}
+
+/* ---------------------------------------------------------------------------------------------- */
+/* >>unwind: from registers and stack memory to return addresses
+
+   Problem: a thread was stopped at an arbitrary instruction, in a prologue, a PLT stub, a signal
+   handler, and wants its callers, from inside a signal handler, in a few microseconds, without
+   frame pointers. Specification: DWARF 5, 6.4 (call frame information), and LSB Core 10.6
+   (.eh_frame); System V x86-64 ABI for registers and the signal frame.
+
+   Idea: almost every row of call frame information says "the caller's SP is a register plus an
+   offset, these kept registers are so far below it". Such a row becomes a rule of two words:
+
+       cfa word    | epoch-free: 16 unused | kind 8 | register 8 | offset 32, signed |
+       saved word  | 16 unused | r15 | r14 | r13 | r12 | rbx | rbp |   8 bits each: the register
+                     is saved at CFA - 8 * that; 0: it still holds the caller's value
+
+   and the return address is at CFA - 8. Rules are kept in one direct-mapped cache that all threads
+   share without a lock: the slot's first word is key ^ mix(rule), so that a slot torn between two
+   writers does not answer. The key is the address, whether it is exact, and the registry's epoch.
+   Rows that do not fit (expressions, odd places) are interpreted anew each time.
+
+   An address is looked up as the calling instruction: a return address minus one, because after a
+   call that never returns the next byte belongs to somebody else. The first frame, and one that a
+   signal interrupted, are exact. What cprofi_unwind stores is always what was looked up.
+
+   Invariant: memory of the stack is read only through the view, tables only through spans; SP grows
+   from frame to frame, but for frames that were interrupted and for few switches of stacks. So
+   garbage ends the walk (CPROFI_END_LOST) and never faults or loops.
+   Not handled: code without tables that keeps no frame pointer, except at instructions whose bytes
+   give the frame away. */
+
+enum {
+    CPROFI_REGS = 17, /* DWARF numbers; 16 is the return address column, our pc */
+    CPROFI_BX = 3,
+    CPROFI_BP = 6,
+    CPROFI_SP = 7,
+    CPROFI_PC = 16,
+    CPROFI_KEPT = 6,
+    CPROFI_RULES = 4096,
+    CPROFI_REMEMBER = 8,          /* depth of DW_CFA_remember_state; compilers use one */
+    CPROFI_EXPRESSION_STACK = 64,
+    CPROFI_EXPRESSION_STEPS = 1000,
+    CPROFI_SWITCHES = 8,          /* how often SP may go down: calls on another stack */
+    CPROFI_RESTORERS = 8,
+    CPROFI_PAGE = 4096            /* granularity of probing; larger pages are probed in parts */
+};
+
+/* Registers the callee must preserve, in the order of the rule's bytes. */
+static const uint8_t cprofi_kept[CPROFI_KEPT] = {CPROFI_BP, CPROFI_BX, 12, 13, 14, 15};
+
+typedef struct {
+    uintptr_t r[CPROFI_REGS];
+    uint32_t known; /* bit per register */
+} cprofi_regs;
+
+/* Address a in [lo, hi) is read at a + delta. With `probe` (in place, delta 0) pages outside are
+   verified by the system and become part of the range. */
+typedef struct {
+    uintptr_t lo, hi;
+    intptr_t delta;
+    bool probe;
+} cprofi_view;
+
+typedef enum {
+    CPROFI_END_ROOT,  /* the outermost frame was reached */
+    CPROFI_END_DEPTH, /* there are more frames than were asked for */
+    CPROFI_END_LOST   /* no way on from the last frame */
+} cprofi_end;
+
+enum { /* how pages are verified */
+    CPROFI_PROBE_NONE,
+    CPROFI_PROBE_SIGPROCMASK,
+    CPROFI_PROBE_READV
+};
+
+enum { /* kinds of rule */
+    CPROFI_RULE_SIMPLE,
+    CPROFI_RULE_FULL,    /* interpret the tables */
+    CPROFI_RULE_ROOT,    /* the return address is undefined */
+    CPROFI_RULE_SIGNAL,  /* at the restorer: SP points at the ucontext */
+    CPROFI_RULE_GUESS,   /* like simple, but from reading code: believed if it leads to code */
+    CPROFI_RULE_POINTER, /* no tables: hope for a frame pointer */
+    CPROFI_RULE_STOP     /* the tables are corrupt */
+};
+
+typedef struct {
+    uint64_t cfa, saved;
+} cprofi_rule;
+
+typedef struct { /* 32 bytes, so that a slot never spans two cache lines */
+    uint64_t check, cfa, saved, unused;
+} cprofi_rule_slot;
+
+typedef struct {
+    cprofi_rule_slot *rules;
+    uint32_t probe;
+    uintptr_t restorers[CPROFI_RESTORERS]; /* where signal handlers return to */
+} cprofi_unwinder;
+
+enum { /* kinds of DW_CFA rule for a register or the CFA */
+    CPROFI_CFI_SAME, /* also: never mentioned */
+    CPROFI_CFI_UNDEFINED,
+    CPROFI_CFI_AT,         /* saved at CFA + value */
+    CPROFI_CFI_IS,         /* is CFA + value */
+    CPROFI_CFI_REGISTER,   /* is in register `value`; for the CFA: register plus value */
+    CPROFI_CFI_EXPRESSION, /* saved where the expression says; value: its place in .eh_frame */
+    CPROFI_CFI_VALUE_EXPRESSION
+};
+
+typedef struct {
+    int64_t cfa_value;
+    int64_t value[CPROFI_REGS];
+    uint8_t kind[CPROFI_REGS];
+    uint8_t cfa_kind, cfa_register;
+} cprofi_row;
+
+typedef struct {
+    uintptr_t start, size; /* the code it describes */
+    size_t cie_code, cie_code_end, code, code_end; /* instructions, as places in .eh_frame */
+    uint64_t code_align;
+    int64_t data_align;
+    uint8_t ra, encoding;
+    bool augmented, signal;
+} cprofi_fde;
+
+/* The unwinder's big state, kept off the signal stack. One per concurrent user. */
+typedef struct {
+    cprofi_fde fde;
+    cprofi_row row, initial, remembered[CPROFI_REMEMBER];
+    bool advanced; /* the FDE says something, the row is not just the CIE's */
+    uintptr_t stack[CPROFI_EXPRESSION_STACK];
+    uintptr_t next[CPROFI_REGS];
+} cprofi_scratch;
+
+/* A system call without errno: in a dlopened object the first touch of a thread-local allocates. */
+static long cprofi_unwind_syscall(long number, uintptr_t a, uintptr_t b, uintptr_t c, uintptr_t d,
+                                  uintptr_t e, uintptr_t f) {
+    long result;
+    register uintptr_t r10 __asm__("r10") = d;
+    register uintptr_t r8 __asm__("r8") = e;
+    register uintptr_t r9 __asm__("r9") = f;
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+
+/* [signal] Whether 8 bytes can be read at `address`; they must not span two pages. */
+static bool cprofi_unwind_readable(const cprofi_unwinder *u, uintptr_t address) {
+    if (u->probe == CPROFI_PROBE_SIGPROCMASK) {
+        /* The kernel reads the new mask before it looks at `how`: EFAULT or EINVAL. */
+        long result = cprofi_unwind_syscall(SYS_rt_sigprocmask, ~(uintptr_t)0, address, 0, 8, 0, 0);
+        return result == -EINVAL;
+    }
+    if (u->probe == CPROFI_PROBE_READV) {
+        uint64_t word;
+        struct iovec local = {&word, sizeof word}, remote;
+        remote.iov_base = (void *)address;
+        remote.iov_len = sizeof word;
+        uintptr_t pid = (uintptr_t)cprofi_unwind_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
+        return cprofi_unwind_syscall(SYS_process_vm_readv, pid, (uintptr_t)&local, 1,
+                                     (uintptr_t)&remote, 1, 0) == (long)sizeof word;
+    }
+    return false;
+}
+
+/* Where signal handlers return to: libc gives the kernel that address with every handler. Call when
+   handlers may have been installed by code new to the process. Sampler thread only. */
+static void cprofi_unwind_learn(cprofi_unwinder *u) {
+    for (uintptr_t sig = 1; sig <= 64; sig++) {
+        struct { uintptr_t handler, flags, restorer, mask; } action = {0, 0, 0, 0};
+        const uintptr_t has_restorer = 0x04000000;
+        if (cprofi_unwind_syscall(SYS_rt_sigaction, sig, 0, (uintptr_t)&action, 8, 0, 0) != 0 ||
+            !(action.flags & has_restorer) || !action.restorer)
+            continue;
+        for (size_t i = 0; i < CPROFI_RESTORERS; i++) {
+            if (u->restorers[i] == action.restorer) break;
+            if (u->restorers[i]) continue;
+            cprofi_store(&u->restorers[i], action.restorer);
+            break;
+        }
+    }
+}
+
+/* Allocates the cache, chooses how to verify pages. Install the profiler's own handler before, so
+   that there is a restorer to learn. False without memory; u->probe is CPROFI_PROBE_NONE if neither
+   way to verify pages works here, and then only given views can be read. */
+static bool cprofi_unwind_init(cprofi_unwinder *u) {
+    if (!u->rules)
+        u->rules = (cprofi_rule_slot *)cprofi_pages(sizeof(cprofi_rule_slot) * CPROFI_RULES);
+    if (!u->rules) return false;
+    void *closed = mmap(NULL, CPROFI_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (closed == MAP_FAILED) return false;
+    uintptr_t good = (uintptr_t)u->rules, bad = (uintptr_t)closed;
+    for (u->probe = CPROFI_PROBE_SIGPROCMASK; u->probe <= CPROFI_PROBE_READV; u->probe++)
+        if (cprofi_unwind_readable(u, good) && !cprofi_unwind_readable(u, bad) &&
+            !cprofi_unwind_readable(u, ~(uintptr_t)0 & ~(uintptr_t)(CPROFI_PAGE - 1)))
+            break;
+    if (u->probe > CPROFI_PROBE_READV) u->probe = CPROFI_PROBE_NONE;
+    munmap(closed, CPROFI_PAGE);
+    cprofi_unwind_learn(u);
+    return true;
+}
+
+/* [signal] The registers of an interrupted context. The kernel's order of uc_mcontext.gregs: r8 to
+   r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip. */
+static const uint8_t cprofi_context_index[CPROFI_REGS] = {13, 12, 14, 11, 9, 8, 10, 15, 0,
+                                                          1,  2,  3,  4,  5, 6, 7,  16};
+enum {
+    CPROFI_CONTEXT_GREGS = 40,    /* offset of the registers in the kernel's ucontext */
+    CPROFI_CONTEXT_SEGMENTS = 18, /* index of cs, gs, fs */
+    CPROFI_CONTEXT_CS = 0x33      /* of 64-bit user code */
+};
+
+static bool cprofi_regs_from_ucontext(cprofi_regs *regs, const void *uc) {
+    if (!uc) return false;
+    for (size_t i = 0; i < CPROFI_REGS; i++)
+        memcpy(&regs->r[i],
+               (const uint8_t *)uc + CPROFI_CONTEXT_GREGS + 8u * cprofi_context_index[i], 8);
+    regs->known = (1u << CPROFI_REGS) - 1;
+    return true;
+}
+
+/* ---- memory of the stack */
+
+typedef uintptr_t __attribute__((may_alias, aligned(1))) cprofi_stack_word;
+
+/* Stack memory belongs to other functions: sanitizers must not judge how it is read here. */
+#define CPROFI_NO_SANITIZE __attribute__((no_sanitize_address, no_sanitize_thread))
+
+/* [signal] Makes the view hold the page of `address`. */
+static CPROFI_NOINLINE bool cprofi_view_extend(const cprofi_unwinder *u, cprofi_view *view,
+                                               uintptr_t address) {
+    uintptr_t page = address & ~(uintptr_t)(CPROFI_PAGE - 1);
+    if (!view->probe) return false;
+    if (address >= view->lo && address < view->hi) return true;
+    if (page + CPROFI_PAGE < page || !cprofi_unwind_readable(u, page)) return false;
+    if (page <= view->hi && page + CPROFI_PAGE > view->hi && page >= view->lo) {
+        view->hi = page + CPROFI_PAGE;
+    } else if (page + CPROFI_PAGE >= view->lo && page < view->lo && page <= view->hi) {
+        view->lo = page;
+    } else {
+        view->lo = page;
+        view->hi = page + CPROFI_PAGE;
+    }
+    return true;
+}
+
+/* [signal] The word at `address`, if the view has it. */
+CPROFI_NO_SANITIZE static inline bool cprofi_view_read(const cprofi_unwinder *u, cprofi_view *view,
+                                                       uintptr_t address, uintptr_t *out) {
+    if (address < view->lo || view->hi < 8 || address > view->hi - 8) {
+        if (!cprofi_view_extend(u, view, address) || !cprofi_view_extend(u, view, address + 7) ||
+            address < view->lo || address > view->hi - 8)
+            return false;
+    }
+    *out = *(const cprofi_stack_word *)(address + (uintptr_t)view->delta);
+    return true;
+}
+
+/* ---- call frame information: finding and interpreting a row */
+
+static size_t cprofi_cfi_place(const cprofi_tables *t, const cprofi_bytes *b) {
+    return (size_t)(b->at - t->frame.data);
+}
+
+/* [signal] An encoded pointer (LSB Core 10.5.1). False for what cannot be known without reading
+   the image's memory. */
+static bool cprofi_cfi_pointer(cprofi_bytes *b, const cprofi_tables *t, uint8_t encoding,
+                               uintptr_t *out) {
+    uintptr_t here = t->frame_address + cprofi_cfi_place(t, b), v;
+    if (encoding == 0xff) return false;
+    switch (encoding & 0x0f) {
+    case 0x00: case 0x04: case 0x0c: v = (uintptr_t)cprofi_u64(b); break;
+    case 0x01: v = (uintptr_t)cprofi_uleb(b); break;
+    case 0x02: v = cprofi_u16(b); break;
+    case 0x03: v = cprofi_u32(b); break;
+    case 0x09: v = (uintptr_t)cprofi_sleb(b); break;
+    case 0x0a: v = (uintptr_t)(intptr_t)(int16_t)cprofi_u16(b); break;
+    case 0x0b: v = (uintptr_t)(intptr_t)(int32_t)cprofi_u32(b); break;
+    default: return false;
+    }
+    switch (encoding & 0xf0) {
+    case 0x00: break;
+    case 0x10: v += here; break;
+    case 0x30: v += t->hdr_address; break;
+    default: return false; /* indirect, aligned, relative to text or function */
+    }
+    *out = v;
+    return !b->bad;
+}
+
+/* [signal] Opens the entry at `place`: its body after the length. False at the terminator. */
+static bool cprofi_cfi_entry(const cprofi_tables *t, size_t place, cprofi_bytes *body) {
+    if (place > t->frame.size) return false;
+    *body = cprofi_bytes_of(cprofi_span_part(t->frame, place, t->frame.size - place));
+    uint64_t size = cprofi_u32(body);
+    if (size == 0xffffffffu) size = cprofi_u64(body);
+    if (body->bad || size < 4 || size > cprofi_left(body)) return false;
+    body->end = body->at + (size_t)size;
+    return true;
+}
+
+/* [signal] */
+static bool cprofi_cfi_cie(const cprofi_tables *t, size_t place, cprofi_fde *f) {
+    cprofi_bytes b;
+    if (!cprofi_cfi_entry(t, place, &b) || cprofi_u32(&b) != 0) return false;
+    uint8_t version = cprofi_u8(&b);
+    if (version != 1 && version != 3 && version != 4) return false;
+    const char *augmentation = cprofi_string(&b);
+    if (version == 4) { /* address and segment selector size */
+        uint8_t address_size = cprofi_u8(&b);
+        if (cprofi_u8(&b) != 0 || address_size != sizeof(uintptr_t)) return false;
+    }
+    f->code_align = cprofi_uleb(&b);
+    f->data_align = cprofi_sleb(&b);
+    uint64_t ra = version == 1 ? cprofi_u8(&b) : cprofi_uleb(&b);
+    f->augmented = f->signal = false;
+    f->encoding = 0;
+    if (b.bad || ra >= CPROFI_REGS) return false;
+    f->ra = (uint8_t)ra;
+    if (*augmentation == 'z') {
+        uint64_t size = cprofi_uleb(&b);
+        if (b.bad || size > cprofi_left(&b)) return false;
+        cprofi_bytes a = b;
+        a.end = a.at + (size_t)size;
+        f->augmented = true;
+        for (const char *c = augmentation + 1; *c; c++) {
+            uintptr_t ignored;
+            if (*c == 'R') f->encoding = cprofi_u8(&a);
+            else if (*c == 'S') f->signal = true;
+            else if (*c == 'L') (void)cprofi_u8(&a);
+            else if (*c == 'P') { /* a personality; only its size matters */
+                uint8_t encoding = cprofi_u8(&a);
+                if (!cprofi_cfi_pointer(&a, t, encoding & 0x0f, &ignored)) return false;
+            } else if (*c != 'B' && *c != 'G') return false;
+        }
+        if (a.bad) return false;
+        cprofi_skip(&b, size);
+    } else if (*augmentation) {
+        return false;
+    }
+    f->cie_code = cprofi_cfi_place(t, &b);
+    f->cie_code_end = (size_t)(b.end - t->frame.data);
+    return !b.bad;
+}
+
+/* [signal] Reads the entry at `place` if it is an FDE. */
+static bool cprofi_cfi_fde(const cprofi_tables *t, size_t place, cprofi_fde *f) {
+    cprofi_bytes b;
+    if (!cprofi_cfi_entry(t, place, &b)) return false;
+    size_t pointer_place = cprofi_cfi_place(t, &b);
+    uint32_t back = cprofi_u32(&b);
+    if (back == 0 || back > pointer_place) return false;
+    if (!cprofi_cfi_cie(t, pointer_place - back, f)) return false;
+    if (!cprofi_cfi_pointer(&b, t, f->encoding, &f->start)) return false;
+    if (!cprofi_cfi_pointer(&b, t, f->encoding & 0x0f, &f->size)) return false;
+    if (f->augmented) cprofi_skip(&b, cprofi_uleb(&b));
+    f->code = cprofi_cfi_place(t, &b);
+    f->code_end = (size_t)(b.end - t->frame.data);
+    return !b.bad;
+}
+
+/* [signal] The FDE that describes the code at `address`. */
+static bool cprofi_cfi_find(const cprofi_tables *t, uintptr_t address, cprofi_fde *f) {
+    if (t->search) {
+        size_t lo = 0, hi = t->search_count;
+        cprofi_bytes b;
+        while (lo < hi) {
+            size_t middle = lo + (hi - lo) / 2;
+            b.at = t->search + middle * 8;
+            b.end = b.at + 8;
+            b.bad = false;
+            uintptr_t start = t->hdr_address + (uintptr_t)(intptr_t)(int32_t)cprofi_u32(&b);
+            if (start <= address) lo = middle + 1;
+            else hi = middle;
+        }
+        if (lo == 0) return false;
+        b.at = t->search + (lo - 1) * 8 + 4;
+        b.end = b.at + 4;
+        b.bad = false;
+        uintptr_t fde = t->hdr_address + (uintptr_t)(intptr_t)(int32_t)cprofi_u32(&b);
+        return cprofi_cfi_fde(t, (size_t)(fde - t->frame_address), f) &&
+               address - f->start < f->size;
+    }
+    for (size_t place = 0; place < t->frame.size;) {
+        cprofi_bytes b;
+        if (!cprofi_cfi_entry(t, place, &b)) return false;
+        if (cprofi_cfi_fde(t, place, f) && address - f->start < f->size) return true;
+        place = (size_t)(b.end - t->frame.data);
+    }
+    return false;
+}
+
+/* [signal] Sets a register's rule; vector and other registers beyond ours are of no interest. */
+static void cprofi_row_set(cprofi_row *row, uint64_t reg, uint8_t kind, int64_t value) {
+    if (reg >= CPROFI_REGS) return;
+    row->kind[reg] = kind;
+    row->value[reg] = value;
+}
+
+static void cprofi_row_set_cfa(cprofi_row *row, uint8_t kind, uint64_t reg, int64_t value) {
+    row->cfa_kind = kind;
+    row->cfa_register = (uint8_t)(reg < CPROFI_REGS ? reg : 255);
+    row->cfa_value = value;
+}
+
+static void cprofi_row_restore(cprofi_scratch *s, uint64_t reg) {
+    if (reg < CPROFI_REGS) cprofi_row_set(&s->row, reg, s->initial.kind[reg], s->initial.value[reg]);
+}
+
+/* DW_CFA offsets are factored; wrapping arithmetic, because the input may be anything. */
+static int64_t cprofi_cfi_factored(const cprofi_fde *f, uint64_t n) {
+    return (int64_t)(n * (uint64_t)f->data_align);
+}
+
+/* [signal] Executes the operations that describe registers and the CFA (DWARF 5, 6.4.2). */
+static bool cprofi_cfi_describe(const cprofi_tables *t, cprofi_scratch *s, cprofi_bytes *b,
+                                uint8_t op) {
+    cprofi_row *row = &s->row;
+    const cprofi_fde *f = &s->fde;
+    uint64_t reg = 0;
+    if (op != 0x0e && op != 0x0f && op != 0x13 && op != 0x2e) reg = cprofi_uleb(b);
+    switch (op) {
+    case 0x05: /* offset_extended */
+        cprofi_row_set(row, reg, CPROFI_CFI_AT, cprofi_cfi_factored(f, cprofi_uleb(b)));
+        break;
+    case 0x06: cprofi_row_restore(s, reg); break;                          /* restore_extended */
+    case 0x07: cprofi_row_set(row, reg, CPROFI_CFI_UNDEFINED, 0); break;   /* undefined */
+    case 0x08: cprofi_row_set(row, reg, CPROFI_CFI_SAME, 0); break;        /* same_value */
+    case 0x09: /* register */
+        cprofi_row_set(row, reg, CPROFI_CFI_REGISTER, (int64_t)cprofi_uleb(b));
+        break;
+    case 0x0c: /* def_cfa */
+        cprofi_row_set_cfa(row, CPROFI_CFI_REGISTER, reg, (int64_t)cprofi_uleb(b));
+        break;
+    case 0x0d: /* def_cfa_register */
+        cprofi_row_set_cfa(row, CPROFI_CFI_REGISTER, reg, row->cfa_value);
+        break;
+    case 0x0e: row->cfa_value = (int64_t)cprofi_uleb(b); break; /* def_cfa_offset */
+    case 0x0f: /* def_cfa_expression */
+        cprofi_row_set_cfa(row, CPROFI_CFI_VALUE_EXPRESSION, 0, (int64_t)cprofi_cfi_place(t, b));
+        cprofi_skip(b, cprofi_uleb(b));
+        break;
+    case 0x10: case 0x16: /* expression, val_expression */
+        cprofi_row_set(row, reg, op == 0x10 ? CPROFI_CFI_EXPRESSION : CPROFI_CFI_VALUE_EXPRESSION,
+                       (int64_t)cprofi_cfi_place(t, b));
+        cprofi_skip(b, cprofi_uleb(b));
+        break;
+    case 0x11: case 0x15: /* offset_extended_sf, val_offset_sf */
+        cprofi_row_set(row, reg, op == 0x11 ? CPROFI_CFI_AT : CPROFI_CFI_IS,
+                       cprofi_cfi_factored(f, (uint64_t)cprofi_sleb(b)));
+        break;
+    case 0x12: /* def_cfa_sf */
+        cprofi_row_set_cfa(row, CPROFI_CFI_REGISTER, reg,
+                           cprofi_cfi_factored(f, (uint64_t)cprofi_sleb(b)));
+        break;
+    case 0x13: /* def_cfa_offset_sf */
+        row->cfa_value = cprofi_cfi_factored(f, (uint64_t)cprofi_sleb(b));
+        break;
+    case 0x14: /* val_offset */
+        cprofi_row_set(row, reg, CPROFI_CFI_IS, cprofi_cfi_factored(f, cprofi_uleb(b)));
+        break;
+    case 0x2e: (void)cprofi_uleb(b); break; /* GNU_args_size: for exceptions only */
+    case 0x2f: /* GNU_negative_offset_extended */
+        cprofi_row_set(row, reg, CPROFI_CFI_AT, cprofi_cfi_factored(f, 0 - cprofi_uleb(b)));
+        break;
+    default: return false;
+    }
+    return true;
+}
+
+/* [signal] Executes [at, end) of .eh_frame until the row of `address` is complete. */
+static bool cprofi_cfi_execute(const cprofi_tables *t, cprofi_scratch *s, size_t at, size_t end,
+                               uintptr_t address) {
+    cprofi_bytes b = cprofi_bytes_of(cprofi_span_part(t->frame, at, end - at));
+    uintptr_t location = s->fde.start;
+    size_t depth = 0;
+    while (b.at < b.end) {
+        uint8_t op = cprofi_u8(&b), low = op & 0x3f;
+        uint64_t advance;
+        if (op >> 6 == 2) { /* offset */
+            cprofi_row_set(&s->row, low, CPROFI_CFI_AT,
+                           cprofi_cfi_factored(&s->fde, cprofi_uleb(&b)));
+            continue;
+        }
+        if (op >> 6 == 3) { /* restore */
+            cprofi_row_restore(s, low);
+            continue;
+        }
+        if (op == 0) continue; /* nop */
+        if (op >> 6 == 1) advance = low;
+        else if (op == 0x02) advance = cprofi_u8(&b);
+        else if (op == 0x03) advance = cprofi_u16(&b);
+        else if (op == 0x04) advance = cprofi_u32(&b);
+        else if (op == 0x1d) advance = cprofi_u64(&b); /* MIPS_advance_loc8 */
+        else if (op == 0x01) { /* set_loc */
+            uintptr_t to;
+            if (!cprofi_cfi_pointer(&b, t, s->fde.encoding, &to)) return false;
+            if (to > address) return true;
+            location = to;
+            continue;
+        } else if (op == 0x0a) { /* remember_state */
+            if (depth == CPROFI_REMEMBER) return false;
+            s->remembered[depth++] = s->row;
+            continue;
+        } else if (op == 0x0b) { /* restore_state */
+            if (depth == 0) return false;
+            s->row = s->remembered[--depth];
+            continue;
+        } else {
+            if (!cprofi_cfi_describe(t, s, &b, op)) return false;
+            continue;
+        }
+        if (b.bad) return false;
+        location += (uintptr_t)(advance * s->fde.code_align);
+        if (location > address) return true;
+    }
+    return !b.bad;
+}
+
+/* [signal] The row for `address` into s->row, its description into s->fde. 0: no FDE, -1: corrupt */
+static int cprofi_cfi_row(const cprofi_tables *t, uintptr_t address, cprofi_scratch *s) {
+    if (!cprofi_cfi_find(t, address, &s->fde)) return 0;
+    memset(&s->row, 0, sizeof s->row);
+    s->row.cfa_kind = CPROFI_CFI_UNDEFINED;
+    memset(&s->initial, 0, sizeof s->initial);
+    /* The CIE's operations do not advance: they hold for every address. */
+    if (!cprofi_cfi_execute(t, s, s->fde.cie_code, s->fde.cie_code_end, UINTPTR_MAX)) return -1;
+    s->initial = s->row;
+    if (!cprofi_cfi_execute(t, s, s->fde.code, s->fde.code_end, address)) return -1;
+    s->advanced = false;
+    for (size_t i = s->fde.code; i < s->fde.code_end; i++) s->advanced |= t->frame.data[i] != 0;
+    return 1;
+}
+
+/* ---- expressions (DWARF 5, 2.5.1) */
+
+/* [signal] Operations that push what needs no stack. False if `op` is none of them. */
+static bool cprofi_expression_literal(cprofi_bytes *b, uint8_t op, const cprofi_regs *regs,
+                                      uintptr_t *v) {
+    if (op >= 0x30 && op <= 0x4f) { /* lit */
+        *v = op - 0x30u;
+    } else if ((op >= 0x70 && op <= 0x8f) || op == 0x92) { /* breg, bregx */
+        uint64_t reg = op == 0x92 ? cprofi_uleb(b) : op - 0x70u;
+        int64_t offset = cprofi_sleb(b);
+        if (reg >= CPROFI_REGS || !(regs->known >> reg & 1)) {
+            b->bad = true;
+            return true;
+        }
+        *v = regs->r[reg] + (uintptr_t)offset;
+    } else {
+        switch (op) {
+        case 0x03: case 0x0e: case 0x0f: *v = (uintptr_t)cprofi_u64(b); break; /* addr, const8 */
+        case 0x08: *v = cprofi_u8(b); break;
+        case 0x09: *v = (uintptr_t)(intptr_t)(int8_t)cprofi_u8(b); break;
+        case 0x0a: *v = cprofi_u16(b); break;
+        case 0x0b: *v = (uintptr_t)(intptr_t)(int16_t)cprofi_u16(b); break;
+        case 0x0c: *v = cprofi_u32(b); break;
+        case 0x0d: *v = (uintptr_t)(intptr_t)(int32_t)cprofi_u32(b); break;
+        case 0x10: *v = (uintptr_t)cprofi_uleb(b); break;
+        case 0x11: *v = (uintptr_t)cprofi_sleb(b); break;
+        default: return false;
+        }
+    }
+    return true;
+}
+
+/* [signal] a op b, where b was on top. False if `op` is no such operation or divides by zero. */
+static bool cprofi_expression_binary(uint8_t op, uintptr_t a, uintptr_t b, uintptr_t *v) {
+    const intptr_t sa = (intptr_t)a, sb = (intptr_t)b;
+    switch (op) {
+    case 0x1a: *v = a & b; break;
+    case 0x1b: /* div, signed */
+        if (b == 0) return false;
+        *v = sb == -1 ? 0 - a : (uintptr_t)(sa / sb);
+        break;
+    case 0x1c: *v = a - b; break;
+    case 0x1d: /* mod, unsigned */
+        if (b == 0) return false;
+        *v = a % b;
+        break;
+    case 0x1e: *v = a * b; break;
+    case 0x21: *v = a | b; break;
+    case 0x22: *v = a + b; break;
+    case 0x24: *v = b < 64 ? a << b : 0; break;
+    case 0x25: *v = b < 64 ? a >> b : 0; break;
+    case 0x26: *v = (uintptr_t)(sa >> (b < 63 ? b : 63)); break;
+    case 0x27: *v = a ^ b; break;
+    case 0x29: *v = sa == sb; break;
+    case 0x2a: *v = sa >= sb; break;
+    case 0x2b: *v = sa > sb; break;
+    case 0x2c: *v = sa <= sb; break;
+    case 0x2d: *v = sa < sb; break;
+    case 0x2e: *v = sa != sb; break;
+    default: return false;
+    }
+    return true;
+}
+
+/* [signal] dup, drop, over, pick, swap, rot. The new depth, or 0 (also: stack would be empty). */
+static size_t cprofi_expression_shuffle(cprofi_bytes *b, uint8_t op, uintptr_t *stack,
+                                        size_t depth) {
+    size_t pick = op == 0x12 ? 0 : op == 0x14 ? 1 : 0;
+    uintptr_t top = depth ? stack[depth - 1] : 0;
+    switch (op) {
+    case 0x15: pick = cprofi_u8(b); /* fall through */
+    case 0x12: case 0x14:
+        if (pick >= depth || depth == CPROFI_EXPRESSION_STACK) return 0;
+        stack[depth] = stack[depth - 1 - pick];
+        return depth + 1;
+    case 0x13: return depth ? depth - 1 : 0;
+    case 0x16:
+        if (depth < 2) return 0;
+        stack[depth - 1] = stack[depth - 2];
+        stack[depth - 2] = top;
+        return depth;
+    case 0x17: /* the top goes below the next two */
+        if (depth < 3) return 0;
+        stack[depth - 1] = stack[depth - 2];
+        stack[depth - 2] = stack[depth - 3];
+        stack[depth - 3] = top;
+        return depth;
+    default: return 0;
+    }
+}
+
+/* [signal] Operations that replace the top of the stack. */
+static bool cprofi_expression_unary(const cprofi_unwinder *u, cprofi_view *view, cprofi_bytes *b,
+                                    uint8_t op, uintptr_t *top) {
+    uintptr_t a = *top, shift;
+    size_t size;
+    switch (op) {
+    case 0x06: return cprofi_view_read(u, view, a, top); /* deref */
+    case 0x94: /* deref_size: read the aligned word around it, so as not to leave the page */
+        size = cprofi_u8(b);
+        shift = a & 7;
+        if (size == 0 || size > 8) return false;
+        if (shift + size > 8) shift = 0;
+        if (!cprofi_view_read(u, view, a - shift, top)) return false;
+        *top >>= 8 * shift;
+        if (size < 8) *top &= ((uintptr_t)1 << (8 * size)) - 1;
+        return true;
+    case 0x19: *top = (intptr_t)a < 0 ? 0 - a : a; return true;
+    case 0x1f: *top = 0 - a; return true;
+    case 0x20: *top = ~a; return true;
+    case 0x23: *top = a + (uintptr_t)cprofi_uleb(b); return true;
+    default: return false;
+    }
+}
+
+/* [signal] Evaluates the expression at `place` of .eh_frame (its length comes first). `depth` words
+   are on the stack already: none for a CFA, the CFA for a register. */
+static bool cprofi_expression(const cprofi_unwinder *u, const cprofi_tables *t, int64_t place,
+                              const cprofi_regs *regs, cprofi_view *view, cprofi_scratch *s,
+                              size_t depth, uintptr_t *out) {
+    cprofi_bytes b = cprofi_bytes_of(
+        cprofi_span_part(t->frame, (uint64_t)place, t->frame.size - (uint64_t)place));
+    uint64_t size = cprofi_uleb(&b);
+    if (b.bad || size > cprofi_left(&b)) return false;
+    const uint8_t *start = b.at;
+    b.end = start + (size_t)size;
+    for (size_t steps = 0; b.at < b.end; steps++) {
+        if (steps == CPROFI_EXPRESSION_STEPS) return false;
+        uint8_t op = cprofi_u8(&b);
+        uintptr_t v;
+        if (op == 0x96) continue; /* nop */
+        if (op == 0x2f || op == 0x28) { /* skip, bra */
+            int64_t to = (int16_t)cprofi_u16(&b);
+            if (op == 0x28 && depth == 0) return false;
+            if (op == 0x28 && s->stack[--depth] == 0) continue;
+            to += b.at - start;
+            if (b.bad || to < 0 || (uint64_t)to > size) return false;
+            b.at = start + to;
+        } else if (cprofi_expression_literal(&b, op, regs, &v)) {
+            if (b.bad || depth == CPROFI_EXPRESSION_STACK) return false;
+            s->stack[depth++] = v;
+        } else if (op >= 0x12 && op <= 0x17) {
+            size_t before = depth;
+            depth = cprofi_expression_shuffle(&b, op, s->stack, depth);
+            if (depth == 0 && !(op == 0x13 && before == 1)) return false;
+        } else if (depth >= 2 && cprofi_expression_binary(op, s->stack[depth - 2],
+                                                          s->stack[depth - 1], &v)) {
+            s->stack[--depth - 1] = v;
+        } else if (depth == 0 ||
+                   !cprofi_expression_unary(u, view, &b, op, &s->stack[depth - 1])) {
+            return false;
+        }
+        if (b.bad) return false;
+    }
+    if (depth == 0) return false;
+    *out = s->stack[depth - 1];
+    return true;
+}
+
+/* ---- rules */
+
+static cprofi_rule cprofi_rule_make(uint8_t kind, uint8_t reg, int32_t offset, uint64_t saved) {
+    cprofi_rule rule;
+    rule.cfa = (uint64_t)(uint32_t)offset | (uint64_t)reg << 32 | (uint64_t)kind << 40;
+    rule.saved = saved;
+    return rule;
+}
+
+/* [signal] s->row as a rule. */
+static cprofi_rule cprofi_rule_from_row(const cprofi_scratch *s) {
+    const cprofi_row *row = &s->row;
+    const cprofi_rule full = cprofi_rule_make(CPROFI_RULE_FULL, 0, 0, 0);
+    uint64_t saved = 0;
+    if (row->kind[s->fde.ra] == CPROFI_CFI_UNDEFINED)
+        return cprofi_rule_make(CPROFI_RULE_ROOT, 0, 0, 0);
+    if (s->fde.signal || s->fde.ra != CPROFI_PC || row->kind[CPROFI_PC] != CPROFI_CFI_AT ||
+        row->value[CPROFI_PC] != -8 || row->kind[CPROFI_SP] != CPROFI_CFI_SAME ||
+        row->cfa_kind != CPROFI_CFI_REGISTER || row->cfa_register >= CPROFI_PC ||
+        row->cfa_value != (int32_t)row->cfa_value)
+        return full;
+    for (size_t i = 0; i < CPROFI_KEPT; i++) {
+        uint8_t reg = cprofi_kept[i];
+        int64_t value = row->value[reg];
+        if (row->kind[reg] == CPROFI_CFI_SAME) continue;
+        if (row->kind[reg] != CPROFI_CFI_AT || value >= 0 || value < -8 * 255 || value % 8 != 0)
+            return full;
+        saved |= (uint64_t)(-value / 8) << (8 * i);
+    }
+    return cprofi_rule_make(CPROFI_RULE_SIMPLE, row->cfa_register, (int32_t)row->cfa_value, saved);
+}
+
+/* ---- code without tables: reading ahead to the return
+
+   The depth of the stack at an instruction does not depend on the way there, so any way from it to
+   a `ret` tells where the return address is: what the pops and additions to SP on that way take
+   off. And its pops tell where kept registers are saved. Jumps are followed, branches are not taken
+   but the last one is remembered for when the way ahead ends in a loop. This passes hand-written
+   assembly (GMP, glibc's own), musl, PLT stubs; what it finds is believed only if the word there
+   points into code. It reads instructions, so it is used for code a thread is running in only:
+   that cannot be unmapped. */
+
+enum { CPROFI_AHEAD_MAX = 600 }; /* instructions; 2-3 us, once per address */
+
+typedef struct {
+    const cprofi_unwinder *u;
+    uintptr_t pc, verified; /* verified: a page that can be read */
+    uintptr_t branch;       /* the last forward branch not taken, 0: none */
+    int32_t offset, branch_offset; /* of SP, from where it is now or, after `from_bp`, from rbp */
+    int32_t at[CPROFI_KEPT], branch_at[CPROFI_KEPT]; /* where kept registers are; -1: unchanged */
+    bool from_bp, branch_from_bp;
+    uint8_t code[16]; /* one instruction */
+    /* the decoded instruction */
+    uint8_t op, map, rex, modrm, size, modrm_at;
+} cprofi_ahead;
+
+/* [signal] Fetches up to 15 bytes at pc; bytes that cannot be read are zero. */
+CPROFI_NO_SANITIZE static bool cprofi_ahead_fetch(cprofi_ahead *a) {
+    memset(a->code, 0, sizeof a->code);
+    for (size_t i = 0; i < 15; i++) {
+        uintptr_t page = (a->pc + i) & ~(uintptr_t)(CPROFI_PAGE - 1);
+        if (page != a->verified) {
+            if (!cprofi_unwind_readable(a->u, page)) return i > 0;
+            a->verified = page;
+        }
+        a->code[i] = *(const volatile uint8_t *)(a->pc + i);
+    }
+    return true;
+}
+
+/* [signal] Bytes of immediate operand of a one-byte opcode (Intel SDM vol. 2, appendix A). */
+static uint8_t cprofi_x64_immediate(uint8_t op, uint8_t modrm, bool small, bool wide) {
+    uint8_t z = small ? 2 : 4;
+    if (op < 0x40) return (op & 7) == 4 ? 1 : (op & 7) == 5 ? z : 0;
+    if ((op >= 0x70 && op <= 0x7f) || (op >= 0xb0 && op <= 0xb7) || (op >= 0xe0 && op <= 0xe7))
+        return 1;
+    if (op >= 0xb8 && op <= 0xbf) return wide ? 8 : z;
+    if (op >= 0xa0 && op <= 0xa3) return 8;
+    switch (op) {
+    case 0x6a: case 0x6b: case 0x80: case 0x83: case 0xa8: case 0xc0: case 0xc1: case 0xc6:
+    case 0xcd: case 0xeb: return 1;
+    case 0x68: case 0x69: case 0x81: case 0xa9: case 0xc7: return z;
+    case 0xe8: case 0xe9: return 4;
+    case 0xc2: case 0xca: return 2;
+    case 0xc8: return 3;
+    case 0xf6: return (modrm & 0x38) < 0x10 ? 1 : 0;
+    case 0xf7: return (modrm & 0x38) < 0x10 ? z : 0;
+    default: return 0;
+    }
+}
+
+static bool cprofi_x64_has_modrm(uint8_t map, uint8_t op) {
+    if (map == 1)
+        return !((op >= 0x05 && op <= 0x0b) || (op >= 0x30 && op <= 0x37) || op == 0x77 ||
+                 (op >= 0x80 && op <= 0x8f) || (op >= 0xa0 && op <= 0xa2) ||
+                 (op >= 0xa8 && op <= 0xaa) || (op >= 0xc8 && op <= 0xcf));
+    if (map > 1) return true;
+    return (op < 0x40 && (op & 7) < 4) || op == 0x63 || op == 0x69 || op == 0x6b ||
+           (op >= 0x80 && op <= 0x8f) || op == 0xc0 || op == 0xc1 || op == 0xc6 || op == 0xc7 ||
+           (op >= 0xd0 && op <= 0xd3) || (op >= 0xd8 && op <= 0xdf) || op == 0xf6 ||
+           op == 0xf7 || op == 0xfe || op == 0xff;
+}
+
+/* [signal] Decodes as much of the instruction in a->code as its length and the stack pointer need:
+   prefixes, opcode with its map (0; 1: 0F; 2: 0F38; 3: 0F3A), ModRM, size. */
+static bool cprofi_ahead_decode(cprofi_ahead *a) {
+    static const uint8_t prefixes[] = {0x66, 0x67, 0xf2, 0xf3, 0x2e, 0x36,
+                                       0x3e, 0x26, 0x64, 0x65, 0xf0};
+    const uint8_t *c = a->code;
+    uint8_t i = 0;
+    bool small = false, vector = false;
+    a->rex = a->map = a->modrm = a->modrm_at = 0;
+    while (i < 8 && memchr(prefixes, c[i], sizeof prefixes)) small |= c[i++] == 0x66;
+    if ((c[i] & 0xf0) == 0x40) a->rex = c[i++];
+    if (c[i] == 0xc5 || c[i] == 0xc4 || c[i] == 0x62) { /* VEX, EVEX: no stack pointer there */
+        vector = true;
+        a->map = c[i] == 0xc5 ? 1 : c[i] == 0xc4 ? c[i + 1] & 0x1f : c[i + 1] & 7;
+        i = (uint8_t)(i + (c[i] == 0xc5 ? 2 : c[i] == 0xc4 ? 3 : 4));
+    } else if (c[i] == 0x0f) {
+        a->map = c[i + 1] == 0x38 ? 2 : c[i + 1] == 0x3a ? 3 : 1;
+        i = (uint8_t)(i + (a->map == 1 ? 1 : 2));
+    }
+    a->op = c[i++];
+    if (cprofi_x64_has_modrm(a->map, a->op)) {
+        a->modrm_at = i;
+        a->modrm = c[i++];
+        uint8_t mod = a->modrm >> 6, rm = a->modrm & 7, base = rm;
+        if (mod != 3 && rm == 4) base = c[i++] & 7;
+        if (mod == 1) i++;
+        else if (mod == 2 || (mod == 0 && base == 5)) i = (uint8_t)(i + 4);
+    }
+    if (a->map == 0) {
+        i = (uint8_t)(i + cprofi_x64_immediate(a->op, a->modrm, small, a->rex & 8));
+    } else if (a->map == 1) {
+        if (a->op >= 0x80 && a->op <= 0x8f) i = (uint8_t)(i + 4);
+        if ((a->op >= 0x70 && a->op <= 0x73) || a->op == 0xa4 || a->op == 0xac ||
+            a->op == 0xba || (a->op >= 0xc2 && a->op <= 0xc6 && a->op != 0xc3))
+            i++;
+    } else if (a->map == 3) {
+        i++;
+    } else if (a->map != 2 && !(vector && a->map <= 6)) {
+        return false;
+    }
+    a->size = i;
+    return i <= 15;
+}
+
+static int32_t cprofi_ahead_int(const cprofi_ahead *a, size_t at, size_t size) {
+    uint32_t v = 0;
+    for (size_t i = 0; i < size && at + i < sizeof a->code; i++)
+        v |= (uint32_t)a->code[at + i] << (8 * i);
+    return size == 1 ? (int8_t)v : (int32_t)v;
+}
+
+/* [signal] What the instruction does to SP. False if that cannot be told. */
+static bool cprofi_ahead_stack(cprofi_ahead *a) {
+    const bool b = a->rex & 1, r = a->rex & 4;
+    const uint8_t op = a->op, modrm = a->modrm, reg = modrm >> 3 & 7;
+    const size_t last4 = (size_t)a->size - 4, last1 = (size_t)a->size - 1;
+    const bool to_rm = modrm >= 0xc0 && (modrm & 7) == 4 && !b, to_reg = reg == 4 && !r;
+    if (a->map != 0) return true;
+    if ((op >= 0x50 && op <= 0x57) || op == 0x68 || op == 0x6a || op == 0x9c) { /* push */
+        a->offset -= 8;
+    } else if (op == 0x9d || (op == 0x8f && modrm >= 0xc0)) { /* popf, pop */
+        a->offset += 8;
+    } else if (op >= 0x58 && op <= 0x5f) { /* pop */
+        uint8_t popped = (uint8_t)((b ? 8 : 0) + (op - 0x58));
+        if (popped == CPROFI_SP - 3 && !b) return false; /* pop rsp: number 4 in code */
+        for (size_t k = 0; k < CPROFI_KEPT; k++) {
+            /* code numbers rbx 3 and rbp 5, DWARF 3 and 6 */
+            uint8_t kept = cprofi_kept[k] == CPROFI_BP ? 5 : cprofi_kept[k];
+            if (kept == popped) a->at[k] = a->offset >= 0 || a->from_bp ? a->offset : -1;
+        }
+        a->offset += 8;
+    } else if ((op == 0x81 || op == 0x83) && to_rm) {
+        int32_t n = op == 0x81 ? cprofi_ahead_int(a, last4, 4) : cprofi_ahead_int(a, last1, 1);
+        if (n > (1 << 24) || n < -(1 << 24) || (reg != 0 && reg != 5 && reg != 7)) return false;
+        if (reg != 7) a->offset += reg == 0 ? n : -n; /* add, sub; 7: cmp */
+    } else if (op == 0x8d && to_reg) { /* lea rsp, [rsp + n] or [rbp + n] */
+        bool wide = modrm >> 6 == 2;
+        uint8_t base = modrm & 7;
+        int32_t n = wide ? cprofi_ahead_int(a, last4, 4) : cprofi_ahead_int(a, last1, 1);
+        if (modrm >> 6 == 0 || b || n > (1 << 24) || n < -(1 << 24)) return false;
+        if (base == 4 && a->code[a->modrm_at + 1] == 0x24) {
+            a->offset += n;
+        } else if (base == 5) {
+            a->from_bp = true;
+            a->offset = n;
+        } else {
+            return false;
+        }
+    } else if (op == 0xc9 || (op == 0x89 && modrm == 0xec && !b && !r) ||
+               (op == 0x8b && modrm == 0xe5 && !b && !r)) { /* leave; mov rsp, rbp */
+        if (a->at[0] != -1) return false; /* rbp was popped before */
+        a->from_bp = true;
+        a->offset = 0;
+        if (op == 0xc9) {
+            a->at[0] = 0;
+            a->offset = 8;
+        }
+    } else if ((to_rm && (op == 0x89 || (op < 0x38 && (op & 7) == 1) || op == 0x87 || op == 0xc7 ||
+                          op == 0xff)) ||
+               (to_reg && modrm && (op == 0x8b || (op < 0x38 && (op & 7) == 3) || op == 0x63))) {
+        return false; /* rsp gets something else */
+    }
+    return true;
+}
+
+/* [signal] Goes where the branch that was not taken goes. */
+static bool cprofi_ahead_turn(cprofi_ahead *a) {
+    if (!a->branch) return false;
+    a->pc = a->branch;
+    a->offset = a->branch_offset;
+    a->from_bp = a->branch_from_bp;
+    memcpy(a->at, a->branch_at, sizeof a->at);
+    a->branch = 0;
+    return true;
+}
+
+/* [signal] Advances past the instruction. -1: lost, 1: it returns, 0: go on. */
+static int cprofi_ahead_next(cprofi_ahead *a, uintptr_t first, uintptr_t limit) {
+    const uint8_t op = a->op;
+    const bool near = a->map == 0 && ((op >= 0x70 && op <= 0x7f) || (op >= 0xe0 && op <= 0xe3));
+    uintptr_t next = a->pc + a->size;
+    int32_t jump = op == 0xeb || near ? cprofi_ahead_int(a, (size_t)a->size - 1u, 1)
+                                      : cprofi_ahead_int(a, (size_t)a->size - 4u, 4);
+    if (a->map == 0 && (op == 0xc3 || op == 0xc2)) return 1;
+    if (near || (a->map == 1 && op >= 0x80 && op <= 0x8f)) {
+        if (jump > 0) {
+            a->branch = next + (uintptr_t)jump;
+            a->branch_offset = a->offset;
+            a->branch_from_bp = a->from_bp;
+            memcpy(a->branch_at, a->at, sizeof a->at);
+        }
+    } else if (a->map == 0 && (op == 0xe9 || op == 0xeb)) {
+        uintptr_t to = next + (uintptr_t)(intptr_t)jump;
+        if (jump < 0 && to >= first && to < next) return cprofi_ahead_turn(a) ? 0 : -1;
+        next = to;
+    } else if (a->map == 0 && op == 0xff && (a->modrm & 0x38) == 0x20) { /* jmp indirect */
+        /* As the very first instruction: the PLT's. Else a jump table, if tables bound the code;
+           a tail call has the depth of a return only at its own instruction. */
+        if (a->pc == first) return 1;
+        if (cprofi_ahead_turn(a)) return 0;
+        if (next >= limit) return -1;
+    } else if ((a->map == 1 && op == 0x0b) || (a->map == 0 && (op == 0xf4 || op == 0xcc))) {
+        return cprofi_ahead_turn(a) ? 0 : -1; /* ud2, hlt, int3 */
+    }
+    a->pc = next;
+    return 0;
+}
+
+static cprofi_rule cprofi_rule_ahead(const cprofi_unwinder *u, uintptr_t pc, uintptr_t limit) {
+    const cprofi_rule pointer = cprofi_rule_make(CPROFI_RULE_POINTER, 0, 0, 0);
+    cprofi_ahead a;
+    memset(&a, 0, sizeof a);
+    memset(a.at, 0xff, sizeof a.at);
+    a.u = u;
+    a.pc = pc;
+    a.verified = 1;
+    for (size_t i = 0; i < CPROFI_AHEAD_MAX; i++) {
+        if (!cprofi_ahead_fetch(&a) || !cprofi_ahead_decode(&a)) return pointer;
+        int next = 0;
+        bool tail = a.map == 0 && (a.op == 0xe9 || a.op == 0xeb || a.op == 0xff);
+        if (tail || cprofi_ahead_stack(&a)) next = cprofi_ahead_next(&a, pc, limit);
+        else if (!cprofi_ahead_turn(&a)) next = -1;
+        if (next < 0) return pointer;
+        if (next == 0) continue;
+        uint64_t saved = 0;
+        for (size_t k = 0; k < CPROFI_KEPT; k++) {
+            int32_t below = a.at[k] == -1 ? 0 : (a.offset + 8 - a.at[k]) / 8;
+            if (below < 0 || below > 255) return pointer;
+            saved |= (uint64_t)below << (8 * k);
+        }
+        return cprofi_rule_make(CPROFI_RULE_GUESS, a.from_bp ? CPROFI_BP : CPROFI_SP, a.offset + 8,
+                                saved);
+    }
+    return pointer;
+}
+
+/* [signal] The rule for a frame, from the tables. *keep: it may be cached. `running`: the code at
+   `address` is known to be running, not just to be pointed at by a plausible word. */
+static CPROFI_NOINLINE cprofi_rule cprofi_rule_compile(const cprofi_unwinder *u,
+                                                       const cprofi_module_index *index,
+                                                       uintptr_t address, bool exact, bool running,
+                                                       cprofi_scratch *s, bool *keep) {
+    const cprofi_module_range *range = cprofi_modules_range(index, address);
+    uintptr_t pc = exact ? address : address + 1;
+    *keep = true;
+    for (size_t i = 0; i < CPROFI_RESTORERS; i++) {
+        uintptr_t restorer = cprofi_load(&u->restorers[i]);
+        if (!restorer) break;
+        /* `mov $15, %rax` is 7 bytes, or 5; then comes the system call */
+        if (exact ? address - restorer <= 7 : address + 1 == restorer)
+            return cprofi_rule_make(CPROFI_RULE_SIGNAL, 0, 0, 0);
+    }
+    if (!range) { /* generated code may change; and it keeps frame pointers or nothing */
+        *keep = !exact;
+        if (exact && running) return cprofi_rule_ahead(u, pc, 0);
+        return cprofi_rule_make(CPROFI_RULE_POINTER, 0, 0, 0);
+    }
+    int found = cprofi_cfi_row(range->tables, address, s);
+    if (found < 0) return cprofi_rule_make(CPROFI_RULE_STOP, 0, 0, 0);
+    if (found == 0) {
+        *keep = running;
+        if (running) return cprofi_rule_ahead(u, pc, 0);
+        return cprofi_rule_make(CPROFI_RULE_POINTER, 0, 0, 0);
+    }
+    cprofi_rule rule = cprofi_rule_from_row(s);
+    /* Assembly that opens and closes its FDE and says nothing between (glibc's mpn functions) may
+       push all the same. Where code agrees with the tables, this changes nothing. */
+    if (exact && running && !s->advanced && rule.saved == 0 &&
+        rule.cfa == cprofi_rule_make(CPROFI_RULE_SIMPLE, CPROFI_SP, 8, 0).cfa) {
+        cprofi_rule ahead = cprofi_rule_ahead(u, pc, s->fde.start + s->fde.size);
+        if ((ahead.cfa >> 32 & 0xffff) == (CPROFI_RULE_GUESS << 8 | CPROFI_SP) &&
+            (uint32_t)ahead.cfa != 8)
+            return ahead;
+    }
+    return rule;
+}
+
+static inline uint64_t cprofi_rule_mix(uint64_t cfa, uint64_t saved) {
+    uint64_t a = cfa * 0x9e3779b97f4a7c15u, b = saved * 0xc2b2ae3d27d4eb4fu;
+    return (a << 31 | a >> 33) ^ (b << 17 | b >> 47);
+}
+
+/* [signal] The rule for a frame, from the cache if it is there. */
+static inline cprofi_rule cprofi_rule_get(const cprofi_unwinder *u,
+                                          const cprofi_module_index *index, uint64_t stamp,
+                                          uintptr_t address, bool exact, bool running,
+                                          cprofi_scratch *s) {
+    uint64_t key = stamp ^ (uint64_t)address ^ (uint64_t)exact << 63;
+    cprofi_rule_slot *slot = &u->rules[(address ^ address >> 12) % CPROFI_RULES];
+    cprofi_rule rule;
+    rule.cfa = cprofi_load(&slot->cfa);
+    rule.saved = cprofi_load(&slot->saved);
+    if (cprofi_load(&slot->check) != (key ^ cprofi_rule_mix(rule.cfa, rule.saved))) {
+        bool keep;
+        rule = cprofi_rule_compile(u, index, address, exact, running, s, &keep);
+        if (keep) {
+            cprofi_store(&slot->check, key ^ cprofi_rule_mix(rule.cfa, rule.saved));
+            cprofi_store(&slot->cfa, rule.cfa);
+            cprofi_store(&slot->saved, rule.saved);
+        }
+    }
+    return rule;
+}
+
+/* ---- the walk */
+
+enum { CPROFI_STEP_LOST, CPROFI_STEP_ROOT, CPROFI_STEP_ON, CPROFI_STEP_SIGNAL };
+
+/* [signal] The kept registers that a rule finds below the CFA. */
+static inline void cprofi_unwind_restore(const cprofi_unwinder *u, cprofi_regs *regs,
+                                         cprofi_view *view, uintptr_t cfa, uint64_t saved) {
+    for (size_t i = 0; saved; i++, saved >>= 8) {
+        if (!(saved & 0xff)) continue;
+        uint32_t bit = 1u << cprofi_kept[i];
+        bool good = cprofi_view_read(u, view, cfa - 8 * (uintptr_t)(saved & 0xff),
+                                     &regs->r[cprofi_kept[i]]);
+        regs->known = good ? regs->known | bit : regs->known & ~bit;
+    }
+}
+
+static bool cprofi_unwind_plausible(uintptr_t pc) { return pc >= 4096 && pc >> 47 == 0; }
+
+/* [signal] One frame by interpreting its row: any CFA, any register. */
+static int cprofi_step_full(const cprofi_unwinder *u, const cprofi_module_index *index,
+                            cprofi_regs *regs, cprofi_view *view, cprofi_scratch *s,
+                            uintptr_t address) {
+    const cprofi_module_range *range = cprofi_modules_range(index, address);
+    uint32_t known = 0;
+    uintptr_t cfa;
+    if (!range || cprofi_cfi_row(range->tables, address, s) <= 0) return CPROFI_STEP_LOST;
+    const cprofi_row *row = &s->row;
+    const cprofi_tables *t = range->tables;
+    if (row->cfa_kind == CPROFI_CFI_REGISTER) {
+        if (row->cfa_register >= CPROFI_REGS || !(regs->known >> row->cfa_register & 1))
+            return CPROFI_STEP_LOST;
+        cfa = regs->r[row->cfa_register] + (uintptr_t)row->cfa_value;
+    } else if (row->cfa_kind != CPROFI_CFI_VALUE_EXPRESSION ||
+               !cprofi_expression(u, t, row->cfa_value, regs, view, s, 0, &cfa)) {
+        return CPROFI_STEP_LOST;
+    }
+    for (uint32_t i = 0; i < CPROFI_REGS; i++) {
+        uintptr_t v = regs->r[i];
+        int64_t value = row->value[i];
+        bool good = regs->known >> i & 1;
+        switch (row->kind[i]) {
+        case CPROFI_CFI_SAME:
+            if (i == CPROFI_SP) v = cfa;
+            break;
+        case CPROFI_CFI_AT: good = cprofi_view_read(u, view, cfa + (uintptr_t)value, &v); break;
+        case CPROFI_CFI_IS:
+            v = cfa + (uintptr_t)value;
+            good = true;
+            break;
+        case CPROFI_CFI_REGISTER:
+            good = value >= 0 && value < CPROFI_REGS && (regs->known >> value & 1);
+            if (good) v = regs->r[value];
+            break;
+        case CPROFI_CFI_EXPRESSION: case CPROFI_CFI_VALUE_EXPRESSION:
+            s->stack[0] = cfa;
+            good = cprofi_expression(u, t, value, regs, view, s, 1, &v) &&
+                   (row->kind[i] == CPROFI_CFI_VALUE_EXPRESSION ||
+                    cprofi_view_read(u, view, v, &v));
+            break;
+        default: good = false; break;
+        }
+        s->next[i] = v;
+        known |= (uint32_t)good << i;
+    }
+    uint8_t ra = s->fde.ra;
+    if (row->kind[ra] == CPROFI_CFI_UNDEFINED) return CPROFI_STEP_ROOT;
+    if (!(known >> ra & 1) || (ra == CPROFI_PC && row->kind[ra] == CPROFI_CFI_SAME))
+        return CPROFI_STEP_LOST;
+    memcpy(regs->r, s->next, sizeof regs->r);
+    regs->r[CPROFI_PC] = s->next[ra];
+    regs->known = known | 1u << CPROFI_PC;
+    return s->fde.signal ? CPROFI_STEP_SIGNAL : CPROFI_STEP_ON;
+}
+
+/* [signal] From the restorer to what the signal interrupted: SP points at the ucontext. */
+static int cprofi_step_signal(const cprofi_unwinder *u, cprofi_regs *regs, cprofi_view *view,
+                              cprofi_scratch *s) {
+    uintptr_t gregs = regs->r[CPROFI_SP] + CPROFI_CONTEXT_GREGS, segments;
+    if (!cprofi_view_read(u, view, gregs + 8 * CPROFI_CONTEXT_SEGMENTS, &segments) ||
+        (segments & 0xffff) != CPROFI_CONTEXT_CS)
+        return CPROFI_STEP_LOST;
+    for (size_t i = 0; i < CPROFI_REGS; i++)
+        if (!cprofi_view_read(u, view, gregs + 8u * cprofi_context_index[i], &s->next[i]))
+            return CPROFI_STEP_LOST;
+    memcpy(regs->r, s->next, sizeof regs->r);
+    regs->known = (1u << CPROFI_REGS) - 1;
+    return CPROFI_STEP_SIGNAL;
+}
+
+/* [signal] Without tables: rbp points at the caller's rbp, the return address lies above. */
+static int cprofi_step_pointer(const cprofi_unwinder *u, const cprofi_module_index *index,
+                               cprofi_regs *regs, cprofi_view *view, bool exact,
+                               bool *running) {
+    const uintptr_t far = (uintptr_t)1 << 20;
+    uintptr_t sp = regs->r[CPROFI_SP], bp = regs->r[CPROFI_BP], caller, ra;
+    bool known = regs->known >> CPROFI_BP & 1;
+    *running = false;
+    if (known && bp == 0 && !exact) return CPROFI_STEP_ROOT; /* the ABI's mark of the outermost */
+    if (known && bp % 8 == 0 && bp >= sp && bp - sp < far &&
+        cprofi_view_read(u, view, bp, &caller) && cprofi_view_read(u, view, bp + 8, &ra)) {
+        bool rising = caller == 0 || (caller > bp && caller % 8 == 0);
+        if (ra == 0 && rising) return CPROFI_STEP_ROOT;
+        if (cprofi_modules_range(index, ra - 1) || (rising && cprofi_unwind_plausible(ra))) {
+            regs->r[CPROFI_BP] = caller;
+            regs->r[CPROFI_SP] = bp + 16;
+            regs->r[CPROFI_PC] = ra;
+            return CPROFI_STEP_ON;
+        }
+    }
+    if (exact && cprofi_view_read(u, view, sp, &ra) && cprofi_modules_range(index, ra - 1)) {
+        regs->r[CPROFI_SP] = sp + 8;
+        regs->r[CPROFI_PC] = ra;
+        return CPROFI_STEP_ON;
+    }
+    return CPROFI_STEP_LOST;
+}
+
+/* [signal] By a rule found by reading code; the frame pointer if it does not lead to code. */
+static int cprofi_step_guess(const cprofi_unwinder *u, const cprofi_module_index *index,
+                             cprofi_rule rule, cprofi_regs *regs, cprofi_view *view, bool exact,
+                             bool *running) {
+    unsigned reg = rule.cfa >> 32 & 0xff;
+    uintptr_t cfa = regs->r[reg] + (uintptr_t)(intptr_t)(int32_t)(uint32_t)rule.cfa, ra;
+    if (!(regs->known >> reg & 1) || !cprofi_view_read(u, view, cfa - 8, &ra) ||
+        !cprofi_modules_range(index, ra - 1))
+        return cprofi_step_pointer(u, index, regs, view, exact, running);
+    cprofi_unwind_restore(u, regs, view, cfa, rule.saved);
+    regs->r[CPROFI_SP] = cfa;
+    regs->r[CPROFI_PC] = ra;
+    return CPROFI_STEP_ON;
+}
+
+/* [signal] One frame that is not simple; regs is replaced by the caller's. */
+static CPROFI_NOINLINE int cprofi_unwind_step(const cprofi_unwinder *u,
+                                              const cprofi_module_index *index, cprofi_rule rule,
+                                              cprofi_regs *regs, cprofi_view *view,
+                                              cprofi_scratch *s, uintptr_t address, bool exact,
+                                              bool *running) {
+    switch (rule.cfa >> 40 & 0xff) {
+    case CPROFI_RULE_GUESS:
+        return cprofi_step_guess(u, index, rule, regs, view, exact, running);
+    case CPROFI_RULE_FULL: return cprofi_step_full(u, index, regs, view, s, address);
+    case CPROFI_RULE_ROOT: return CPROFI_STEP_ROOT;
+    case CPROFI_RULE_SIGNAL: return cprofi_step_signal(u, regs, view, s);
+    case CPROFI_RULE_POINTER:
+        return cprofi_step_pointer(u, index, regs, view, exact, running);
+    default: return CPROFI_STEP_LOST;
+    }
+}
+
+/* [signal] Walks from regs (which it uses up) to the root. Stores at most `max` addresses, leaf
+   first: the leaf's pc and that of a frame a signal interrupted as they are, return addresses minus
+   one, so that each lies inside the instruction that was running. Returns how many. */
+static size_t cprofi_unwind(const cprofi_unwinder *u, const cprofi_modules *m, cprofi_regs *regs,
+                            cprofi_view *view, cprofi_scratch *s, uintptr_t *frames, size_t max,
+                            cprofi_end *end) {
+    const cprofi_module_index *index = cprofi_load_seq(&m->index);
+    const uint64_t stamp = index ? index->epoch * 0x9e3779b97f4a7c15u : 0;
+    const uint32_t needed = 1u << CPROFI_PC | 1u << CPROFI_SP;
+    uintptr_t address = regs->r[CPROFI_PC], sp = regs->r[CPROFI_SP];
+    unsigned switches = 0;
+    size_t n = 0;
+    bool exact = true, running = true; /* running: no frame pointer was believed so far */
+    *end = CPROFI_END_LOST;
+    if ((regs->known & needed) != needed) return 0;
+    for (;;) {
+        if (n == max) {
+            *end = CPROFI_END_DEPTH;
+            return n;
+        }
+        frames[n++] = address;
+        cprofi_rule rule = cprofi_rule_get(u, index, stamp, address, exact, running, s);
+        unsigned kind = rule.cfa >> 40 & 0xff, reg = rule.cfa >> 32 & 0xff;
+        uintptr_t cfa, pc;
+        bool by_sp = true;
+        if (kind == CPROFI_RULE_SIMPLE) {
+            by_sp = reg == CPROFI_SP;
+            if (!by_sp && !(regs->known >> reg & 1)) return n;
+            cfa = (by_sp ? sp : regs->r[reg]) + (uintptr_t)(intptr_t)(int32_t)(uint32_t)rule.cfa;
+            if (!cprofi_view_read(u, view, cfa - 8, &pc)) return n;
+            if (rule.saved) cprofi_unwind_restore(u, regs, view, cfa, rule.saved);
+        } else {
+            regs->r[CPROFI_SP] = sp;
+            /* the program counter that expressions see */
+            regs->r[CPROFI_PC] = exact ? address : address + 1;
+            int step = cprofi_unwind_step(u, index, rule, regs, view, s, address, exact, &running);
+            if (step == CPROFI_STEP_ROOT) *end = CPROFI_END_ROOT;
+            if (step == CPROFI_STEP_ROOT || step == CPROFI_STEP_LOST) return n;
+            cfa = regs->r[CPROFI_SP];
+            pc = regs->r[CPROFI_PC];
+            if (step == CPROFI_STEP_SIGNAL) {
+                running = true;
+                sp = cfa;
+                address = pc;
+                exact = true;
+                continue;
+            }
+            by_sp = kind == CPROFI_RULE_POINTER || kind == CPROFI_RULE_GUESS;
+        }
+        if (cfa <= sp && !exact && (by_sp || ++switches > CPROFI_SWITCHES)) return n;
+        if (!cprofi_unwind_plausible(pc)) {
+            if (pc == 0) *end = CPROFI_END_ROOT;
+            return n;
+        }
+        sp = cfa;
+        address = pc - 1;
+        exact = false;
+    }
+}
+/* ---------------------------------------------------------------------------------------------- */
+/* >>symbols: names for addresses
+
+   Runs when a profile is written, on the caller's thread, so malloc and file reading are fine here;
+   nothing of it runs while a thread is suspended or in the signal handler.
+
+   The problem: a few thousand addresses of an image that may hold millions of symbols. The idea:
+   sort the addresses (they arrive sorted), not the symbols, and stream each symbol table once
+   through a fixed buffer; strings are read for the winners only. Nothing is mapped: a file that
+   shrinks under a mapping is a SIGBUS in the host, a short read is a missing name.
+
+   In two layers. The readers of file formats (elf; later dwarf, pe, macho) are pure functions over
+   a cprofi_source, which is either bytes in memory (vdso, tests, fuzzing) or a function that reads
+   a piece of a file. Every offset and count comes from the file, so each is checked against the
+   size of the source, and every loop ends with the bytes it walks. Above them, cprofi_symbols finds
+   the right file, makes raw names readable and keeps the strings.
+
+   The invariant: every address gets a name that is never NULL, "[module+0x1234]" when nothing
+   better is known; the number is the address in the file, which is what addr2line wants. A file
+   that is not the one loaded (rebuilt while the program ran) is not used, and counted. */
+
+/* Where the bytes of an image come from. */
+typedef struct cprofi_source cprofi_source;
+struct cprofi_source {
+    uint64_t size;
+    cprofi_span memory; /* the bytes, when `read` is NULL */
+    int file;           /* for `read`; the platform's affair */
+    bool (*read)(const cprofi_source *source, uint64_t offset, void *to, size_t size);
+};
+
+static cprofi_source cprofi_source_of(cprofi_span memory) {
+    cprofi_source source = {memory.size, memory, -1, NULL};
+    return source;
+}
+
+/* All of [offset, offset + size), or false. */
+static bool cprofi_source_read(const cprofi_source *source, uint64_t offset, void *to,
+                               size_t size) {
+    if (offset > source->size || size > source->size - offset) return false;
+    if (size == 0) return true;
+    if (source->read) return source->read(source, offset, to, size);
+    memcpy(to, source->memory.data + (size_t)offset, size);
+    return true;
+}
+
+/* Fixed-size records [offset, offset + count * entry) of a source, through a buffer of
+   CPROFI_CHUNK bytes that the caller owns. Ends early where the source ends. */
+enum { CPROFI_CHUNK = 1 << 18, CPROFI_RECORD_MAX = 4096 };
+
+typedef struct {
+    const cprofi_source *source;
+    uint8_t *buffer;
+    uint64_t offset, left; /* of what is still to be read into the buffer */
+    size_t entry, at, have;
+} cprofi_walk;
+
+static cprofi_walk cprofi_walk_of(const cprofi_source *source, uint8_t *buffer, uint64_t offset,
+                                  uint64_t count, size_t entry) {
+    cprofi_walk w = {source, buffer, offset, 0, entry, 0, 0};
+    if (entry && entry <= CPROFI_RECORD_MAX && offset < source->size) {
+        uint64_t fits = (source->size - offset) / entry;
+        w.left = count < fits ? count : fits;
+    }
+    return w;
+}
+
+static bool cprofi_walk_fill(cprofi_walk *w) {
+    uint64_t records = w->left ? CPROFI_CHUNK / w->entry : 0;
+    if (records > w->left) records = w->left;
+    w->at = 0;
+    w->have = (size_t)records * w->entry;
+    if (!w->have || !cprofi_source_read(w->source, w->offset, w->buffer, w->have)) {
+        w->have = 0;
+        w->left = 0;
+        return false;
+    }
+    w->offset += w->have;
+    w->left -= records;
+    return true;
+}
+
+/* The next record, or NULL at the end. */
+static inline const uint8_t *cprofi_walk_next(cprofi_walk *w) {
+    const uint8_t *record;
+    if (w->at == w->have && !cprofi_walk_fill(w)) return NULL;
+    record = w->buffer + w->at;
+    w->at += w->entry;
+    return record;
+}
+
+/* Little-endian loads from a record whose size is known; compilers make one load of each. */
+static inline uint16_t cprofi_get16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
+static inline uint32_t cprofi_get32(const uint8_t *p) {
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+static inline uint64_t cprofi_get64(const uint8_t *p) {
+    return (uint64_t)cprofi_get32(p) | (uint64_t)cprofi_get32(p + 4) << 32;
+}
+
+/* A zero-terminated string at `offset`, which must lie before `end`: as much as fits is copied, and
+   a zero. The length copied; 0 when there is none. */
+static size_t cprofi_source_string(const cprofi_source *source, uint64_t offset, uint64_t end,
+                                   char *to, size_t capacity) {
+    size_t done = 0, step = 120; /* most names are short: one small read, seldom a second */
+    to[0] = 0;
+    if (end > source->size) end = source->size;
+    while (done + 1 < capacity && offset + done < end) {
+        uint64_t left = end - offset - done;
+        const void *zero;
+        if (step > capacity - 1 - done) step = capacity - 1 - done;
+        if (step > left) step = (size_t)left;
+        if (!cprofi_source_read(source, offset + done, to + done, step)) break;
+        zero = memchr(to + done, 0, step);
+        if (zero) return (size_t)((const char *)zero - to);
+        done += step;
+        step = done * 4;
+    }
+    to[done] = 0;
+    return done;
+}
+
+/* ---- elf: headers ------------------------------------------------------------------------------
+
+   After the gABI ("System V ABI", chapters 4 and 5) and the x86-64 psABI; both classes, little
+   endian. Section headers are used when they are there and sane, program headers otherwise. Not
+   handled: relocatable objects, and the xz-compressed .gnu_debugdata of some distributions. */
+
+typedef enum {
+    CPROFI_ELF_OK,
+    CPROFI_ELF_NOT_ELF,
+    CPROFI_ELF_BIG_ENDIAN, /* well formed perhaps, but not of a system this header runs on */
+    CPROFI_ELF_CORRUPT,    /* neither sections nor segments */
+    CPROFI_ELF_NO_MEMORY
+} cprofi_elf_result;
+
+enum {
+    CPROFI_EM_ARM = 40, CPROFI_EM_X86_64 = 62, CPROFI_EM_AARCH64 = 183, CPROFI_EM_RISCV = 243,
+    CPROFI_PT_LOAD = 1, CPROFI_PT_DYNAMIC = 2, CPROFI_PT_NOTE = 4,
+    CPROFI_PT_GNU_EH_FRAME = 0x6474e550, CPROFI_PF_X = 1,
+    CPROFI_SHT_NULL = 0, CPROFI_SHT_SYMTAB = 2, CPROFI_SHT_RELA = 4, CPROFI_SHT_NOTE = 7,
+    CPROFI_SHT_NOBITS = 8, CPROFI_SHT_DYNSYM = 11,
+    CPROFI_SHF_ALLOC = 2, CPROFI_SHF_EXECINSTR = 4,
+    CPROFI_SHN_ABS = 0xfff1, CPROFI_SHN_COMMON = 0xfff2,
+    CPROFI_STT_NOTYPE = 0, CPROFI_STT_FUNC = 2, CPROFI_STT_GNU_IFUNC = 10,
+    CPROFI_STB_LOCAL = 0, CPROFI_STB_WEAK = 2,
+    CPROFI_R_X86_64_GLOB_DAT = 6, CPROFI_R_X86_64_JUMP_SLOT = 7, CPROFI_R_X86_64_IRELATIVE = 37,
+    CPROFI_NT_GNU_BUILD_ID = 3,
+    /* More than any linker makes; beyond, the table counts as missing. */
+    CPROFI_ELF_SEGMENTS_MAX = 4096, CPROFI_ELF_SECTIONS_MAX = 1 << 18
+};
+
+typedef struct {
+    uint32_t type, flags;
+    uint64_t offset, address, file_size, memory_size, align;
+} cprofi_elf_segment;
+
+typedef struct {
+    uint32_t name, type, link;
+    uint64_t flags, address, offset, size, entry;
+} cprofi_elf_section;
+
+typedef struct {
+    const cprofi_source *source;
+    bool wide; /* ELFCLASS64 */
+    uint16_t machine;
+    uint8_t *segments, *sections; /* the raw tables */
+    size_t segment_count, segment_entry, section_count, section_entry;
+    uint64_t names, names_end; /* the section names in the source */
+} cprofi_elf;
+
+static inline uint64_t cprofi_elf_word(const cprofi_elf *elf, cprofi_bytes *b) {
+    return elf->wide ? cprofi_u64(b) : cprofi_u32(b);
+}
+
+static cprofi_elf_section cprofi_elf_section_of(const cprofi_elf *elf, const uint8_t *record,
+                                                size_t size) {
+    cprofi_elf_section s;
+    cprofi_span span = {record, size};
+    cprofi_bytes b = cprofi_bytes_of(span);
+    s.name = cprofi_u32(&b);
+    s.type = cprofi_u32(&b);
+    s.flags = cprofi_elf_word(elf, &b);
+    s.address = cprofi_elf_word(elf, &b);
+    s.offset = cprofi_elf_word(elf, &b);
+    s.size = cprofi_elf_word(elf, &b);
+    s.link = cprofi_u32(&b);
+    cprofi_skip(&b, elf->wide ? 4 + 8 : 4 + 4); /* sh_info, sh_addralign */
+    s.entry = cprofi_elf_word(elf, &b);
+    return s;
+}
+
+/* Section `i`; all zero when there is no such section. */
+static cprofi_elf_section cprofi_elf_section_at(const cprofi_elf *elf, uint64_t i) {
+    cprofi_elf_section none;
+    if (i < elf->section_count)
+        return cprofi_elf_section_of(elf, elf->sections + (size_t)i * elf->section_entry,
+                                     elf->section_entry);
+    memset(&none, 0, sizeof none);
+    return none;
+}
+
+/* Segment `i`, which must be below elf->segment_count. */
+static cprofi_elf_segment cprofi_elf_segment_at(const cprofi_elf *elf, size_t i) {
+    cprofi_elf_segment s;
+    cprofi_span span = {elf->segments + i * elf->segment_entry, elf->segment_entry};
+    cprofi_bytes b = cprofi_bytes_of(span);
+    s.type = cprofi_u32(&b);
+    s.flags = elf->wide ? cprofi_u32(&b) : 0;
+    s.offset = cprofi_elf_word(elf, &b);
+    s.address = cprofi_elf_word(elf, &b);
+    cprofi_elf_word(elf, &b); /* p_paddr */
+    s.file_size = cprofi_elf_word(elf, &b);
+    s.memory_size = cprofi_elf_word(elf, &b);
+    if (!elf->wide) s.flags = cprofi_u32(&b);
+    s.align = cprofi_elf_word(elf, &b);
+    return s;
+}
+
+/* Reads a header table whole; leaves *count 0 when it is not in the source or out of proportion. */
+static bool cprofi_elf_load(const cprofi_source *source, uint64_t offset, size_t entry,
+                            uint64_t wanted, size_t max, uint8_t **table, size_t *count) {
+    size_t size = (size_t)wanted * entry;
+    *table = NULL;
+    *count = 0;
+    if (!offset || !wanted || wanted > max || offset > source->size ||
+        size > source->size - offset)
+        return true;
+    *table = (uint8_t *)malloc(size);
+    if (!*table) return false;
+    if (cprofi_source_read(source, offset, *table, size)) *count = (size_t)wanted;
+    return true;
+}
+
+static void cprofi_elf_close(cprofi_elf *elf) {
+    free(elf->segments);
+    free(elf->sections);
+    memset(elf, 0, sizeof *elf);
+}
+
+/* Reads the header tables. The source must outlive `elf`; cprofi_elf_close is due only after OK. */
+static cprofi_elf_result cprofi_elf_open(const cprofi_source *source, cprofi_elf *elf) {
+    uint8_t header[64] = {0}, first[64];
+    cprofi_span span = {header, sizeof header};
+    cprofi_bytes b = cprofi_bytes_of(span);
+    uint64_t segments, sections, segment_count, section_count, names;
+    size_t segment_entry, section_entry;
+
+    memset(elf, 0, sizeof *elf);
+    elf->source = source;
+    if (!cprofi_source_read(source, 0, header, 52)) return CPROFI_ELF_NOT_ELF;
+    if (memcmp(header, "\177ELF", 4) != 0 || header[6] != 1) return CPROFI_ELF_NOT_ELF;
+    if (header[5] == 2) return CPROFI_ELF_BIG_ENDIAN;
+    if (header[5] != 1 || header[4] < 1 || header[4] > 2) return CPROFI_ELF_NOT_ELF;
+    elf->wide = header[4] == 2;
+    if (elf->wide && !cprofi_source_read(source, 0, header, 64)) return CPROFI_ELF_NOT_ELF;
+    cprofi_skip(&b, 16 + 2); /* e_ident, e_type */
+    elf->machine = cprofi_u16(&b);
+    cprofi_skip(&b, 4);        /* e_version */
+    cprofi_elf_word(elf, &b); /* e_entry */
+    segments = cprofi_elf_word(elf, &b);
+    sections = cprofi_elf_word(elf, &b);
+    cprofi_skip(&b, 4 + 2); /* e_flags, e_ehsize */
+    segment_entry = cprofi_u16(&b);
+    segment_count = cprofi_u16(&b);
+    section_entry = cprofi_u16(&b);
+    section_count = cprofi_u16(&b);
+    names = cprofi_u16(&b);
+    if (section_entry != (elf->wide ? 64u : 40u)) sections = 0;
+    if (segment_entry != (elf->wide ? 56u : 32u)) segments = 0;
+
+    /* Numbers that do not fit the header stand in section 0 (gABI, "Extended numbering"). */
+    if (sections && cprofi_source_read(source, sections, first, section_entry)) {
+        cprofi_elf_section zero = cprofi_elf_section_of(elf, first, section_entry);
+        if (section_count == 0) section_count = zero.size;
+        if (names == 0xffff) names = zero.link;
+        if (segment_count == 0xffff) segment_count = cprofi_get32(first + (elf->wide ? 44 : 28));
+    }
+    elf->segment_entry = segment_entry;
+    elf->section_entry = section_entry;
+    if (!cprofi_elf_load(source, segments, segment_entry, segment_count, CPROFI_ELF_SEGMENTS_MAX,
+                         &elf->segments, &elf->segment_count) ||
+        !cprofi_elf_load(source, sections, section_entry, section_count, CPROFI_ELF_SECTIONS_MAX,
+                         &elf->sections, &elf->section_count)) {
+        cprofi_elf_close(elf);
+        return CPROFI_ELF_NO_MEMORY;
+    }
+    if (!elf->segment_count && !elf->section_count) {
+        cprofi_elf_close(elf);
+        return CPROFI_ELF_CORRUPT;
+    }
+    if (names < elf->section_count) {
+        cprofi_elf_section s = cprofi_elf_section_at(elf, names);
+        if (s.offset <= source->size && s.size <= source->size - s.offset) {
+            elf->names = s.offset;
+            elf->names_end = s.offset + s.size;
+        }
+    }
+    return CPROFI_ELF_OK;
+}
+
+/* Where the byte for a virtual address stands in the file. */
+static bool cprofi_elf_offset(const cprofi_elf *elf, uint64_t address, uint64_t *offset) {
+    for (size_t i = 0; i < elf->segment_count; i++) {
+        cprofi_elf_segment s = cprofi_elf_segment_at(elf, i);
+        if (s.type == CPROFI_PT_LOAD && address >= s.address && address - s.address < s.file_size) {
+            *offset = s.offset + (address - s.address);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The build id among the notes [offset, offset + size); `align` is that of the notes, 4 or 8. */
+static uint32_t cprofi_elf_find_build_id(const cprofi_elf *elf, uint64_t offset, uint64_t size,
+                                         uint64_t align, uint8_t id[CPROFI_BUILD_ID_MAX]) {
+    uint64_t end = offset + size, mask = align == 8 ? 7 : 3;
+    uint8_t header[16];
+    if (offset > elf->source->size || size > elf->source->size - offset) return 0;
+    while (end - offset >= sizeof header &&
+           cprofi_source_read(elf->source, offset, header, sizeof header)) {
+        uint64_t name_size = cprofi_get32(header), id_size = cprofi_get32(header + 4);
+        uint64_t at = (12 + name_size + mask) & ~mask;
+        uint64_t next = (at + id_size + mask) & ~mask;
+        if (at + id_size > end - offset) return 0;
+        if (cprofi_get32(header + 8) == CPROFI_NT_GNU_BUILD_ID && name_size == 4 &&
+            memcmp(header + 12, "GNU", 4) == 0 && id_size) {
+            if (id_size > CPROFI_BUILD_ID_MAX) id_size = CPROFI_BUILD_ID_MAX;
+            if (!cprofi_source_read(elf->source, offset + at, id, (size_t)id_size)) return 0;
+            return (uint32_t)id_size;
+        }
+        if (next > end - offset) return 0;
+        offset += next;
+    }
+    return 0;
+}
+
+/* The size of the build id, which is copied (at most CPROFI_BUILD_ID_MAX bytes of it); 0: none. */
+static uint32_t cprofi_elf_build_id(const cprofi_elf *elf, uint8_t id[CPROFI_BUILD_ID_MAX]) {
+    uint32_t size = 0;
+    for (size_t i = 0; i < elf->segment_count && !size; i++) {
+        cprofi_elf_segment s = cprofi_elf_segment_at(elf, i);
+        if (s.type == CPROFI_PT_NOTE)
+            size = cprofi_elf_find_build_id(elf, s.offset, s.file_size, s.align, id);
+    }
+    for (size_t i = 0; i < elf->section_count && !size; i++) {
+        cprofi_elf_section s = cprofi_elf_section_at(elf, i);
+        if (s.type == CPROFI_SHT_NOTE)
+            size = cprofi_elf_find_build_id(elf, s.offset, s.size, 4, id);
+    }
+    return size;
+}
+
+/* ---- elf: tables -------------------------------------------------------------------------------
+
+   What the look-up needs to find: .symtab, .dynsym, and the relocations that fill the GOT. From the
+   section headers; what they do not give, from PT_DYNAMIC, as the run-time linker does it. There
+   the number of symbols must be inferred from the hash table (DT_HASH says it; DT_GNU_HASH: the
+   end of the chain that starts last). */
+
+typedef struct {
+    uint64_t offset, count;
+    size_t entry;
+    uint64_t strings, strings_end; /* in the source */
+} cprofi_elf_symtab;
+
+enum { CPROFI_SYMTAB, CPROFI_DYNSYM, CPROFI_ELF_RELOCATIONS_MAX = 8 };
+
+typedef struct {
+    uint64_t offset, count;
+    bool plt; /* this is what the number pushed by a lazy PLT stub indexes */
+} cprofi_elf_relocations;
+
+typedef struct {
+    cprofi_elf_symtab symbols[2];
+    cprofi_elf_relocations relocations[CPROFI_ELF_RELOCATIONS_MAX];
+    size_t relocation_count;
+} cprofi_elf_tables;
+
+static void cprofi_elf_add_relocations(cprofi_elf_tables *t, uint64_t offset, uint64_t size,
+                                       bool plt) {
+    if (t->relocation_count < CPROFI_ELF_RELOCATIONS_MAX && size >= 24) {
+        cprofi_elf_relocations r = {offset, size / 24, plt};
+        t->relocations[t->relocation_count++] = r;
+    }
+}
+
+static bool cprofi_elf_section_is(const cprofi_elf *elf, const cprofi_elf_section *s,
+                                  const char *name) {
+    char text[32];
+    return cprofi_source_string(elf->source, elf->names + s->name, elf->names_end, text,
+                                sizeof text) && strcmp(text, name) == 0;
+}
+
+static void cprofi_elf_tables_from_sections(const cprofi_elf *elf, cprofi_elf_tables *t) {
+    size_t record = elf->wide ? 24 : 16;
+    for (size_t i = 0; i < elf->section_count; i++) {
+        cprofi_elf_section s = cprofi_elf_section_at(elf, i);
+        if (s.type == CPROFI_SHT_RELA && (s.flags & CPROFI_SHF_ALLOC)) {
+            cprofi_elf_add_relocations(t, s.offset, s.size,
+                                       cprofi_elf_section_is(elf, &s, ".rela.plt"));
+        } else if (s.type == CPROFI_SHT_SYMTAB || s.type == CPROFI_SHT_DYNSYM) {
+            cprofi_elf_symtab *to =
+                &t->symbols[s.type == CPROFI_SHT_SYMTAB ? CPROFI_SYMTAB : CPROFI_DYNSYM];
+            cprofi_elf_section strings = cprofi_elf_section_at(elf, s.link);
+            if (to->count || strings.type == CPROFI_SHT_NOBITS ||
+                strings.offset > elf->source->size ||
+                strings.size > elf->source->size - strings.offset)
+                continue;
+            to->entry = s.entry >= record && s.entry <= CPROFI_RECORD_MAX ? (size_t)s.entry
+                                                                          : record;
+            to->offset = s.offset;
+            to->count = s.size / to->entry;
+            to->strings = strings.offset;
+            to->strings_end = strings.offset + strings.size;
+        }
+    }
+}
+
+static uint64_t cprofi_elf_hash_count(const cprofi_elf *elf, uint64_t address) {
+    uint8_t head[8];
+    uint64_t at;
+    if (!cprofi_elf_offset(elf, address, &at) ||
+        !cprofi_source_read(elf->source, at, head, sizeof head))
+        return 0;
+    return cprofi_get32(head + 4); /* nchain */
+}
+
+static uint64_t cprofi_elf_gnu_hash_count(const cprofi_elf *elf, uint64_t address,
+                                          uint8_t *buffer) {
+    uint8_t head[16];
+    const uint8_t *word;
+    uint64_t at, chains, last = 0, buckets, first;
+    cprofi_walk w;
+    if (!cprofi_elf_offset(elf, address, &at) ||
+        !cprofi_source_read(elf->source, at, head, sizeof head))
+        return 0;
+    buckets = cprofi_get32(head);
+    first = cprofi_get32(head + 4);
+    at += 16 + (uint64_t)cprofi_get32(head + 8) * (elf->wide ? 8 : 4); /* the Bloom filter */
+    chains = at + buckets * 4;
+    w = cprofi_walk_of(elf->source, buffer, at, buckets, 4);
+    while ((word = cprofi_walk_next(&w)) != NULL)
+        if (cprofi_get32(word) > last) last = cprofi_get32(word);
+    if (last < first) return first;
+    w = cprofi_walk_of(elf->source, buffer, chains + (last - first) * 4, ~(uint64_t)0, 4);
+    while ((word = cprofi_walk_next(&w)) != NULL) {
+        last++;
+        if (cprofi_get32(word) & 1) return last;
+    }
+    return 0;
+}
+
+static void cprofi_elf_tables_from_dynamic(const cprofi_elf *elf, cprofi_elf_tables *t,
+                                           uint8_t *buffer) {
+    enum { PLTRELSZ = 2, HASH = 4, STRTAB, SYMTAB, RELA, RELASZ, STRSZ = 10, JMPREL = 23, TAGS };
+    uint64_t value[TAGS] = {0}, gnu_hash = 0, at;
+    cprofi_elf_symtab *to = &t->symbols[CPROFI_DYNSYM];
+    for (size_t i = 0; i < elf->segment_count; i++) {
+        cprofi_elf_segment s = cprofi_elf_segment_at(elf, i);
+        size_t half = elf->wide ? 8 : 4;
+        const uint8_t *entry;
+        cprofi_walk w;
+        if (s.type != CPROFI_PT_DYNAMIC) continue;
+        w = cprofi_walk_of(elf->source, buffer, s.offset, s.file_size / (2 * half), 2 * half);
+        while ((entry = cprofi_walk_next(&w)) != NULL) {
+            uint64_t tag = elf->wide ? cprofi_get64(entry) : cprofi_get32(entry);
+            uint64_t v = elf->wide ? cprofi_get64(entry + half) : cprofi_get32(entry + half);
+            if (tag == 0) break;
+            if (tag < TAGS) value[tag] = v;
+            if (tag == 0x6ffffef5) gnu_hash = v;
+        }
+        break;
+    }
+    if (!t->relocation_count && elf->wide) {
+        if (value[JMPREL] && cprofi_elf_offset(elf, value[JMPREL], &at))
+            cprofi_elf_add_relocations(t, at, value[PLTRELSZ], true);
+        if (value[RELA] && cprofi_elf_offset(elf, value[RELA], &at))
+            cprofi_elf_add_relocations(t, at, value[RELASZ], false);
+    }
+    if (to->count || !value[SYMTAB] || !value[STRTAB] ||
+        !cprofi_elf_offset(elf, value[SYMTAB], &to->offset) ||
+        !cprofi_elf_offset(elf, value[STRTAB], &to->strings) ||
+        to->strings > elf->source->size || value[STRSZ] > elf->source->size - to->strings)
+        return;
+    to->strings_end = to->strings + value[STRSZ];
+    to->entry = elf->wide ? 24 : 16;
+    to->count = value[HASH] ? cprofi_elf_hash_count(elf, value[HASH]) : 0;
+    if (!to->count && gnu_hash) to->count = cprofi_elf_gnu_hash_count(elf, gnu_hash, buffer);
+}
+
+/* ---- elf: the look-up --------------------------------------------------------------------------
+
+   Each symbol finds, by binary search, the addresses it covers; each address keeps the best symbol
+   it was offered. A symbol may cover thousands of addresses (one big interpreter loop) and, in a
+   hostile file, all symbols may cover all addresses; so an offer goes to O(log n) nodes of a
+   segment tree over the addresses and an address asks the nodes above it: s symbols and n addresses
+   cost O((s + n) log n) whatever the file says. Memory is about 130 bytes an address.
+
+   The rules, in this order:
+   - a symbol must begin in the same executable section (or segment) as the address;
+   - the function (FUNC, IFUNC) whose [value, value + size) contains the address; of several, the
+     one that begins last;
+   - a PLT stub is named after the symbol of the GOT slot it jumps through, with "@plt";
+   - a sized NOTYPE symbol that contains it (hand-written assembly);
+   - the last symbol that begins at or before it, if that has no size (assembly again: it extends
+     to the next symbol or the end of the section), or if it ends at most 16 bytes before (padding);
+   - else the address has no name: a gap is not credited to its neighbour.
+   Of several symbols at the same place: FUNC before NOTYPE, sized before unsized, visible (GLOBAL,
+   WEAK) before LOCAL, then fewer leading underscores (libc's `write` is also `__write`), GLOBAL
+   before WEAK, the shorter, the first in byte order: the same answer whatever the table's order.
+   .dynsym is asked only if .symtab left an address open. Ignored: undefined, absolute NOTYPE,
+   section, file, object and TLS symbols, and the mapping symbols of ARM and RISC-V. */
+
+enum { CPROFI_ELF_PADDING = 16, CPROFI_ELF_EXECUTABLE_MAX = 1024 };
+
+typedef struct {
+    uint64_t value, size;
+    uint32_t name; /* in the table's strings; 0: no symbol */
+    uint8_t rank;  /* 4: function, 2: sized, 1: visible outside its object */
+    uint8_t table; /* CPROFI_SYMTAB or CPROFI_DYNSYM */
+    bool weak;
+} cprofi_elf_hit;
+
+typedef struct {
+    uint64_t address;  /* in the file; later, for a stub of an IFUNC, that of its resolver */
+    uint64_t floor;    /* where its executable section begins */
+    uint64_t stub;     /* where the PLT stub around it begins, else 0 */
+    uint32_t index;     /* in the caller's list */
+    uint32_t stub_name; /* in the strings of .dynsym: what the stub jumps to */
+    bool known;         /* `floor` is valid */
+    bool resolver;      /* `address` is that of a resolver */
+    bool plt;           /* with `hit`: show "@plt" */
+    cprofi_elf_hit hit; /* the answer */
+} cprofi_elf_want;
+
+typedef struct {
+    const cprofi_elf *elf;
+    cprofi_elf_tables tables;
+    cprofi_elf_want *wants; /* ascending by address */
+    size_t count;
+    cprofi_elf_hit *inside; /* segment tree of 2 * count nodes: sized symbols */
+    cprofi_elf_hit *before; /* of the symbols between the previous address and this, the last */
+    size_t ties;            /* how many more ties may be decided by reading names */
+    uint8_t *buffer;        /* CPROFI_CHUNK bytes */
+} cprofi_elf_look;
+
+/* The first want at or after an address; count when there is none. */
+static size_t cprofi_elf_from(const cprofi_elf_look *k, size_t low, uint64_t address) {
+    size_t high = k->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (k->wants[middle].address < address) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+/* Ties cost two small reads each. In a file made to tie they are limited by k->ties, and the first
+   in the table stays. */
+static bool cprofi_elf_nicer(cprofi_elf_look *k, const cprofi_elf_hit *a,
+                             const cprofi_elf_hit *b) {
+    char name[2][128];
+    const cprofi_elf_hit *hit[2] = {a, b};
+    size_t bars[2], length[2];
+    if (!k->ties) return false;
+    k->ties--;
+    for (int i = 0; i < 2; i++) {
+        const cprofi_elf_symtab *t = &k->tables.symbols[hit[i]->table];
+        length[i] = cprofi_source_string(k->elf->source, t->strings + hit[i]->name, t->strings_end,
+                                         name[i], sizeof name[i]);
+        bars[i] = strspn(name[i], "_");
+    }
+    if (!length[0] || !length[1]) return length[0] > length[1];
+    if (bars[0] != bars[1]) return bars[0] < bars[1];
+    if (a->weak != b->weak) return b->weak;
+    if (length[0] != length[1]) return length[0] < length[1];
+    return strcmp(name[0], name[1]) < 0;
+}
+
+static void cprofi_elf_offer(cprofi_elf_look *k, cprofi_elf_hit *to, const cprofi_elf_hit *hit,
+                             bool inside) {
+    bool better;
+    if (!to->name) better = true;
+    else if (inside && ((to->rank ^ hit->rank) & 4)) better = hit->rank > to->rank;
+    else if (hit->value != to->value) better = hit->value > to->value;
+    else if (hit->rank != to->rank) better = hit->rank > to->rank;
+    else better = cprofi_elf_nicer(k, hit, to);
+    if (better) *to = *hit;
+}
+
+/* Reads one symbol; false if it cannot name code. */
+static inline bool cprofi_elf_symbol(const cprofi_elf *elf, const uint8_t *p, cprofi_elf_hit *hit) {
+    unsigned info = elf->wide ? p[4] : p[12];
+    unsigned section = cprofi_get16(elf->wide ? p + 6 : p + 14);
+    unsigned type = info & 15, binding = info >> 4;
+    bool function = type == CPROFI_STT_FUNC || type == CPROFI_STT_GNU_IFUNC;
+    if (!function && type != CPROFI_STT_NOTYPE) return false;
+    hit->name = cprofi_get32(p);
+    if (!hit->name || section == 0 || section == CPROFI_SHN_COMMON) return false;
+    if (!function && section == CPROFI_SHN_ABS) return false;
+    if (elf->wide) {
+        hit->value = cprofi_get64(p + 8);
+        hit->size = cprofi_get64(p + 16);
+    } else {
+        hit->value = cprofi_get32(p + 4);
+        hit->size = cprofi_get32(p + 8);
+    }
+    if (!function && !hit->size && binding == CPROFI_STB_LOCAL &&
+        (elf->machine == CPROFI_EM_ARM || elf->machine == CPROFI_EM_AARCH64 ||
+         elf->machine == CPROFI_EM_RISCV))
+        return false; /* $x, $d and their like: they mark code and data, they name nothing */
+    if (hit->size > ~hit->value) hit->size = ~hit->value;
+    hit->rank = (uint8_t)((function ? 4 : 0) | (hit->size ? 2 : 0) |
+                          (binding != CPROFI_STB_LOCAL ? 1 : 0));
+    hit->weak = binding == CPROFI_STB_WEAK;
+    return true;
+}
+
+static void cprofi_elf_scan(cprofi_elf_look *k, uint8_t table) {
+    const cprofi_elf_symtab *t = &k->tables.symbols[table];
+    cprofi_walk w = cprofi_walk_of(k->elf->source, k->buffer, t->offset, t->count, t->entry);
+    uint64_t last = k->wants[k->count - 1].address;
+    const uint8_t *p;
+    cprofi_elf_hit hit;
+    memset(&hit, 0, sizeof hit);
+    hit.table = table;
+    while ((p = cprofi_walk_next(&w)) != NULL) {
+        size_t i;
+        if (!cprofi_elf_symbol(k->elf, p, &hit) || hit.value > last) continue;
+        i = cprofi_elf_from(k, 0, hit.value);
+        cprofi_elf_offer(k, &k->before[i], &hit, false);
+        if (k->wants[i].address - hit.value < hit.size) {
+            size_t low = i + k->count;
+            size_t high = cprofi_elf_from(k, i, hit.value + hit.size) + k->count;
+            for (; low < high; low >>= 1, high >>= 1) {
+                if (low & 1) cprofi_elf_offer(k, &k->inside[low++], &hit, true);
+                if (high & 1) cprofi_elf_offer(k, &k->inside[--high], &hit, true);
+            }
+        }
+    }
+}
+
+/* Notes on which wants lie in [lo, lo + size), and, with `stub` != 0, in which PLT stub of it. */
+static void cprofi_elf_range(cprofi_elf_look *k, uint64_t lo, uint64_t size, uint64_t stub) {
+    for (size_t i = cprofi_elf_from(k, 0, lo);
+         i < k->count && k->wants[i].address - lo < size; i++) {
+        cprofi_elf_want *want = &k->wants[i];
+        if (want->known) continue;
+        want->known = true;
+        want->floor = lo;
+        if (stub && !want->resolver) want->stub = lo + (want->address - lo) / stub * stub;
+    }
+}
+
+static void cprofi_elf_ranges(cprofi_elf_look *k) {
+    const cprofi_elf *elf = k->elf;
+    size_t executable = 0;
+    for (size_t i = 0; i < k->count; i++) k->wants[i].known = false;
+    for (size_t i = 0; i < elf->section_count; i++) {
+        cprofi_elf_section s = cprofi_elf_section_at(elf, i);
+        char name[8];
+        if (s.type == CPROFI_SHT_NULL || !(s.flags & CPROFI_SHF_ALLOC) ||
+            !(s.flags & CPROFI_SHF_EXECINSTR))
+            continue;
+        if (++executable > CPROFI_ELF_EXECUTABLE_MAX) break;
+        cprofi_source_string(elf->source, elf->names + s.name, elf->names_end, name, sizeof name);
+        cprofi_elf_range(k, s.address, s.size,
+                         strncmp(name, ".plt", 4) && strncmp(name, ".iplt", 5) ? 0
+                         : s.entry == 8                                        ? 8
+                                                                               : 16);
+    }
+    for (size_t i = 0; i < elf->segment_count; i++) {
+        cprofi_elf_segment s = cprofi_elf_segment_at(elf, i);
+        if (s.type == CPROFI_PT_LOAD && (s.flags & CPROFI_PF_X))
+            cprofi_elf_range(k, s.address, s.memory_size, 0);
+    }
+    /* Without section names any 16 aligned bytes may be a stub; a function found there wins. */
+    for (size_t i = 0; i < k->count && !executable; i++)
+        k->wants[i].stub = k->wants[i].address & ~(uint64_t)15;
+}
+
+/* ---- elf: PLT stubs ----------------------------------------------------------------------------
+
+   x86-64 psABI 5.2, and what ld, lld and mold make of it: 8 or 16 bytes that jump through a GOT
+   slot (ff 25 disp32), with or without endbr64 or bnd in front; or the lazy half of a split PLT,
+   which only pushes the number of its relocation (68 imm32). The relocation of the slot names the
+   symbol, so bytes that only look like a jump match nothing. */
+
+typedef struct {
+    uint64_t slot;
+    size_t want;
+} cprofi_elf_slot;
+
+static int cprofi_elf_compare_slots(const void *a, const void *b) {
+    uint64_t x = ((const cprofi_elf_slot *)a)->slot, y = ((const cprofi_elf_slot *)b)->slot;
+    return x < y ? -1 : x > y;
+}
+
+static int cprofi_elf_compare_wants(const void *a, const void *b) {
+    const cprofi_elf_want *x = (const cprofi_elf_want *)a, *y = (const cprofi_elf_want *)b;
+    if (x->address != y->address) return x->address < y->address ? -1 : 1;
+    return x->index < y->index ? -1 : x->index > y->index;
+}
+
+/* Gives a want the symbol of a relocation. */
+static void cprofi_elf_bind(cprofi_elf_look *k, cprofi_elf_want *want, const uint8_t *relocation) {
+    const cprofi_elf_symtab *t = &k->tables.symbols[CPROFI_DYNSYM];
+    uint32_t type = cprofi_get32(relocation + 8), symbol = cprofi_get32(relocation + 12);
+    if (type == CPROFI_R_X86_64_IRELATIVE) {
+        if (k->elf->section_count) { /* else the stub is only a guess */
+            want->address = cprofi_get64(relocation + 16);
+            want->resolver = true;
+        }
+    } else if (type == CPROFI_R_X86_64_JUMP_SLOT || type == CPROFI_R_X86_64_GLOB_DAT) {
+        uint8_t name[4];
+        if (symbol && symbol < t->count &&
+            cprofi_source_read(k->elf->source, t->offset + (uint64_t)symbol * t->entry, name, 4))
+            want->stub_name = cprofi_get32(name);
+    }
+}
+
+/* Where the jump of a stub finds its target: a GOT slot, or 0. A stub that pushes a number is
+   settled at once. */
+static uint64_t cprofi_elf_stub(cprofi_elf_look *k, cprofi_elf_want *want) {
+    uint8_t code[16] = {0}, relocation[24];
+    uint64_t at;
+    size_t size = sizeof code;
+    if (!cprofi_elf_offset(k->elf, want->stub, &at)) return 0;
+    if (!cprofi_source_read(k->elf->source, at, code, size)) {
+        size = 8;
+        if (!cprofi_source_read(k->elf->source, at, code, size)) return 0;
+    }
+    for (size_t i = 0; i + 6 <= size; i++)
+        if (code[i] == 0xff && code[i + 1] == 0x25)
+            return want->stub + i + 6 + (uint64_t)(int64_t)(int32_t)cprofi_get32(code + i + 2);
+    for (size_t i = 0; i <= 4 && k->elf->section_count; i += 4) {
+        if (code[i] != 0x68) continue;
+        for (size_t r = 0; r < k->tables.relocation_count; r++) {
+            const cprofi_elf_relocations *t = &k->tables.relocations[r];
+            uint32_t n = cprofi_get32(code + i + 1);
+            if (t->plt && n < t->count &&
+                cprofi_source_read(k->elf->source, t->offset + (uint64_t)n * 24, relocation, 24))
+                cprofi_elf_bind(k, want, relocation);
+        }
+    }
+    return 0;
+}
+
+static bool cprofi_elf_plt(cprofi_elf_look *k) {
+    cprofi_elf_slot *slots;
+    size_t n = 0, low, high;
+    if (k->elf->machine != CPROFI_EM_X86_64 || !k->elf->wide || !k->tables.relocation_count)
+        return true;
+    slots = (cprofi_elf_slot *)malloc(k->count * sizeof *slots);
+    if (!slots) return false;
+    for (size_t i = 0; i < k->count; i++) {
+        if (!k->wants[i].stub) continue;
+        slots[n].want = i;
+        slots[n].slot = cprofi_elf_stub(k, &k->wants[i]);
+        if (slots[n].slot) n++;
+    }
+    if (n) qsort(slots, n, sizeof *slots, cprofi_elf_compare_slots);
+    for (size_t r = 0; n && r < k->tables.relocation_count; r++) {
+        const cprofi_elf_relocations *t = &k->tables.relocations[r];
+        cprofi_walk w = cprofi_walk_of(k->elf->source, k->buffer, t->offset, t->count, 24);
+        const uint8_t *p;
+        while ((p = cprofi_walk_next(&w)) != NULL) {
+            uint64_t slot = cprofi_get64(p);
+            for (low = 0, high = n; low < high;) {
+                size_t middle = low + (high - low) / 2;
+                if (slots[middle].slot < slot) low = middle + 1;
+                else high = middle;
+            }
+            if (low < n && slots[low].slot == slot)
+                cprofi_elf_bind(k, &k->wants[slots[low].want], p);
+        }
+    }
+    for (size_t i = 1; i < n; i++) { /* addresses of the same stub share what its first one found */
+        if (slots[i].slot == slots[i - 1].slot) {
+            const cprofi_elf_want *from = &k->wants[slots[i - 1].want];
+            cprofi_elf_want *to = &k->wants[slots[i].want];
+            if (from->resolver) to->address = from->address;
+            to->resolver = from->resolver;
+            to->stub_name = from->stub_name;
+        }
+    }
+    free(slots);
+    return true;
+}
+
+/* Decides for every want; true when all have a name. */
+static bool cprofi_elf_settle(cprofi_elf_look *k) {
+    cprofi_elf_hit before, none;
+    bool all = true;
+    memset(&none, 0, sizeof none);
+    before = none;
+    for (size_t i = 0; i < k->count; i++) {
+        cprofi_elf_want *want = &k->wants[i];
+        cprofi_elf_hit inside = none, stub = none;
+        stub.name = want->stub_name;
+        stub.table = CPROFI_DYNSYM;
+        if (k->before[i].name) before = k->before[i];
+        for (size_t node = i + k->count; node >= 1; node >>= 1)
+            if (k->inside[node].name) cprofi_elf_offer(k, &inside, &k->inside[node], true);
+        if (!want->known || inside.value < want->floor) inside = none;
+        want->plt = want->resolver;
+        want->hit = none;
+        if (inside.name && (inside.rank & 4)) {
+            want->hit = inside;
+        } else if (stub.name) {
+            want->hit = stub;
+            want->plt = true;
+        } else if (inside.name) {
+            want->hit = inside;
+        } else if (want->known && before.name && before.value >= want->floor &&
+                   (!before.size ||
+                    want->address - before.value - before.size < CPROFI_ELF_PADDING)) {
+            want->hit = before;
+        }
+        all = all && want->hit.name;
+    }
+    return all;
+}
+
+/* Fills `hit` and `plt` of `count` wants, of which `address` and `index` are set and the rest is
+   zero. They are ascending by address; afterwards they may be in another order. False only when out
+   of memory. Which strings a hit refers to: tables->symbols[hit.table]. */
+static bool cprofi_elf_lookup(const cprofi_elf *elf, cprofi_elf_want *wants, size_t count,
+                              cprofi_elf_tables *tables) {
+    cprofi_elf_look k;
+    bool ok = false;
+    memset(&k, 0, sizeof k);
+    memset(tables, 0, sizeof *tables);
+    if (!count) return true;
+    k.elf = elf;
+    k.wants = wants;
+    k.count = count;
+    k.ties = 4096 + 16 * count;
+    k.buffer = (uint8_t *)malloc(CPROFI_CHUNK);
+    k.inside = (cprofi_elf_hit *)calloc(2 * count, sizeof *k.inside);
+    k.before = (cprofi_elf_hit *)calloc(count, sizeof *k.before);
+    if (k.buffer && k.inside && k.before) {
+        cprofi_elf_tables_from_sections(elf, &k.tables);
+        cprofi_elf_tables_from_dynamic(elf, &k.tables, k.buffer);
+        cprofi_elf_ranges(&k);
+        ok = cprofi_elf_plt(&k);
+    }
+    if (ok) {
+        /* Resolvers took the place of some addresses. */
+        qsort(wants, count, sizeof *wants, cprofi_elf_compare_wants);
+        cprofi_elf_ranges(&k);
+        cprofi_elf_scan(&k, CPROFI_SYMTAB);
+        if (!cprofi_elf_settle(&k)) {
+            cprofi_elf_scan(&k, CPROFI_DYNSYM);
+            cprofi_elf_settle(&k);
+        }
+        *tables = k.tables;
+    }
+    free(k.buffer);
+    free(k.inside);
+    free(k.before);
+    return ok;
+}
+
+/* ---- names -------------------------------------------------------------------------------------
+
+   From what the linker knows to what a reader of a flame graph wants, in this order:
+   - the version of a symbol goes ("memcpy@@GLIBC_2.14");
+   - the suffixes go that compilers give to copies and pieces of a function: gcc's .cold .part.N
+     .constprop.N .isra.N .lto_priv.N .localalias, clang's .llvm.N .cold.N .__uniq.N. A function
+     split in two is one box. Others stay: foo.avx2 is other code than foo;
+   - C++ names are demangled if the process has a demangler, and lose the return type and the
+     parameter lists, also those of enclosing functions: `ns::map<int>::at`,
+     `main::{lambda()#1}::operator()`. Template arguments stay. What the trimmer does not
+     understand stays whole;
+   - Rust names stay mangled: they will have a demangler of their own. */
+
+static bool cprofi_name_is_word(char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '$';
+}
+
+static bool cprofi_name_starts(const char *s, const char *with) {
+    return strncmp(s, with, strlen(with)) == 0;
+}
+
+/* Cuts version and clone suffixes off a raw name, in place. */
+static void cprofi_name_cut(char *name) {
+    static const char *const clones[] = {".cold",     ".part",       ".constprop", ".isra", ".llvm",
+                                         ".lto_priv", ".localalias", ".__uniq"};
+    char *at = strchr(name, '@');
+    bool found = true;
+    if (at && at != name && name[0] != '?') *at = 0; /* '?': names of the Microsoft compiler */
+    while (found) {
+        size_t end = strlen(name), digits = end;
+        while (digits && name[digits - 1] >= '0' && name[digits - 1] <= '9') digits--;
+        if (digits < end && digits && name[digits - 1] == '.') end = digits - 1;
+        found = false;
+        for (size_t i = 0; i < CPROFI_COUNT(clones) && !found; i++) {
+            size_t size = strlen(clones[i]);
+            found = end > size && memcmp(name + end - size, clones[i], size) == 0;
+            if (found) name[end - size] = 0;
+        }
+    }
+}
+
+/* Looks at a word that begins at s[at]: the index after an operator's symbol, 0 if it is no
+   operator. *conversion: it is one to a type, and the index is that of the space before it. */
+static size_t cprofi_demangled_operator(const char *s, size_t at, bool *conversion) {
+    static const char *const symbols[] = {
+        "()", "[]", "<=>", "<<=", ">>=", "->*", "->", "<<", ">>", "<=", ">=", "==", "!=", "&&",
+        "||", "++", "--",  "+=",  "-=",  "*=",  "/=", "%=", "^=", "&=", "|=", "<",  ">",  "+",
+        "-",  "*",  "/",   "%",   "^",   "&",   "|",  "~",  "!",  "=",  ",",
+        " new[]", " new", " delete[]", " delete", " co_await"};
+    *conversion = false;
+    if (!cprofi_name_starts(s + at, "operator") || (at && cprofi_name_is_word(s[at - 1]))) return 0;
+    at += 8;
+    if (cprofi_name_is_word(s[at])) return 0;
+    if (cprofi_name_starts(s + at, "\"\"")) {
+        at += 2;
+        if (s[at] == ' ') at++;
+        while (cprofi_name_is_word(s[at])) at++;
+        return at;
+    }
+    for (size_t i = 0; i < CPROFI_COUNT(symbols); i++) {
+        size_t size = strlen(symbols[i]);
+        if (!cprofi_name_starts(s + at, symbols[i])) continue;
+        if (s[at] == ' ' && cprofi_name_is_word(s[at + size])) continue; /* " newtype" */
+        /* LLVM's demangler writes operator< with template arguments as "operator<<int>". */
+        if (strcmp(symbols[i], "<<") == 0 && s[at + 2] && !strchr("( <", s[at + 2])) size = 1;
+        return at + size;
+    }
+    *conversion = s[at] == ' ';
+    return *conversion ? at : 0;
+}
+
+/* s[at] opens a bracket: the index after the one that closes it, 0 if none does. Angles inside
+   round brackets may be comparisons; demanglers put brackets around those. */
+static size_t cprofi_demangled_group(const char *s, size_t at) {
+    char open[128];
+    size_t depth = 0;
+    do {
+        char c = s[at];
+        bool conversion;
+        size_t end = c == 'o' ? cprofi_demangled_operator(s, at, &conversion) : 0;
+        at = end ? end : at + 1;
+        if (end) continue;
+        if (c == 0) return 0;
+        if (c == '(' || c == '<' || c == '{' || c == '[') {
+            if (depth == sizeof open) return 0;
+            open[depth++] = c;
+        } else if (c == '>') {
+            if (s[at - 2] != '-' && open[depth - 1] == '<') depth--;
+        } else if (c == ')' || c == '}' || c == ']') {
+            char mate = c == ')' ? '(' : c == '}' ? '{' : '[';
+            while (depth && open[depth - 1] == '<') depth--;
+            if (!depth || open[--depth] != mate) return 0;
+        }
+    } while (depth);
+    return at;
+}
+
+/* Whether the bracket at s[at] is part of a name or type, not a parameter list. */
+static bool cprofi_demangled_is_part(const char *s, size_t at) {
+    return s[at] == '<' || s[at] == '{' || s[at] == '[' ||
+           cprofi_name_starts(s + at, "(anonymous namespace)") ||
+           (at >= 8 && cprofi_name_starts(s + at - 8, "decltype(")) ||
+           (at >= 9 && cprofi_name_starts(s + at - 9, "decltype ("));
+}
+
+/* A copy that was not merged with its original; names end with it. */
+static bool cprofi_demangled_is_clone(const char *s) {
+    return cprofi_name_starts(s, " [clone ") || cprofi_name_starts(s, " (.");
+}
+
+/* s[at] is the space before the type a conversion operator converts to: the index of the parameter
+   list after the type, 0 if there is none. A bracket followed by another one belongs to the type:
+   `operator void (*)(int)()`. */
+static size_t cprofi_demangled_conversion(const char *s, size_t at) {
+    while (s[at]) {
+        size_t end = at + 1;
+        if (s[at] == '(' || cprofi_demangled_is_part(s, at)) {
+            end = cprofi_demangled_group(s, at);
+            if (!end) return 0;
+            if (!cprofi_demangled_is_part(s, at) && s[end] != '(' &&
+                (!cprofi_name_starts(s + end, " [") || cprofi_demangled_is_clone(s + end)))
+                return at;
+        }
+        at = end;
+    }
+    return 0;
+}
+
+/* s[at] follows a parameter list: the index after the qualifiers of the function. */
+static size_t cprofi_demangled_qualifiers(const char *s, size_t at) {
+    static const char *const words[] = {" const", " volatile", " restrict",        " noexcept",
+                                        " &&",    " &",        " transaction_safe"};
+    for (size_t i = 0; i < CPROFI_COUNT(words);) {
+        size_t size = strlen(words[i]);
+        bool found = cprofi_name_starts(s + at, words[i]) && !cprofi_name_is_word(s[at + size]);
+        if (found) at += size;
+        i = found ? 0 : i + 1;
+    }
+    return at;
+}
+
+/* Writes the qualified name in `full`, a demangled function, to `out` (as large as `full`). False:
+   not understood. The return type is what precedes a space, * or & outside of brackets. A bracket
+   where the name should begin is a declarator around it: `void (*f(int))(char)`. */
+static bool cprofi_demangled_trim(const char *full, char *out) {
+    static const char *const kinds[] = {
+        "non-virtual thunk to ",   "virtual thunk to ",         "covariant return thunk to ",
+        "TLS init function for ",  "TLS wrapper function for ", "transaction clone for ",
+        "invocation function for block in "};
+    size_t in = 0, n, start, end, around = 0;
+    bool conversion, finished = false;
+    for (size_t i = 0; i < CPROFI_COUNT(kinds); i++)
+        if (cprofi_name_starts(full, kinds[i])) in = strlen(kinds[i]);
+    memcpy(out, full, in);
+    for (start = n = in; full[in] && !finished; in = end) {
+        char c = full[in];
+        bool copy = true;
+        end = c == 'o' ? cprofi_demangled_operator(full, in, &conversion) : 0;
+        if (end) {
+            if (conversion) end = cprofi_demangled_conversion(full, end);
+            else if (cprofi_name_starts(full + end, " <")) end++;
+        } else if (cprofi_demangled_is_clone(full + in)) {
+            end = in + strlen(full + in);
+        } else if (cprofi_demangled_is_part(full, in)) {
+            end = cprofi_demangled_group(full, in);
+        } else if (c == '(' && n > start) {
+            copy = false;
+            end = cprofi_demangled_group(full, in);
+            if (end) end = cprofi_demangled_qualifiers(full, end);
+            if (end) finished = full[end] != ':' && !cprofi_demangled_is_clone(full + end);
+        } else {
+            end = in + 1;
+            copy = c != '(' && c != ')' && c != ' ' && c != '*' && c != '&';
+            if (c == '(') around++;
+            else if (c == ')') finished = true;
+            else if (!copy) n = start;
+            if (finished && !around) return false;
+        }
+        if (!end) return false;
+        if (copy) {
+            memcpy(out + n, full + in, end - in);
+            n += end - in;
+        }
+    }
+    out[n] = 0;
+    return n > start;
+}
+
+/* ---- the demangler of the process --------------------------------------------------------------
+
+   Every C++ run-time library has __cxa_demangle (Itanium C++ ABI 3.4). It is not asked for, only
+   used if it is there: linked in, visible to dlsym, or in a library loaded with RTLD_LOCAL (a
+   plug-in's). weakref and not weak: what the host's own source says of the same functions is not
+   changed by it, and neither -lstdc++ nor -ldl becomes necessary. */
+
+typedef char *(*cprofi_demangle_fn)(const char *, char *, size_t *, int *);
+
+static char *cprofi_weak_demangle(const char *, char *, size_t *, int *)
+    __attribute__((weakref("__cxa_demangle")));
+static void *cprofi_weak_dlopen(const char *, int) __attribute__((weakref("dlopen")));
+static void *cprofi_weak_dlsym(void *, const char *) __attribute__((weakref("dlsym")));
+static int cprofi_weak_dlclose(void *) __attribute__((weakref("dlclose")));
+
+/* *library is to be given to cprofi_demangler_close when the function is no longer needed. */
+static cprofi_demangle_fn cprofi_demangler_open(void **library) {
+    static const char *const libraries[] = {"libstdc++.so.6", "libc++abi.so.1", "libc++.so.1"};
+    cprofi_demangle_fn function = NULL;
+    void *found;
+    *library = NULL;
+    if (cprofi_weak_demangle) return cprofi_weak_demangle;
+    if (!cprofi_weak_dlopen || !cprofi_weak_dlsym || !cprofi_weak_dlclose) return NULL;
+    found = cprofi_weak_dlsym(NULL, "__cxa_demangle"); /* NULL is RTLD_DEFAULT */
+    for (size_t i = 0; !found && i < CPROFI_COUNT(libraries); i++) {
+        *library = cprofi_weak_dlopen(libraries[i], RTLD_LAZY | RTLD_NOLOAD);
+        if (!*library) continue;
+        found = cprofi_weak_dlsym(*library, "__cxa_demangle");
+        if (!found) {
+            cprofi_weak_dlclose(*library);
+            *library = NULL;
+        }
+    }
+    memcpy(&function, &found, sizeof function); /* ISO C has no cast from object to function */
+    return function;
+}
+
+static void cprofi_demangler_close(void *library) {
+    if (library && cprofi_weak_dlclose) cprofi_weak_dlclose(library);
+}
+
+/* ---- image files -------------------------------------------------------------------------------
+
+   The only part of this section that asks the system. */
+
+static bool cprofi_source_pread(const cprofi_source *source, uint64_t offset, void *to,
+                                size_t size) {
+    char *at = (char *)to;
+    while (size) {
+        ssize_t n = pread(source->file, at, size, (off_t)offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false; /* 0: the file has become shorter */
+        at += n;
+        offset += (uint64_t)n;
+        size -= (size_t)n;
+    }
+    return true;
+}
+
+static bool cprofi_source_open(const char *path, cprofi_source *source) {
+    struct stat status;
+    memset(source, 0, sizeof *source);
+    /* O_NONBLOCK: a path may by now belong to a FIFO */
+    do source->file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    while (source->file < 0 && errno == EINTR);
+    if (source->file < 0) return false;
+    if (fstat(source->file, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size <= 0) {
+        close(source->file);
+        return false;
+    }
+    source->size = (uint64_t)status.st_size;
+    source->read = cprofi_source_pread;
+    return true;
+}
+
+static void cprofi_source_close(cprofi_source *source) {
+    if (source->read) close(source->file);
+}
+
+/* ---- resolve -----------------------------------------------------------------------------------
+
+   One module at a time: find its bytes, make sure that they are the ones loaded, look its addresses
+   up, and keep the names in an arena until cprofi_symbols_free. */
+
+typedef struct cprofi_symbols_block cprofi_symbols_block;
+struct cprofi_symbols_block {
+    cprofi_symbols_block *next;
+    size_t used, size;
+};
+
+enum { CPROFI_NAME_MAX = 16384, CPROFI_MANGLED_MAX = 4096, CPROFI_NAME_CACHE = 1024 };
+
+typedef struct cprofi_symbols {
+    cprofi_symbols_block *blocks;
+    size_t memory; /* bytes in them */
+    cprofi_demangle_fn demangle;
+    void *demangler; /* the library it is in, if that had to be opened */
+    /* Modules whose addresses have no names, for a remark: the file is another one now, or cannot
+       be read. The names are those of the first such module. */
+    uint32_t replaced, missing;
+    const char *replaced_name, *missing_name;
+} cprofi_symbols;
+
+static bool cprofi_symbols_init(cprofi_symbols *s) {
+    memset(s, 0, sizeof *s);
+    s->demangle = cprofi_demangler_open(&s->demangler);
+    return true;
+}
+
+static void cprofi_symbols_free(cprofi_symbols *s) {
+    while (s->blocks) {
+        cprofi_symbols_block *next = s->blocks->next;
+        free(s->blocks);
+        s->blocks = next;
+    }
+    cprofi_demangler_close(s->demangler);
+    memset(s, 0, sizeof *s);
+}
+
+/* A copy of a string that lives as long as the symbols; NULL: out of memory. */
+static const char *cprofi_symbols_keep(cprofi_symbols *s, const char *text, size_t length) {
+    cprofi_symbols_block *b = s->blocks;
+    char *copy;
+    if (!b || b->size - b->used < length + 1) {
+        size_t size = length + 1 > 65536 ? length + 1 : 65536;
+        b = (cprofi_symbols_block *)malloc(sizeof *b + size);
+        if (!b) return NULL;
+        b->next = s->blocks;
+        b->used = 0;
+        b->size = size;
+        s->blocks = b;
+        s->memory += sizeof *b + size;
+    }
+    copy = (char *)(b + 1) + b->used;
+    memcpy(copy, text, length);
+    copy[length] = 0;
+    b->used += length + 1;
+    return copy;
+}
+
+static const char *cprofi_symbols_copy(cprofi_symbols *s, const char *text) {
+    return cprofi_symbols_keep(s, text, strlen(text));
+}
+
+/* Rust's legacy names are C++ names that end in a hash (17h, 16 digits, E). */
+static bool cprofi_name_is_rust(const char *name) {
+    size_t size = strlen(name);
+    return size > 20 && memcmp(name + size - 20, "17h", 3) == 0 && name[size - 1] == 'E' &&
+           strspn(name + size - 17, "0123456789abcdef") == 16;
+}
+
+/* The name to show for a raw one, which is changed. */
+static const char *cprofi_symbols_show(cprofi_symbols *s, char *raw, bool plt) {
+    const char *name = raw, *kept = NULL;
+    char *full = NULL, *trimmed = NULL, *joined;
+    size_t length;
+    cprofi_name_cut(raw);
+    if (s->demangle && cprofi_name_starts(raw, "_Z") && !cprofi_name_is_rust(raw) &&
+        strlen(raw) <= CPROFI_MANGLED_MAX) {
+        int status = 0;
+        full = s->demangle(raw, NULL, NULL, &status);
+        if (full && status == 0 && full[0]) {
+            name = full;
+            trimmed = (char *)malloc(strlen(full) + 1);
+            if (trimmed && cprofi_demangled_trim(full, trimmed)) name = trimmed;
+        }
+    }
+    length = strlen(name);
+    joined = (char *)malloc(length + 5);
+    if (joined) {
+        memcpy(joined, name, length);
+        memcpy(joined + length, "@plt", 4);
+        kept = cprofi_symbols_keep(s, joined, length + (plt ? 4 : 0));
+    }
+    free(joined);
+    free(trimmed);
+    free(full);
+    return kept;
+}
+
+/* Whether a file is the one a module was loaded from. With a build id that is certain. Without, the
+   first and the last byte of the segments must be where they are in memory, which most changes of
+   code do not survive. */
+static bool cprofi_symbols_same(const cprofi_elf *elf, const cprofi_module *m) {
+    uint64_t lo = UINT64_MAX, hi = 0;
+    if (m->build_id_size) {
+        uint8_t id[CPROFI_BUILD_ID_MAX];
+        uint32_t size = cprofi_elf_build_id(elf, id);
+        return size == m->build_id_size && memcmp(id, m->build_id, size) == 0;
+    }
+    for (size_t i = 0; i < elf->segment_count; i++) {
+        cprofi_elf_segment s = cprofi_elf_segment_at(elf, i);
+        if (s.type != CPROFI_PT_LOAD) continue;
+        if (s.address < lo) lo = s.address;
+        if (s.address + s.memory_size > hi) hi = s.address + s.memory_size;
+    }
+    return m->lo - m->slide == lo && m->hi - m->slide == hi;
+}
+
+/* Opens the bytes of a module, or leaves elf->source NULL. A later version will go on to separate
+   debug files from here. False only when out of memory. */
+static bool cprofi_symbols_open(cprofi_symbols *s, const cprofi_module *m, cprofi_source *source,
+                                cprofi_elf *elf) {
+    /* The path of the program itself may be gone, or by now belong to a newer one. */
+    const char *paths[2] = {m->path, "/proc/self/exe"};
+    uintptr_t headers = (uintptr_t)getauxval(AT_PHDR);
+    size_t count = headers >= m->lo && headers < m->hi ? 2 : 1;
+    bool other = false;
+    memset(elf, 0, sizeof *elf);
+    if (m->image.size) {
+        *source = cprofi_source_of(m->image);
+        return cprofi_elf_open(source, elf) != CPROFI_ELF_NO_MEMORY;
+    }
+    for (size_t i = 0; i < count; i++) {
+        cprofi_elf_result result;
+        if (!paths[i] || !paths[i][0] || !cprofi_source_open(paths[i], source)) continue;
+        result = cprofi_elf_open(source, elf);
+        if (result == CPROFI_ELF_OK && cprofi_symbols_same(elf, m)) return true;
+        if (result == CPROFI_ELF_OK) cprofi_elf_close(elf);
+        elf->source = NULL;
+        cprofi_source_close(source);
+        if (result == CPROFI_ELF_NO_MEMORY) return false;
+        other = true;
+    }
+    if (other && !s->replaced++) s->replaced_name = m->name;
+    if (!other && !s->missing++) s->missing_name = m->name;
+    return true;
+}
+
+/* Names for the wants of one open image; those without one stay NULL. */
+static bool cprofi_symbols_read(cprofi_symbols *s, const cprofi_elf *elf, cprofi_elf_want *wants,
+                                size_t n, const char **names) {
+    struct cached { cprofi_elf_hit hit; bool plt; const char *name; } *cache;
+    cprofi_elf_tables tables;
+    bool ok = cprofi_elf_lookup(elf, wants, n, &tables);
+    char *raw = (char *)malloc(CPROFI_NAME_MAX);
+    cache = (struct cached *)calloc(CPROFI_NAME_CACHE, sizeof *cache);
+    ok = ok && raw && cache;
+    for (size_t i = 0; i < n && ok; i++) {
+        const cprofi_elf_hit *hit = &wants[i].hit;
+        const cprofi_elf_symtab *t = &tables.symbols[hit->table];
+        struct cached *c = &cache[(hit->name ^ hit->name >> 10) % CPROFI_NAME_CACHE];
+        if (!hit->name) continue;
+        if (!c->name || c->hit.name != hit->name || c->hit.table != hit->table ||
+            c->plt != wants[i].plt) {
+            if (!cprofi_source_string(elf->source, t->strings + hit->name, t->strings_end, raw,
+                                      CPROFI_NAME_MAX))
+                continue;
+            c->hit = *hit;
+            c->plt = wants[i].plt;
+            c->name = cprofi_symbols_show(s, raw, c->plt);
+            ok = c->name != NULL;
+        }
+        names[wants[i].index] = c->name;
+    }
+    free(cache);
+    free(raw);
+    return ok;
+}
+
+/* Names for n look-up addresses (run-time addresses, ascending, unique) of a module. names[i] is
+   never NULL after true, and lives until cprofi_symbols_free. False only when out of memory. */
+static bool cprofi_symbols_resolve(cprofi_symbols *s, const cprofi_module *m, const uintptr_t *pcs,
+                                   size_t n, const char **names) {
+    cprofi_source source;
+    cprofi_elf elf;
+    cprofi_elf_want *wants;
+    bool ok = true;
+    if (!n) return true;
+    if (n > UINT32_MAX) return false;
+    for (size_t i = 0; i < n; i++) names[i] = NULL;
+    if (!cprofi_symbols_open(s, m, &source, &elf)) return false;
+    if (elf.source) {
+        wants = (cprofi_elf_want *)calloc(n, sizeof *wants);
+        for (size_t i = 0; wants && i < n; i++) {
+            wants[i].address = pcs[i] - m->slide;
+            wants[i].index = (uint32_t)i;
+        }
+        ok = wants && cprofi_symbols_read(s, &elf, wants, n, names);
+        free(wants);
+        cprofi_elf_close(&elf);
+        cprofi_source_close(&source);
+    }
+    for (size_t i = 0; i < n && ok; i++) {
+        char text[512];
+        if (names[i]) continue;
+        snprintf(text, sizeof text, "[%.440s+0x%llx]", m->name ? m->name : "?",
+                 (unsigned long long)(pcs[i] - m->slide));
+        names[i] = cprofi_symbols_copy(s, text);
+        ok = names[i] != NULL;
+    }
+    return ok;
+}
+/* ---------------------------------------------------------------------------------------------- */
+/* >>table: the fixed-size stack table
+
+   Counts how much time each (thread, stack) got. All memory is reserved when the session begins,
+   so a profile of an hour needs what a profile of a second needs, and sampling never allocates.
+
+       index   [ 0 | 7 | 0 | 3 | ... ]          power of two, at least twice the entries;
+                     |                          a number is an entry + 1, zero is free
+       entries [ hash, thread, depth, first, weight, count ]    dense, in order of arrival
+                                        |
+       frames  [ leaf, caller, ..., root | leaf, ... ]          one 64-bit word a frame
+
+   A frame word is a module id (16 bits) over an address (48 bits): an address alone would mean
+   different code after a dlclose and dlopen. Words below CPROFI_FRAME_SPECIALS name no code.
+   Look-up is open addressing with linear probing; entries are equal only if every frame is equal,
+   the hash merely finds them. There is ONE writer, the sampler, under the session's lock; so there
+   are no atomics here. When the entries or the frame memory are used up a sample is not added: the
+   caller counts its weight as lost. Nothing is evicted, because what was evicted would be a lie by
+   omission. An insert costs about 2 ns a frame for hash and compare. */
+
+typedef uint64_t cprofi_frame;
+
+enum {
+    CPROFI_FRAME_TRUNCATED = 1, /* the root side of the stack is missing */
+    CPROFI_FRAME_SPECIALS = 16
+};
+
+#define CPROFI_FRAME_ADDRESS_BITS 48
+#define CPROFI_FRAME_ADDRESS(frame) \
+    ((uintptr_t)((frame) & (((uint64_t)1 << CPROFI_FRAME_ADDRESS_BITS) - 1)))
+#define CPROFI_FRAME_MODULE(frame) ((uint32_t)((frame) >> CPROFI_FRAME_ADDRESS_BITS))
+
+typedef struct {
+    uint64_t hash;
+    uint64_t weight; /* ns before scaling */
+    uint64_t count;  /* samples */
+    uint64_t first;  /* index of the leaf in `frames` */
+    uint32_t thread; /* index of the thread's record */
+    uint32_t depth;
+} cprofi_entry;
+
+typedef struct {
+    cprofi_entry *entries;
+    cprofi_frame *frames;
+    uint32_t *index;
+    uint32_t entry_count, entry_capacity, index_mask;
+    uint64_t frame_count, frame_capacity;
+    void *memory;
+    size_t memory_size;
+} cprofi_table;
+
+static bool cprofi_table_init(cprofi_table *t, uint32_t max_stacks, uint32_t max_depth) {
+    size_t slots = 4, entries_size, frames_size, index_size;
+    while (slots < (size_t)max_stacks * 2) slots *= 2;
+    index_size = slots * sizeof(uint32_t);
+    entries_size = max_stacks * sizeof(cprofi_entry);
+    frames_size = (size_t)max_stacks * (max_depth + 1) * sizeof(cprofi_frame);
+    memset(t, 0, sizeof *t);
+    t->memory_size = index_size + entries_size + frames_size;
+    t->memory = cprofi_pages(t->memory_size);
+    if (!t->memory) return false;
+    t->entries = (cprofi_entry *)t->memory;
+    t->frames = (cprofi_frame *)(void *)((char *)t->memory + entries_size);
+    t->index = (uint32_t *)(void *)((char *)t->memory + entries_size + frames_size);
+    t->entry_capacity = max_stacks;
+    t->frame_capacity = (uint64_t)max_stacks * (max_depth + 1);
+    t->index_mask = (uint32_t)(slots - 1);
+    return true;
+}
+
+static void cprofi_table_free(cprofi_table *t) {
+    cprofi_pages_free(t->memory, t->memory_size);
+    memset(t, 0, sizeof *t);
+}
+
+static void cprofi_table_clear(cprofi_table *t) {
+    memset(t->index, 0, ((size_t)t->index_mask + 1) * sizeof *t->index);
+    t->entry_count = 0;
+    t->frame_count = 0;
+}
+
+static uint64_t cprofi_table_hash(uint32_t thread, const cprofi_frame *frames, uint32_t depth) {
+    uint64_t h = 0x9E3779B97F4A7C15u * (thread + 1u);
+    for (uint32_t i = 0; i < depth; i++) {
+        h = (h ^ frames[i]) * 0xD6E8FEB86659FD93u;
+        h ^= h >> 32;
+    }
+    return h;
+}
+
+/* Adds one sample. Returns the entry's index, or UINT32_MAX when the table is full. */
+static uint32_t cprofi_table_add(cprofi_table *t, uint32_t thread, const cprofi_frame *frames,
+                                 uint32_t depth, uint64_t weight) {
+    uint64_t hash = cprofi_table_hash(thread, frames, depth);
+    uint32_t at = (uint32_t)hash & t->index_mask;
+    cprofi_entry *e;
+    for (; t->index[at]; at = (at + 1) & t->index_mask) {
+        e = &t->entries[t->index[at] - 1];
+        if (e->hash == hash && e->thread == thread && e->depth == depth &&
+            memcmp(t->frames + e->first, frames, depth * sizeof *frames) == 0) {
+            e->weight += weight;
+            e->count++;
+            return t->index[at] - 1;
+        }
+    }
+    if (t->entry_count == t->entry_capacity || depth > t->frame_capacity - t->frame_count)
+        return UINT32_MAX;
+    e = &t->entries[t->entry_count];
+    e->hash = hash;
+    e->weight = weight;
+    e->count = 1;
+    e->first = t->frame_count;
+    e->thread = thread;
+    e->depth = depth;
+    memcpy(t->frames + t->frame_count, frames, depth * sizeof *frames);
+    t->frame_count += depth;
+    t->index[at] = ++t->entry_count;
+    return t->entry_count - 1;
+}
+/* ---------------------------------------------------------------------------------------------- */
+/* >>sampler: who is looked at, when, and what a look weighs
+
+   One thread looks at the process at instants that do not depend on what the process does: every
+   period, give or take a few percent. Each thread found on a CPU is asked for its stack; that
+   sample stands for the time since the look before. Over a profile the looks are a fair poll, so
+   the share of the samples that shows a function is the share of the time spent in it, also for
+   threads that work in bursts between naps. (Charging a sample with the CPU time its thread has
+   saved up since it was last seen looks more exact and is wrong by 28 to 94% on such threads: what
+   one function used is booked on the next one that happens to be met.)
+
+   What cannot be seen by polling is how much CPU time there was in all; the system counts that. So
+   at the end each thread's weights are scaled to the CPU time it was charged:
+
+       cpu of a thread = scale * (weights of its samples + weights of requests never answered)
+
+   and what the second term gets, like the CPU of threads too short-lived to be met, is reported as
+   unsampled. Nothing is hidden, and the sum is true.
+
+   A request lives in a slot: FREE -> ASKED (by the sampler) -> BUSY (by the handler, which won it
+   by compare-and-swap) -> DONE -> FREE (by the sampler, when it has drained it). A slot carries a
+   sequence number in the same word, so that a signal which comes late, when the sampler has given
+   up on it, finds a number that is no longer asked for and does nothing. */
+
+#define CPROFI_DEFAULT_HZ 100
+#define CPROFI_DEFAULT_DEPTH 128
+#define CPROFI_DEFAULT_STACKS 16384
+#define CPROFI_DEFAULT_PERCENT 25
+
+enum {
+    CPROFI_MAX_HZ = 10000,
+    CPROFI_MAX_DEPTH = 4096,
+    CPROFI_MAX_STACKS = 4194304,
+    CPROFI_SLOTS = 2048,          /* requests in flight at most */
+    CPROFI_THREADS = 65536,       /* threads a session can tell apart */
+    CPROFI_NAME_SIZE = 32
+};
+
+enum { CPROFI_FREE, CPROFI_ASKED, CPROFI_BUSY, CPROFI_DONE };
+#define CPROFI_SLOT_WORD(seq, phase) ((uint32_t)(seq) << 2 | (uint32_t)(phase))
+#define CPROFI_SLOT_PHASE(word) ((word) & 3u)
+
+/* A thread that used this much CPU time after it was asked, and did not answer, blocks the signal
+   (or is lost in a system call as long): it is not waited for. */
+#define CPROFI_PATIENCE_NS 20000000u
+
+typedef struct {
+    uint32_t word; /* sequence number and phase */
+    uint32_t tid;
+    /* what the sampler noted when it asked */
+    uint32_t thread;   /* index of the record */
+    uint32_t running;  /* it was seen on a CPU; 0: it was runnable but pushed off */
+    uint64_t weight;
+    uint64_t asked_cpu; /* its CPU clock then */
+    /* what the handler found */
+    uint32_t depth;
+    uint32_t end;            /* a cprofi_end */
+    uint32_t after_syscall;  /* 1: stopped right behind a system call instruction */
+    uint64_t sleeps;         /* times it went to sleep of its own will, if after_syscall */
+    cprofi_regs regs;
+    cprofi_view view;
+    cprofi_scratch scratch;
+    uintptr_t frames[1]; /* as many as the session's depth */
+} cprofi_slot;
+
+typedef struct {
+    uint32_t tid;
+    uint32_t order;      /* mark of the last full scan that saw it */
+    int32_t slot;        /* its request in flight, or -1 */
+    int syscall_fd;      /* cached descriptor, or -1 */
+    bool live;
+    bool sleeps_known;
+    bool blocked;        /* did not answer at least once */
+    uint64_t sleeps;     /* as of the last ambiguous sample */
+    uint64_t cpu;        /* its CPU clock at the last look */
+    uint64_t charged;    /* of that, since the look before */
+    uint64_t span_start; /* its CPU clock when counting began */
+    uint64_t spent;      /* CPU time counted in spans that are over */
+    uint64_t hit;        /* ns of samples, before scaling */
+    uint64_t overflow;   /* part of `hit` that found the table full */
+    uint64_t missed;     /* ns of requests never answered */
+    uint64_t waiting;    /* ns it was on a CPU while its request was in flight */
+    uint64_t samples;
+    uint64_t rest_cpu;   /* wall clock: CPU clock when its stack was last copied, */
+    uint32_t rest_entry; /* and the table entry + 1 it got; 0: none */
+    char name[CPROFI_NAME_SIZE];
+} cprofi_thread;
+
+typedef enum { CPROFI_IDLE, CPROFI_RUNNING, CPROFI_STOPPING } cprofi_phase;
+
+enum {
+    CPROFI_TID_SLOTS = 2 * CPROFI_THREADS,
+    CPROFI_KEPT_FDS = 16,         /* descriptors kept open to ask for threads' states */
+    CPROFI_STACK_COPY = 64 * 1024 /* bytes copied of a stack that is not unwound in place */
+};
+
+/* What the system's own section keeps. */
+typedef struct {
+    int tasks, loadavg; /* descriptors of /proc/self/task and /proc/loadavg */
+    uint64_t links, last_pid, next_full, next_loadavg;
+    bool scanned, pid_trusted;
+    cprofi_thread *kept[CPROFI_KEPT_FDS]; /* whose `syscall` file is open */
+    uint32_t kept_next, known_count;
+    char listing[8192];
+} cprofi_os;
+
+/* Everything a process knows about its profile. On pages of its own that a forked child sees as
+   zeroes: the child starts with a clean slate, and no lock of its parent's. */
+typedef struct {
+    uint32_t lock;
+    uint32_t phase;     /* a cprofi_phase; changed under the lock */
+    uint32_t paused;
+    uint32_t disabled;  /* CPROF_ENABLE=0: start and stop do nothing */
+    uint32_t bell;      /* the sampler sleeps on this word */
+    uint32_t ready;     /* set by the sampler when its first scan is done */
+    int32_t pid;
+    int32_t sampler_tid;
+    pthread_t sampler;
+    cprof_desc desc; /* every field filled in */
+    char output[4096];
+    uint64_t period;
+    uint64_t random;
+
+    void *memory; /* of all the arrays below but the slots */
+    size_t memory_size;
+    cprofi_table table;
+    cprofi_modules modules;
+    cprofi_unwinder unwinder;
+
+    cprofi_thread *threads;
+    uint32_t thread_count;
+    uint32_t *live;      /* indices of the live ones */
+    uint32_t live_count;
+    uint32_t *candidates;
+    uint64_t threads_refused; /* looks at threads for which there was no record left */
+    uint32_t threads_before;  /* records of threads that had ended before the last reset */
+
+    char *slots;         /* never freed while the process lives: a late signal may look there */
+    size_t slot_size, slots_depth;
+    int32_t *slots_free; /* stack of free slots */
+    uint32_t slots_free_count;
+    int32_t *flying;     /* slots in flight */
+    uint32_t flying_count;
+    uint32_t *known; /* live threads by id, open addressing: index + 1 */
+    uintptr_t *stack_copy;
+    cprofi_frame *keys;  /* frames of the sample being drained */
+
+    uint64_t last_tick, deadline, tick_cost;
+    uint64_t span_wall, span_process, span_sampler; /* clocks when counting began */
+    uint64_t wall, process, sampler_cpu;            /* counted in spans that are over */
+    uint64_t ticks, late_sum, late_max;
+    uint64_t samples, truncated, lost, unanswered, discarded;
+    cprofi_os os;
+} cprofi_session;
+
+/* All that is not in the session: it must outlive a fork. */
+static struct {
+    cprofi_session *session;
+    uint32_t sequence;       /* number of the last request, for ever rising */
+    uint32_t hooked;         /* fork and exit handlers are registered */
+    struct sigaction before; /* what the host had installed for our signal */
+} cprofi;
+
+/* What each system implements, in its own section. */
+static uint64_t cprofi_os_now(void);
+static bool cprofi_os_cpu(const cprofi_thread *t, uint64_t *ns);
+static uint64_t cprofi_os_cpu_process(void);
+static uint64_t cprofi_os_cpu_sampler(cprofi_session *s);
+typedef enum { CPROFI_ASLEEP, CPROFI_RUNNABLE, CPROFI_UNKNOWN } cprofi_activity;
+static cprofi_activity cprofi_os_activity(cprofi_session *s, cprofi_thread *t, uintptr_t *sp,
+                                          uintptr_t *pc);
+static bool cprofi_os_ask(cprofi_session *s, const cprofi_thread *t, uint32_t slot, uint32_t seq);
+static size_t cprofi_os_copy(cprofi_session *s, void *to, uintptr_t from, size_t size);
+static void cprofi_os_scan(cprofi_session *s, uint64_t now);
+static void cprofi_os_name(cprofi_session *s, cprofi_thread *t);
+static void cprofi_os_forget(cprofi_session *s, cprofi_thread *t);
+static void cprofi_os_wait(uint32_t *word, uint32_t value, uint64_t deadline);
+static void cprofi_os_wake(uint32_t *word);
+static void cprofi_os_nap(void);
+static void *cprofi_os_session_pages(size_t size);
+static void cprofi_os_hooks(void);
+
+static cprofi_slot *cprofi_slot_at(const cprofi_session *s, uint32_t i) {
+    return (cprofi_slot *)(void *)(s->slots + (size_t)i * s->slot_size);
+}
+
+static void cprofi_lock(cprofi_session *s) {
+    while (!cprofi_cas32(&s->lock, 0, 1)) cprofi_os_nap();
+}
+
+static void cprofi_unlock(cprofi_session *s) { cprofi_store_release(&s->lock, 0u); }
+
+/* xorshift64: the jitter and the order of looks need to be independent of the program, no more */
+static uint64_t cprofi_random(cprofi_session *s) {
+    s->random ^= s->random << 13;
+    s->random ^= s->random >> 7;
+    s->random ^= s->random << 17;
+    return s->random;
+}
+
+/* A record for a thread that was not known. `cpu`: what its clock reads; `since`: what it read when
+   counting began (0 for a thread born since). */
+static cprofi_thread *cprofi_thread_add(cprofi_session *s, uint32_t tid, uint64_t cpu,
+                                        uint64_t since) {
+    cprofi_thread *t;
+    if (s->thread_count == CPROFI_THREADS) {
+        s->threads_refused++;
+        return NULL;
+    }
+    t = &s->threads[s->thread_count];
+    memset(t, 0, sizeof *t);
+    t->tid = tid;
+    t->slot = -1;
+    t->syscall_fd = -1;
+    t->live = true;
+    t->cpu = cpu;
+    t->span_start = since;
+    s->live[s->live_count++] = s->thread_count++;
+    cprofi_os_name(s, t);
+    return t;
+}
+
+static void cprofi_slot_release(cprofi_session *s, uint32_t flying_at) {
+    int32_t slot = s->flying[flying_at];
+    cprofi_slot *q = cprofi_slot_at(s, (uint32_t)slot);
+    s->threads[q->thread].slot = -1;
+    s->threads[q->thread].waiting = 0;
+    s->slots_free[s->slots_free_count++] = slot;
+    s->flying[flying_at] = s->flying[--s->flying_count];
+}
+
+/* Turns addresses into frame words: leaf first, marked when the root side is missing. */
+static uint32_t cprofi_keys(cprofi_session *s, const uintptr_t *frames, uint32_t depth,
+                            cprofi_end end) {
+    for (uint32_t i = 0; i < depth; i++) {
+        uint64_t module = cprofi_modules_find(&s->modules, frames[i]);
+        s->keys[i] = module << CPROFI_FRAME_ADDRESS_BITS | CPROFI_FRAME_ADDRESS(frames[i]);
+    }
+    if (end != CPROFI_END_ROOT) {
+        s->keys[depth++] = CPROFI_FRAME_TRUNCATED;
+        s->truncated++;
+    }
+    return depth;
+}
+
+/* Books one captured stack. Returns its entry, or UINT32_MAX when the table is full. */
+static uint32_t cprofi_book(cprofi_session *s, cprofi_thread *t, const uintptr_t *frames,
+                            uint32_t depth, cprofi_end end, uint64_t weight) {
+    uint32_t n = cprofi_keys(s, frames, depth, end);
+    uint32_t entry = cprofi_table_add(&s->table, (uint32_t)(t - s->threads), s->keys, n, weight);
+    if (entry == UINT32_MAX) {
+        s->lost++;
+        t->overflow += weight;
+    }
+    s->samples++;
+    t->samples++;
+    t->hit += weight;
+    /* A thread is often named after it was started: look again after 1, 2, 4, 8, ... samples. */
+    if ((t->samples & (t->samples - 1)) == 0) cprofi_os_name(s, t);
+    return entry;
+}
+
+/* A thread that was runnable, but not running, and stopped behind a system call either was pushed
+   off while the kernel worked for it, which is CPU time, or has been woken and did not run yet,
+   which is not. If it never went to sleep since it was last in that place, it was pushed off. */
+static bool cprofi_was_awake(cprofi_thread *t, const cprofi_slot *q) {
+    bool awake = t->sleeps_known && t->sleeps == q->sleeps;
+    t->sleeps = q->sleeps;
+    t->sleeps_known = true;
+    return awake;
+}
+
+static void cprofi_drain_slot(cprofi_session *s, const cprofi_slot *q) {
+    cprofi_thread *t = &s->threads[q->thread];
+    uint64_t weight = q->weight;
+    if (s->desc.clock == CPROF_WALL)
+        weight += t->waiting;
+    else if (!q->running && q->after_syscall && !cprofi_was_awake(t, q)) {
+        s->discarded++;
+        return;
+    }
+    cprofi_book(s, t, q->frames, q->depth, (cprofi_end)q->end, weight);
+}
+
+/* Takes in what was answered, gives up on what will not be. Returns how many requests are still
+   in flight. `last`: give up on all that nobody is answering this moment. */
+static uint32_t cprofi_drain(cprofi_session *s, bool last) {
+    bool busy = false;
+    for (uint32_t i = s->flying_count; i-- > 0;) {
+        cprofi_slot *q = cprofi_slot_at(s, (uint32_t)s->flying[i]);
+        cprofi_thread *t = &s->threads[q->thread];
+        uint32_t word = cprofi_load_acquire(&q->word), phase = CPROFI_SLOT_PHASE(word);
+        if (phase == CPROFI_ASKED &&
+            (last || !t->live || t->cpu - q->asked_cpu > CPROFI_PATIENCE_NS) &&
+            cprofi_cas32(&q->word, word, CPROFI_SLOT_WORD(word >> 2, CPROFI_FREE))) {
+            if (t->live && t->cpu - q->asked_cpu > CPROFI_PATIENCE_NS) {
+                t->missed += q->weight + t->waiting;
+                t->blocked = true;
+                s->unanswered++;
+            }
+            cprofi_slot_release(s, i);
+        } else if (phase == CPROFI_DONE || (phase == CPROFI_BUSY && !t->live)) {
+            if (phase == CPROFI_DONE) cprofi_drain_slot(s, q);
+            cprofi_store(&q->word, CPROFI_SLOT_WORD(word >> 2, CPROFI_FREE));
+            cprofi_slot_release(s, i);
+        } else if (cprofi_load_seq(&q->word) == CPROFI_SLOT_WORD(word >> 2, CPROFI_BUSY)) {
+            busy = true;
+        }
+    }
+    if (!busy) cprofi_modules_quiescent(&s->modules);
+    return s->flying_count;
+}
+
+/* Asks one thread for its stack. */
+static void cprofi_ask(cprofi_session *s, cprofi_thread *t, uint64_t weight, bool running) {
+    uint32_t slot, seq;
+    cprofi_slot *q;
+    if (t->slot >= 0) { /* its last request is in flight: a signal would be swallowed */
+        t->waiting += weight;
+        return;
+    }
+    if (!s->slots_free_count) {
+        t->missed += weight;
+        return;
+    }
+    slot = (uint32_t)s->slots_free[--s->slots_free_count];
+    q = cprofi_slot_at(s, slot);
+    seq = ++cprofi.sequence & 0x3fffffffu;
+    q->tid = t->tid;
+    q->thread = (uint32_t)(t - s->threads);
+    q->running = running;
+    q->weight = weight;
+    q->asked_cpu = t->cpu;
+    s->flying[s->flying_count++] = (int32_t)slot;
+    t->slot = (int32_t)slot;
+    t->waiting = 0;
+    cprofi_store_seq(&q->word, CPROFI_SLOT_WORD(seq, CPROFI_ASKED));
+    if (!cprofi_os_ask(s, t, slot, seq)) { /* it has ended */
+        cprofi_store_seq(&q->word, CPROFI_SLOT_WORD(seq, CPROFI_FREE));
+        cprofi_slot_release(s, s->flying_count - 1);
+    }
+}
+
+/* Wall clock: the stack of a thread that sleeps is copied and unwound here, so that nobody has to
+   wake it. If its CPU clock has not moved since the last time, neither has its stack. */
+static void cprofi_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t sp, uintptr_t pc,
+                               uint64_t weight) {
+    cprofi_regs regs;
+    cprofi_view view;
+    cprofi_slot *q = cprofi_slot_at(s, CPROFI_SLOTS); /* the sampler's own */
+    cprofi_end end = CPROFI_END_LOST;
+    uint64_t cpu;
+    size_t size, depth;
+    size = cprofi_os_copy(s, s->stack_copy, sp, CPROFI_STACK_COPY);
+    if (!cprofi_os_cpu(t, &cpu) || cpu != t->cpu) return; /* it woke up meanwhile */
+    memset(&regs, 0, sizeof regs);
+    regs.r[CPROFI_SP] = sp;
+    regs.r[CPROFI_PC] = pc;
+    regs.known = 1u << CPROFI_SP | 1u << CPROFI_PC;
+    view.lo = sp;
+    view.hi = sp + size;
+    view.delta = (intptr_t)((uintptr_t)s->stack_copy - sp);
+    view.probe = false;
+    depth = cprofi_unwind(&s->unwinder, &s->modules, &regs, &view, &q->scratch, q->frames,
+                          (size_t)s->desc.max_depth, &end);
+    t->rest_entry = cprofi_book(s, t, q->frames, (uint32_t)depth, end, weight) + 1;
+    t->rest_cpu = cpu;
+}
+
+static void cprofi_look_wall(cprofi_session *s, uint64_t elapsed) {
+    for (uint32_t i = 0; i < s->live_count; i++) {
+        cprofi_thread *t = &s->threads[s->live[i]];
+        uintptr_t sp = 0, pc = 0;
+        uint64_t cpu;
+        cprofi_activity activity;
+        if (t->rest_entry && t->rest_cpu == t->cpu && t->charged == 0 && t->slot < 0) {
+            s->table.entries[t->rest_entry - 1].weight += elapsed;
+            s->table.entries[t->rest_entry - 1].count++;
+            s->samples++;
+            t->samples++;
+            t->hit += elapsed;
+            continue;
+        }
+        t->rest_entry = 0;
+        if (!cprofi_os_cpu(t, &cpu)) continue;
+        activity = cpu != t->cpu ? CPROFI_RUNNABLE : cprofi_os_activity(s, t, &sp, &pc);
+        t->cpu = cpu;
+        if (activity == CPROFI_ASLEEP && sp && t->slot < 0)
+            cprofi_look_asleep(s, t, sp, pc, elapsed);
+        else
+            cprofi_ask(s, t, elapsed, true);
+    }
+}
+
+/* One of the threads that are not on a CPU may have been on this one until the sampler woke up and
+   pushed it off: at most one, and most likely one that was charged much. Draw among them by what
+   they were charged; the first one drawn that is runnable is it. */
+static void cprofi_look_pushed(cprofi_session *s, uint32_t count, uint64_t elapsed) {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < count; i++) sum += s->threads[s->candidates[i]].charged;
+    while (count && sum) {
+        uint64_t pick = cprofi_random(s) % sum;
+        uint32_t i = 0;
+        cprofi_thread *t;
+        uintptr_t sp, pc;
+        while (pick >= s->threads[s->candidates[i]].charged)
+            pick -= s->threads[s->candidates[i++]].charged;
+        t = &s->threads[s->candidates[i]];
+        if (cprofi_os_activity(s, t, &sp, &pc) == CPROFI_RUNNABLE) {
+            cprofi_ask(s, t, elapsed, false);
+            return;
+        }
+        sum -= t->charged;
+        s->candidates[i] = s->candidates[--count];
+    }
+}
+
+/* CPU clock: who is on a CPU? Its clock differs between two readings. */
+static void cprofi_look_cpu(cprofi_session *s, uint64_t elapsed) {
+    uint32_t count = 0, pushed = 0;
+    for (uint32_t i = 0; i < s->live_count; i++)
+        if (s->threads[s->live[i]].charged) s->candidates[count++] = s->live[i];
+    for (uint32_t i = count; i > 1; i--) { /* shuffled: nobody is always looked at late */
+        uint32_t j = (uint32_t)(cprofi_random(s) % i), swap = s->candidates[j];
+        s->candidates[j] = s->candidates[i - 1];
+        s->candidates[i - 1] = swap;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        cprofi_thread *t = &s->threads[s->candidates[i]];
+        uint64_t cpu;
+        if (!cprofi_os_cpu(t, &cpu)) continue;
+        if (cpu != t->cpu) {
+            t->charged += cpu - t->cpu;
+            t->cpu = cpu;
+            cprofi_ask(s, t, elapsed, true);
+        } else {
+            s->candidates[pushed++] = s->candidates[i];
+        }
+    }
+    cprofi_look_pushed(s, pushed, elapsed);
+}
+
+/* Reads every live thread's clock, and drops the threads that have ended. */
+static void cprofi_read_clocks(cprofi_session *s) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < s->live_count; i++) {
+        cprofi_thread *t = &s->threads[s->live[i]];
+        uint64_t cpu;
+        if (cprofi_os_cpu(t, &cpu) && cpu >= t->cpu) {
+            t->charged += cpu - t->cpu;
+            t->cpu = cpu;
+            s->live[kept++] = s->live[i];
+        } else { /* ended, or its id was given to a new thread, which the next scan will find */
+            t->live = false;
+            cprofi_os_forget(s, t);
+        }
+    }
+    s->live_count = kept;
+}
+
+static void cprofi_tick(cprofi_session *s, uint64_t now) {
+    uint64_t elapsed = now - s->last_tick;
+    s->last_tick = now;
+    s->ticks++;
+    cprofi_modules_refresh(&s->modules);
+    cprofi_read_clocks(s);
+    cprofi_drain(s, false);
+    cprofi_os_scan(s, now);
+    if (s->desc.clock == CPROF_WALL)
+        cprofi_look_wall(s, elapsed);
+    else
+        cprofi_look_cpu(s, elapsed);
+    for (uint32_t i = 0; i < s->live_count; i++) s->threads[s->live[i]].charged = 0;
+}
+
+/* Begins a span in which time counts: at start, resume and reset. */
+static void cprofi_span_begin(cprofi_session *s) {
+    cprofi_read_clocks(s);
+    for (uint32_t i = 0; i < s->live_count; i++) {
+        cprofi_thread *t = &s->threads[s->live[i]];
+        t->span_start = t->cpu;
+        t->rest_entry = 0;
+    }
+    s->span_process = cprofi_os_cpu_process();
+    s->span_sampler = cprofi_os_cpu_sampler(s);
+    s->span_wall = s->last_tick = cprofi_os_now();
+    s->deadline = s->last_tick + cprofi_random(s) % s->period;
+}
+
+/* Ends it: at pause and stop. */
+static void cprofi_span_end(cprofi_session *s) {
+    cprofi_read_clocks(s);
+    s->process += cprofi_os_cpu_process() - s->span_process;
+    s->sampler_cpu += cprofi_os_cpu_sampler(s) - s->span_sampler;
+    s->wall += cprofi_os_now() - s->span_wall;
+    for (uint32_t i = 0; i < s->live_count; i++) cprofi_os_name(s, &s->threads[s->live[i]]);
+    for (uint32_t i = 0; i < s->thread_count; i++) {
+        cprofi_thread *t = &s->threads[i];
+        t->spent += t->cpu - t->span_start;
+        t->span_start = t->cpu;
+    }
+}
+
+/* When to look next: a period from when the last look was due, jittered, but not in the past, and
+   not so soon that the sampler would use more than its share of a core. */
+static void cprofi_plan(cprofi_session *s, uint64_t cost) {
+    uint64_t now = cprofi_os_now(), earliest;
+    uint64_t jitter = s->period / 10;
+    s->tick_cost = s->tick_cost - s->tick_cost / 16 + cost / 16;
+    earliest = s->last_tick + s->tick_cost * 100 / (uint64_t)s->desc.max_sampler_percent;
+    s->deadline += s->period - jitter / 2 + (jitter ? cprofi_random(s) % jitter : 0);
+    if (s->deadline < earliest) s->deadline = earliest;
+    if (s->deadline < now) s->deadline = now;
+}
+
+/* The body of the sampler thread. */
+static void cprofi_sampler_run(cprofi_session *s) {
+    uint64_t cost_before = cprofi_os_cpu_sampler(s);
+    for (;;) {
+        uint32_t bell = cprofi_load_acquire(&s->bell);
+        uint64_t now, cost;
+        if (cprofi_load_acquire(&s->phase) != CPROFI_RUNNING) return;
+        if (cprofi_load_acquire(&s->paused)) {
+            cprofi_os_wait(&s->bell, bell, UINT64_MAX);
+            continue;
+        }
+        now = cprofi_os_now();
+        if (now < s->deadline) {
+            cprofi_os_wait(&s->bell, bell, s->deadline);
+            if (cprofi_load_acquire(&s->bell) != bell) continue;
+        }
+        cprofi_lock(s);
+        if (s->phase == CPROFI_RUNNING && !s->paused) {
+            now = cprofi_os_now();
+            if (now > s->deadline) {
+                s->late_sum += now - s->deadline;
+                if (now - s->deadline > s->late_max) s->late_max = now - s->deadline;
+            }
+            cprofi_tick(s, now);
+            cost = cprofi_os_cpu_sampler(s);
+            cprofi_plan(s, cost - cost_before);
+            cost_before = cost;
+        }
+        cprofi_unlock(s);
+    }
+}
+/* ---------------------------------------------------------------------------------------------- */
+/* >>stats: what it all adds up to */
+
+/* What a thread's weights are multiplied with: see the sampler. */
+static double cprofi_thread_scale(const cprofi_session *s, const cprofi_thread *t, uint64_t spent) {
+    if (s->desc.clock == CPROF_WALL || t->hit + t->missed == 0) return 1.0;
+    return (double)spent / (double)(t->hit + t->missed);
+}
+
+/* CPU time counted of a thread, the open span included. */
+static uint64_t cprofi_thread_spent(const cprofi_thread *t) {
+    return t->spent + (t->cpu - t->span_start);
+}
+
+/* CPU time that no sample covers, and the part of it that did not answer. */
+static void cprofi_stats_weights(const cprofi_session *s, cprof_stats *out) {
+    double weight = 0, missed = 0;
+    for (uint32_t i = 0; i < s->thread_count; i++) {
+        const cprofi_thread *t = &s->threads[i];
+        double scale = cprofi_thread_scale(s, t, cprofi_thread_spent(t));
+        weight += (double)t->hit * scale;
+        missed += (double)t->missed * scale;
+        out->blocked_threads += t->blocked;
+    }
+    out->weight_ns = (uint64_t)(weight + 0.5);
+    out->blocked_ns = (uint64_t)(missed + 0.5);
+    if (s->desc.clock == CPROF_WALL)
+        out->unsampled_ns = out->blocked_ns;
+    else if (out->cpu_ns > out->sampler_cpu_ns + out->weight_ns)
+        out->unsampled_ns = out->cpu_ns - out->sampler_cpu_ns - out->weight_ns;
+}
+
+static void cprofi_stats_fill(cprofi_session *s, cprof_stats *out) {
+    memset(out, 0, sizeof *out);
+    if (!s->desc.hz) return;
+    out->duration_ns = s->wall;
+    out->cpu_ns = s->process;
+    out->sampler_cpu_ns = s->sampler_cpu;
+    if (s->phase == CPROFI_RUNNING && !s->paused) { /* the open span */
+        cprofi_read_clocks(s);
+        out->duration_ns += cprofi_os_now() - s->span_wall;
+        out->cpu_ns += cprofi_os_cpu_process() - s->span_process;
+        out->sampler_cpu_ns += cprofi_os_cpu_sampler(s) - s->span_sampler;
+    }
+    out->samples = s->samples;
+    out->lost = s->lost;
+    out->truncated = s->truncated;
+    out->unanswered = s->unanswered;
+    out->discarded = s->discarded;
+    out->threads_seen = s->thread_count - s->threads_before;
+    out->unique_stacks = s->table.entry_count;
+    out->ticks = s->ticks;
+    out->late_ns = s->ticks ? s->late_sum / s->ticks : 0;
+    out->late_max_ns = s->late_max;
+    out->hz = s->desc.hz;
+    if (out->duration_ns) out->hz_achieved = (double)s->ticks * 1e9 / (double)out->duration_ns;
+    cprofi_stats_weights(s, out);
+}
+
+/* ---------------------------------------------------------------------------------------------- */
+/* >>writers: from the table to a profile
+
+   Under the session's lock the table is copied, a matter of a millisecond; all else works on the
+   copy, so that a profile can be written while the sampler goes on. Then every distinct address is
+   named once, stacks become lists of names, lists that are equal are added up, and the sums are
+   turned into whole sampling periods so that none is lost: each line gets the whole part, and the
+   periods left over go to the lines with the largest remainders. Lines that come to zero periods
+   are left out; their time is in the others. Lines are sorted, so equal profiles give equal
+   files. */
+
+#define CPROFI_LINE_LOST "[lost]"
+#define CPROFI_LINE_UNSAMPLED "[unsampled]"
+
+/* A consistent copy of what was sampled. */
+typedef struct {
+    cprofi_entry *entries;
+    cprofi_frame *frames;
+    char (*thread_names)[CPROFI_NAME_SIZE];
+    double *scale; /* a thread's factor: ns of its clock per ns of weight */
+    uint32_t entry_count, thread_count;
+    uint64_t frame_count;
+    double lost_ns, unsampled_ns, period;
+    const cprofi_modules *modules; /* records are immutable once made */
+} cprofi_snapshot;
+
+static void cprofi_snapshot_free(cprofi_snapshot *c) {
+    free(c->entries);
+    free(c->frames);
+    free(c->thread_names);
+    free(c->scale);
+}
+
+static bool cprofi_snapshot_take(cprofi_session *s, cprofi_snapshot *c) {
+    cprof_stats stats;
+    memset(c, 0, sizeof *c);
+    cprofi_stats_fill(s, &stats);
+    c->entry_count = s->table.entry_count;
+    c->frame_count = s->table.frame_count;
+    c->thread_count = s->thread_count;
+    c->modules = &s->modules;
+    c->period = 1e9 / s->desc.hz;
+    c->unsampled_ns = (double)stats.unsampled_ns;
+    c->entries = (cprofi_entry *)malloc((c->entry_count + 1u) * sizeof *c->entries);
+    c->frames = (cprofi_frame *)malloc((c->frame_count + 1) * sizeof *c->frames);
+    c->scale = (double *)malloc((c->thread_count + 1u) * sizeof *c->scale);
+    c->thread_names = (char(*)[CPROFI_NAME_SIZE])malloc((c->thread_count + 1u) * CPROFI_NAME_SIZE);
+    if (!c->entries || !c->frames || !c->scale || !c->thread_names) {
+        cprofi_snapshot_free(c);
+        return false;
+    }
+    memcpy(c->entries, s->table.entries, c->entry_count * sizeof *c->entries);
+    memcpy(c->frames, s->table.frames, c->frame_count * sizeof *c->frames);
+    for (uint32_t i = 0; i < c->thread_count; i++) {
+        const cprofi_thread *t = &s->threads[i];
+        c->scale[i] = cprofi_thread_scale(s, t, cprofi_thread_spent(t));
+        c->lost_ns += (double)t->overflow * c->scale[i];
+        memcpy(c->thread_names[i], t->name, CPROFI_NAME_SIZE);
+    }
+    return true;
+}
+
+/* ---- names of frames ---- */
+
+typedef struct {
+    cprofi_frame *words; /* distinct, ascending: grouped by module, by address in it */
+    const char **names;  /* the name of each, clean */
+    size_t count;
+    cprofi_symbols symbols;
+} cprofi_names;
+
+static int cprofi_compare_words(const void *a, const void *b) {
+    cprofi_frame x = *(const cprofi_frame *)a, y = *(const cprofi_frame *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void cprofi_names_free(cprofi_names *n) {
+    cprofi_symbols_free(&n->symbols);
+    free(n->words);
+    free(n->names);
+}
+
+/* Copies a name, without what the format gives a meaning: ';' and control characters. */
+static const char *cprofi_name_clean(cprofi_symbols *symbols, const char *name) {
+    const char *bad = name;
+    char *copy;
+    while (*bad && *bad != ';' && (unsigned char)*bad >= ' ' && *bad != 127) bad++;
+    if (!*bad && *name) return name;
+    copy = (char *)cprofi_symbols_copy(symbols, *name ? name : "[unnamed]");
+    for (char *p = copy; p && *p; p++) {
+        if (*p == ';') *p = ':';
+        if ((unsigned char)*p < ' ' || *p == 127) *p = ' ';
+    }
+    return copy;
+}
+
+/* Names the words [from, to), which belong to one module. */
+static bool cprofi_names_module(cprofi_names *n, const cprofi_snapshot *c, size_t from, size_t to) {
+    uint32_t id = CPROFI_FRAME_MODULE(n->words[from]);
+    uintptr_t *pcs = (uintptr_t *)malloc((to - from) * sizeof *pcs);
+    bool ok = pcs != NULL;
+    for (size_t i = from; ok && i < to; i++) pcs[i - from] = CPROFI_FRAME_ADDRESS(n->words[i]);
+    if (ok && id) {
+        ok = cprofi_symbols_resolve(&n->symbols, &c->modules->records[id], pcs, to - from,
+                                    n->names + from);
+    }
+    for (size_t i = from; ok && i < to; i++) {
+        if (!id)
+            n->names[i] = n->words[i] == CPROFI_FRAME_TRUNCATED ? "[truncated]" : "[unknown]";
+        n->names[i] = cprofi_name_clean(&n->symbols, n->names[i]);
+        ok = n->names[i] != NULL;
+    }
+    free(pcs);
+    return ok;
+}
+
+static const char **cprofi_names_at(const cprofi_names *n, cprofi_frame word) {
+    const cprofi_frame *at = (const cprofi_frame *)bsearch(&word, n->words, n->count,
+                                                           sizeof word, cprofi_compare_words);
+    return at ? &n->names[at - n->words] : NULL;
+}
+
+/* The name of a frame, if it is an unnamed one of the C library. */
+static const char **cprofi_names_libc(cprofi_names *n, cprofi_frame word) {
+    static const char unnamed[] = "[libc.so.6+";
+    const char **name = cprofi_names_at(n, word);
+    return name && strncmp(*name, unnamed, sizeof unnamed - 1) == 0 ? name : NULL;
+}
+
+/* Every stack of a program begins in two functions of glibc (2.34 and later) that have no dynamic
+   symbol, and distributions strip the others. Their place gives them away: the start of a thread
+   is __clone3 calling start_thread, that of the program __libc_start_main calling
+   __libc_start_call_main. */
+static void cprofi_names_roots(cprofi_names *n, const cprofi_snapshot *c) {
+    for (uint32_t i = 0; i < c->entry_count; i++) {
+        const cprofi_entry *e = &c->entries[i];
+        const cprofi_frame *root = c->frames + e->first + e->depth;
+        const char **name;
+        if (e->depth >= 2 && (name = cprofi_names_libc(n, root[-1])) != NULL) *name = "__clone3";
+        for (uint32_t k = 2; k <= 3 && k < e->depth; k++) {
+            const char **caller = cprofi_names_at(n, root[1 - (int32_t)k]);
+            name = cprofi_names_libc(n, root[-(int32_t)k]);
+            if (!name || !caller) continue;
+            if (strcmp(*caller, "__clone3") == 0)
+                *name = "start_thread";
+            else if (strcmp(*caller, "__libc_start_main") == 0)
+                *name = "__libc_start_call_main";
+        }
+    }
+}
+
+static bool cprofi_names_init(cprofi_names *n, const cprofi_snapshot *c) {
+    bool ok;
+    memset(n, 0, sizeof *n);
+    if (!cprofi_symbols_init(&n->symbols)) return false;
+    n->words = (cprofi_frame *)malloc((c->frame_count + 1) * sizeof *n->words);
+    n->names = (const char **)malloc((c->frame_count + 1) * sizeof *n->names);
+    ok = n->words && n->names;
+    if (ok) {
+        memcpy(n->words, c->frames, c->frame_count * sizeof *n->words);
+        qsort(n->words, c->frame_count, sizeof *n->words, cprofi_compare_words);
+        for (size_t i = 0; i < c->frame_count; i++)
+            if (!n->count || n->words[i] != n->words[n->count - 1])
+                n->words[n->count++] = n->words[i];
+    }
+    for (size_t from = 0, to; ok && from < n->count; from = to) {
+        uint32_t id = CPROFI_FRAME_MODULE(n->words[from]);
+        for (to = from; to < n->count && CPROFI_FRAME_MODULE(n->words[to]) == id;) to++;
+        ok = cprofi_names_module(n, c, from, to);
+    }
+    if (ok)
+        cprofi_names_roots(n, c);
+    else
+        cprofi_names_free(n);
+    return ok;
+}
+
+/* ---- lines ---- */
+
+/* A stack in names, root first: the thread's, then the functions'. */
+typedef struct {
+    const char **names;
+    uint32_t depth;
+    double periods; /* first exact, then whole */
+} cprofi_line;
+
+typedef struct {
+    cprofi_line *lines;
+    const char **names; /* memory of all lines' names */
+    size_t count;
+} cprofi_lines;
+
+static int cprofi_compare_lines(const void *a, const void *b) {
+    const cprofi_line *x = (const cprofi_line *)a, *y = (const cprofi_line *)b;
+    for (uint32_t i = 0; i < x->depth && i < y->depth; i++) {
+        int order = x->names[i] == y->names[i] ? 0 : strcmp(x->names[i], y->names[i]);
+        if (order) return order;
+    }
+    return x->depth < y->depth ? -1 : x->depth > y->depth;
+}
+
+static void cprofi_line_add(cprofi_lines *l, const char **names, uint32_t depth, double periods) {
+    cprofi_line *line = &l->lines[l->count++];
+    line->names = names;
+    line->depth = depth;
+    line->periods = periods;
+}
+
+/* Sorts the lines and adds up equal ones. */
+static void cprofi_lines_merge(cprofi_lines *l) {
+    size_t kept = 0;
+    qsort(l->lines, l->count, sizeof *l->lines, cprofi_compare_lines);
+    for (size_t i = 0; i < l->count; i++) {
+        if (kept && cprofi_compare_lines(&l->lines[kept - 1], &l->lines[i]) == 0)
+            l->lines[kept - 1].periods += l->lines[i].periods;
+        else
+            l->lines[kept++] = l->lines[i];
+    }
+    l->count = kept;
+}
+
+/* What a line got too little when its periods were cut to whole ones. */
+typedef struct {
+    double remainder;
+    size_t line;
+} cprofi_remainder;
+
+static int cprofi_compare_remainders(const void *a, const void *b) {
+    const cprofi_remainder *x = (const cprofi_remainder *)a, *y = (const cprofi_remainder *)b;
+    if (x->remainder != y->remainder) return x->remainder > y->remainder ? -1 : 1;
+    return x->line < y->line ? -1 : x->line > y->line;
+}
+
+/* Makes the periods whole, their sum the sum rounded. */
+static bool cprofi_lines_round(cprofi_lines *l) {
+    cprofi_remainder *rest = (cprofi_remainder *)malloc((l->count + 1) * sizeof *rest);
+    double sum = 0.5, whole = 0;
+    if (!rest) return false;
+    for (size_t i = 0; i < l->count; i++) {
+        double floor = (double)(uint64_t)l->lines[i].periods;
+        sum += l->lines[i].periods;
+        whole += floor;
+        rest[i].remainder = l->lines[i].periods - floor;
+        rest[i].line = i;
+        l->lines[i].periods = floor;
+    }
+    qsort(rest, l->count, sizeof *rest, cprofi_compare_remainders);
+    for (size_t i = 0; i < l->count && whole + 1 <= sum; i++, whole++)
+        l->lines[rest[i].line].periods++;
+    free(rest);
+    return true;
+}
+
+static void cprofi_lines_free(cprofi_lines *l) {
+    free(l->lines);
+    free(l->names);
+}
+
+static bool cprofi_lines_init(cprofi_lines *l, const cprofi_snapshot *c, cprofi_names *n) {
+    static const char *const lost[] = {"[cprof]", CPROFI_LINE_LOST};
+    static const char *const unsampled[] = {"[cprof]", CPROFI_LINE_UNSAMPLED};
+    const char **threads = (const char **)malloc((c->thread_count + 1u) * sizeof *threads);
+    const char **at;
+    memset(l, 0, sizeof *l);
+    l->lines = (cprofi_line *)malloc((c->entry_count + 2u) * sizeof *l->lines);
+    l->names = (const char **)malloc((c->frame_count + c->entry_count + 4u) * sizeof *l->names);
+    if (!l->lines || !l->names || !threads) goto failed;
+    for (uint32_t i = 0; i < c->thread_count; i++) {
+        threads[i] = cprofi_name_clean(&n->symbols, c->thread_names[i]);
+        if (!threads[i]) goto failed;
+    }
+    at = l->names;
+    for (uint32_t i = 0; i < c->entry_count; i++) {
+        const cprofi_entry *e = &c->entries[i];
+        const char **names = at;
+        *at++ = threads[e->thread];
+        for (uint32_t k = e->depth; k-- > 0;)
+            *at++ = *cprofi_names_at(n, c->frames[e->first + k]);
+        cprofi_line_add(l, names, e->depth + 1,
+                        (double)e->weight * c->scale[e->thread] / c->period);
+    }
+    memcpy(at, lost, sizeof lost);
+    memcpy(at + 2, unsampled, sizeof unsampled);
+    cprofi_line_add(l, at, 2, c->lost_ns / c->period);
+    cprofi_line_add(l, at + 2, 2, c->unsampled_ns / c->period);
+    cprofi_lines_merge(l);
+    if (!cprofi_lines_round(l)) goto failed;
+    free(threads);
+    return true;
+failed:
+    free(threads);
+    cprofi_lines_free(l);
+    return false;
+}
+
+/* ---- output ---- */
+
+typedef struct {
+    cprof_write_fn write;
+    void *user;
+    bool failed;
+    size_t used;
+    char buffer[65536];
+} cprofi_writer;
+
+static void cprofi_writer_flush(cprofi_writer *w) {
+    if (w->used && !w->failed) w->failed = !w->write(w->user, w->buffer, w->used);
+    w->used = 0;
+}
+
+static void cprofi_writer_put(cprofi_writer *w, const char *text, size_t size) {
+    while (size) {
+        size_t part = sizeof w->buffer - w->used;
+        if (part > size) part = size;
+        memcpy(w->buffer + w->used, text, part);
+        w->used += part;
+        text += part;
+        size -= part;
+        if (w->used == sizeof w->buffer) cprofi_writer_flush(w);
+    }
+}
+
+static void cprofi_write_folded(cprofi_writer *w, const cprofi_lines *l) {
+    for (size_t i = 0; i < l->count; i++) {
+        const cprofi_line *line = &l->lines[i];
+        char count[32];
+        if (line->periods < 1) continue;
+        for (uint32_t k = 0; k < line->depth; k++) {
+            if (k) cprofi_writer_put(w, ";", 1);
+            cprofi_writer_put(w, line->names[k], strlen(line->names[k]));
+        }
+        snprintf(count, sizeof count, " %.0f\n", line->periods);
+        cprofi_writer_put(w, count, strlen(count));
+    }
+}
+
+/* The one way to a profile: names what is in the snapshot and writes it. */
+static cprof_result cprofi_write_snapshot(const cprofi_snapshot *c, cprof_write_fn write,
+                                          void *user) {
+    cprof_result result = CPROF_ERROR_MEMORY;
+    cprofi_names names;
+    cprofi_lines lines;
+    cprofi_writer *w;
+    if (!cprofi_names_init(&names, c)) return result;
+    w = (cprofi_writer *)malloc(sizeof *w);
+    if (w && cprofi_lines_init(&lines, c, &names)) {
+        w->write = write;
+        w->user = user;
+        w->failed = false;
+        w->used = 0;
+        cprofi_write_folded(w, &lines);
+        cprofi_writer_flush(w);
+        result = w->failed ? CPROF_ERROR_WRITE : CPROF_OK;
+        cprofi_lines_free(&lines);
+    }
+    free(w);
+    cprofi_names_free(&names);
+    return result;
+}
+/* ---------------------------------------------------------------------------------------------- */
+/* >>linux: threads, clocks, signals, sleeping
+
+   CPU clocks: clock_gettime with a thread's clock id made of its thread id (the layout is in
+   Linux's include/linux/posix-timers.h), 0.3-0.55 us; exact to the nanosecond also while the
+   thread runs on another core, so two readings tell whether it runs.
+   State: /proc/self/task/TID/syscall (Linux 2.6.27) says "running" of a runnable thread, else the
+   system call with stack pointer and program counter: 0.9 us with the descriptor kept open.
+   Threads: the link count of /proc/self/task is 2 + the number of threads. Entries come in order
+   of creation, so what was added is at the tail. That a thread ended and another began shows in
+   the last process id in /proc/loadavg, where that can be trusted. A full scan every 50 ms finds
+   whatever was missed.
+   Asking: rt_tgsigqueueinfo, because only a queued signal carries a value (the slot and its
+   sequence number). When the limit of pending signals is reached, the kernel delivers it all the
+   same, but without the value, as if sent by kill() from process 0: then the slot is found by
+   thread id.
+   The sampler asks the scheduler for short slices (Linux 6.12 honours sched_runtime for
+   SCHED_OTHER), which makes it be woken on time on a busy core, and takes 1 ns of timer slack. */
+
+#define CPROFI_SCAN_NS 50000000u    /* full scan at least that often */
+#define CPROFI_LOADAVG_NS 4000000u  /* look at the last process id that often */
+#define CPROFI_SIGNAL_MAGIC 0x6370u /* "cp": tells our values from the host's */
+
+/* ---- clocks ---- */
+
+static uint64_t cprofi_clock_read(clockid_t id) {
+    struct timespec t;
+    if (clock_gettime(id, &t) != 0) return 0;
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t cprofi_os_now(void) { return cprofi_clock_read(CLOCK_MONOTONIC); }
+
+static uint64_t cprofi_os_cpu_process(void) { return cprofi_clock_read(CLOCK_PROCESS_CPUTIME_ID); }
+
+/* CPUCLOCK_SCHED (2) of one thread (4), the complemented id above */
+static clockid_t cprofi_clock_of(uint32_t tid) { return (clockid_t)(~tid << 3 | 6u); }
+
+static bool cprofi_os_cpu(const cprofi_thread *t, uint64_t *ns) {
+    struct timespec c;
+    if (clock_gettime(cprofi_clock_of(t->tid), &c) != 0) return false;
+    *ns = (uint64_t)c.tv_sec * 1000000000u + (uint64_t)c.tv_nsec;
+    return true;
+}
+
+static uint64_t cprofi_os_cpu_sampler(cprofi_session *s) {
+    return s->sampler_tid ? cprofi_clock_read(cprofi_clock_of((uint32_t)s->sampler_tid)) : 0;
+}
+
+/* ---- sleeping and waking ---- */
+
+/* Until *word differs from `value`, `deadline` (UINT64_MAX: none) has come, or for no reason. */
+static void cprofi_os_wait(uint32_t *word, uint32_t value, uint64_t deadline) {
+    struct timespec t, *until = NULL;
+    if (deadline != UINT64_MAX) {
+        t.tv_sec = (time_t)(deadline / 1000000000u);
+        t.tv_nsec = (long)(deadline % 1000000000u);
+        until = &t;
+    }
+    /* FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG takes an absolute time of CLOCK_MONOTONIC */
+    syscall(SYS_futex, word, 9 | 128, value, until, NULL, 0xffffffffu);
+}
+
+static void cprofi_os_wake(uint32_t *word) {
+    cprofi_add(word, 1u);
+    syscall(SYS_futex, word, 1 | 128, INT32_MAX, NULL, NULL, 0); /* FUTEX_WAKE */
+}
+
+static void cprofi_os_nap(void) {
+    struct timespec t = {0, 20000};
+    nanosleep(&t, NULL);
+}
+
+/* ---- threads ---- */
+
+static int cprofi_open_at(int directory, uint32_t tid, const char *file) {
+    char path[48];
+    snprintf(path, sizeof path, "%u/%s", tid, file);
+    return openat(directory, path, O_RDONLY | O_CLOEXEC);
+}
+
+/* The whole of a small file as a string; -1 if it cannot be read. */
+static ssize_t cprofi_read_at(int directory, uint32_t tid, const char *file, char *to, size_t size) {
+    int fd = cprofi_open_at(directory, tid, file);
+    ssize_t n = -1;
+    if (fd >= 0) {
+        n = read(fd, to, size - 1);
+        close(fd);
+    }
+    to[n > 0 ? n : 0] = 0;
+    return n;
+}
+
+static void cprofi_os_name(cprofi_session *s, cprofi_thread *t) {
+    char name[CPROFI_NAME_SIZE];
+    ssize_t n = cprofi_read_at(s->os.tasks, t->tid, "comm", name, sizeof name);
+    if (n > 0) {
+        name[strcspn(name, "\n")] = 0;
+        memcpy(t->name, name, sizeof name);
+    }
+}
+
+/* Closes the descriptor kept for a thread, if any. */
+static void cprofi_os_forget(cprofi_session *s, cprofi_thread *t) {
+    if (t->syscall_fd < 0) return;
+    close(t->syscall_fd);
+    t->syscall_fd = -1;
+    for (uint32_t i = 0; i < CPROFI_KEPT_FDS; i++)
+        if (s->os.kept[i] == t) s->os.kept[i] = NULL;
+}
+
+/* Opens a thread's `syscall` file, and closes another's when the allowance of descriptors, or the
+   process's, is used up. */
+static bool cprofi_syscall_open(cprofi_session *s, cprofi_thread *t) {
+    cprofi_thread **place = &s->os.kept[s->os.kept_next++ % CPROFI_KEPT_FDS];
+    if (*place) cprofi_os_forget(s, *place);
+    t->syscall_fd = cprofi_open_at(s->os.tasks, t->tid, "syscall");
+    if (t->syscall_fd < 0 && (errno == EMFILE || errno == ENFILE)) {
+        for (uint32_t i = 0; i < CPROFI_KEPT_FDS; i++)
+            if (s->os.kept[i]) {
+                cprofi_os_forget(s, s->os.kept[i]);
+                t->syscall_fd = cprofi_open_at(s->os.tasks, t->tid, "syscall");
+                break;
+            }
+    }
+    if (t->syscall_fd < 0) return false;
+    *place = t;
+    return true;
+}
+
+/* Whether a thread that is not on a CPU could go on at once; where it sleeps, if it does and the
+   system says so (else *sp is 0). */
+static cprofi_activity cprofi_os_activity(cprofi_session *s, cprofi_thread *t, uintptr_t *sp,
+                                          uintptr_t *pc) {
+    char text[512];
+    ssize_t n = -1;
+    *sp = *pc = 0;
+    if (t->syscall_fd >= 0 || cprofi_syscall_open(s, t))
+        n = pread(t->syscall_fd, text, sizeof text - 1, 0);
+    if (n > 0) {
+        char *last = NULL, *before = NULL;
+        text[n] = 0;
+        if (text[0] == 'r') return CPROFI_RUNNABLE;
+        for (char *p = text; *p; p++)
+            if (*p == ' ') {
+                before = last;
+                last = p;
+            }
+        if (before) {
+            *sp = (uintptr_t)strtoull(before, NULL, 16);
+            *pc = (uintptr_t)strtoull(last, NULL, 16);
+        }
+        return CPROFI_ASLEEP;
+    }
+    /* not permitted (a process that may not be dumped) or not built in: the state in `stat`, the
+       letter behind the last parenthesis */
+    if (cprofi_read_at(s->os.tasks, t->tid, "stat", text, sizeof text) > 0) {
+        const char *state = strrchr(text, ')');
+        if (state && state[1] == ' ') return state[2] == 'R' ? CPROFI_RUNNABLE : CPROFI_ASLEEP;
+    }
+    return CPROFI_UNKNOWN;
+}
+
+/* Copies memory that may not be there: up to the first page that is not. */
+static size_t cprofi_os_copy(cprofi_session *s, void *to, uintptr_t from, size_t size) {
+    struct iovec local, remote[CPROFI_STACK_COPY / 4096 + 1];
+    size_t pieces = 0, left = size;
+    uintptr_t at = from;
+    ssize_t n;
+    while (left && pieces < CPROFI_COUNT(remote)) { /* by pages: a piece is copied whole or not */
+        size_t piece = 4096 - (at & 4095);
+        if (piece > left) piece = left;
+        remote[pieces].iov_base = (void *)at;
+        remote[pieces++].iov_len = piece;
+        at += piece;
+        left -= piece;
+    }
+    local.iov_base = to;
+    local.iov_len = size;
+    n = process_vm_readv(s->pid, &local, 1, remote, pieces, 0);
+    return n > 0 ? (size_t)n : 0;
+}
+
+static bool cprofi_thread_known(const cprofi_session *s, uint32_t tid) {
+    for (uint32_t i = tid % CPROFI_TID_SLOTS; s->known[i]; i = (i + 1) % CPROFI_TID_SLOTS) {
+        const cprofi_thread *t = &s->threads[s->known[i] - 1];
+        if (t->tid == tid && t->live) return true;
+    }
+    return false;
+}
+
+static void cprofi_thread_remember(cprofi_session *s, uint32_t index) {
+    uint32_t i = s->threads[index].tid % CPROFI_TID_SLOTS;
+    while (s->known[i]) i = (i + 1) % CPROFI_TID_SLOTS;
+    s->known[i] = index + 1;
+    s->os.known_count++;
+}
+
+static void cprofi_thread_found(cprofi_session *s, uint32_t tid) {
+    cprofi_thread *t, probe;
+    uint64_t cpu;
+    if (tid == (uint32_t)s->sampler_tid || cprofi_thread_known(s, tid)) return;
+    if (s->os.known_count >= CPROFI_TID_SLOTS / 2) { /* forget the dead ones */
+        memset(s->known, 0, CPROFI_TID_SLOTS * sizeof *s->known);
+        s->os.known_count = 0;
+        for (uint32_t i = 0; i < s->live_count; i++) cprofi_thread_remember(s, s->live[i]);
+    }
+    probe.tid = tid;
+    if (!cprofi_os_cpu(&probe, &cpu)) return;
+    t = cprofi_thread_add(s, tid, cpu, s->os.scanned ? 0 : cpu);
+    if (!t) return;
+    t->charged = cpu;
+    cprofi_thread_remember(s, (uint32_t)(t - s->threads));
+}
+
+/* The last process id given out, 0 if that cannot be told: the number after the last space. */
+static uint64_t cprofi_last_pid(const cprofi_session *s) {
+    char text[128];
+    const char *last;
+    ssize_t n = s->os.loadavg < 0 ? -1 : pread(s->os.loadavg, text, sizeof text - 1, 0);
+    if (n <= 0) return 0;
+    text[n] = 0;
+    last = strrchr(text, ' ');
+    return last ? strtoull(last + 1, NULL, 10) : 0;
+}
+
+/* Finds new threads, and looks no further than it must. */
+static void cprofi_os_scan(cprofi_session *s, uint64_t now) {
+    cprofi_os *os = &s->os;
+    struct stat info;
+    uint64_t links;
+    long n;
+    bool full = !os->scanned || now >= os->next_full;
+    if (fstat(os->tasks, &info) != 0) return;
+    links = info.st_nlink;
+    if (os->pid_trusted && now >= os->next_loadavg) {
+        uint64_t pid = cprofi_last_pid(s);
+        full = full || pid != os->last_pid;
+        os->last_pid = pid;
+        os->next_loadavg = now + CPROFI_LOADAVG_NS;
+    }
+    if (!full && links == os->links) return;
+    if (full || links < os->links) {
+        lseek(os->tasks, 0, SEEK_SET);
+        os->next_full = now + CPROFI_SCAN_NS;
+    }
+    os->links = links;
+    while ((n = syscall(SYS_getdents64, os->tasks, os->listing, sizeof os->listing)) > 0) {
+        for (long at = 0; at + 19 < n;) { /* struct linux_dirent64: see getdents64(2) */
+            uint16_t length;
+            memcpy(&length, os->listing + at + 16, sizeof length);
+            if (os->listing[at + 19] != '.')
+                cprofi_thread_found(s, (uint32_t)strtoul(os->listing + at + 19, NULL, 10));
+            at += length;
+        }
+    }
+    os->scanned = true;
+}
+
+/* ---- the signal ---- */
+
+static bool cprofi_os_ask(cprofi_session *s, const cprofi_thread *t, uint32_t slot, uint32_t seq) {
+    siginfo_t info;
+    memset(&info, 0, sizeof info);
+    info.si_signo = s->desc.signal;
+    info.si_code = SI_QUEUE;
+    info.si_pid = s->pid;
+    info.si_uid = getuid();
+    info.si_value.sival_ptr =
+        (void *)((uintptr_t)seq << 32 | (uintptr_t)CPROFI_SIGNAL_MAGIC << 16 | slot);
+    return syscall(SYS_rt_tgsigqueueinfo, s->pid, t->tid, s->desc.signal, &info) == 0;
+}
+
+/* Makes a slot that was asked the handler's. [signal] */
+static bool cprofi_slot_win(cprofi_slot *q, uint32_t word) {
+    return CPROFI_SLOT_PHASE(word) == CPROFI_ASKED &&
+           cprofi_cas32(&q->word, word, CPROFI_SLOT_WORD(word >> 2, CPROFI_BUSY));
+}
+
+/* Is this signal ours? Then *slot is the request it answers, or NULL if that was given up. [signal] */
+static bool cprofi_signal_ours(cprofi_session *s, const siginfo_t *info, cprofi_slot **slot) {
+    *slot = NULL;
+    if (!s || !cprofi_load_acquire(&s->slots)) return false;
+    if (info->si_code == SI_QUEUE && info->si_pid == s->pid) {
+        uintptr_t value = (uintptr_t)info->si_value.sival_ptr;
+        uint32_t i = (uint32_t)(value & 0xffff), seq = (uint32_t)(value >> 32);
+        cprofi_slot *q;
+        if ((value >> 16 & 0xffff) != CPROFI_SIGNAL_MAGIC || i >= CPROFI_SLOTS) return false;
+        q = cprofi_slot_at(s, i);
+        if (cprofi_slot_win(q, CPROFI_SLOT_WORD(seq, CPROFI_ASKED))) *slot = q;
+        return true;
+    }
+    if (info->si_code == SI_USER && info->si_pid == 0) { /* no room for the value: see above */
+        uint32_t tid = (uint32_t)cprofi_unwind_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
+        for (uint32_t i = 0; i < CPROFI_SLOTS; i++) {
+            cprofi_slot *q = cprofi_slot_at(s, i);
+            if (cprofi_load(&q->tid) == tid && cprofi_slot_win(q, cprofi_load_acquire(&q->word))) {
+                *slot = q;
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* A signal somebody else sent goes to the handler that was there before. [signal] */
+static void cprofi_signal_chain(int number, siginfo_t *info, void *context) {
+    const struct sigaction *before = &cprofi.before;
+    if (before->sa_flags & SA_SIGINFO) {
+        before->sa_sigaction(number, info, context);
+    } else if (before->sa_handler == SIG_DFL) {
+        if (number != SIGURG && number != SIGWINCH && number != SIGCHLD && number != SIGCONT) {
+            sigaction(number, before, NULL); /* its default is to end the process: so be it, */
+            raise(number);                   /* as soon as this handler returns */
+        }
+    } else if (before->sa_handler != SIG_IGN) {
+        before->sa_handler(number);
+    }
+}
+
+#ifndef CPROF_TEST_EMPTY_HANDLER
+/* Whether the instruction before `pc` is a system call, and if so how often this thread went to
+   sleep so far. [signal] */
+static void cprofi_signal_syscall(const cprofi_unwinder *u, cprofi_slot *q) {
+    cprofi_view view = {0, 0, 0, true};
+    uintptr_t at = q->regs.r[CPROFI_PC] - 2, low, high;
+    struct rusage usage;
+    if (!cprofi_view_read(u, &view, at & ~(uintptr_t)7, &low) ||
+        !cprofi_view_read(u, &view, (at + 1) & ~(uintptr_t)7, &high) ||
+        (low >> 8 * (at & 7) & 0xff) != 0x0f || (high >> 8 * ((at + 1) & 7) & 0xff) != 0x05)
+        return;
+    cprofi_unwind_syscall(SYS_getrusage, RUSAGE_THREAD, (uintptr_t)&usage, 0, 0, 0, 0);
+    q->sleeps = (uint64_t)usage.ru_nvcsw;
+    q->after_syscall = 1;
+}
+
+/* Captures the stack that was interrupted. [signal] */
+static void cprofi_signal_capture(cprofi_session *s, cprofi_slot *q, void *context) {
+    cprofi_end end = CPROFI_END_LOST;
+    cprofi_regs_from_ucontext(&q->regs, context);
+    q->after_syscall = 0;
+    if (!q->running) cprofi_signal_syscall(&s->unwinder, q);
+    q->view.lo = q->view.hi = 0;
+    q->view.delta = 0;
+    q->view.probe = true;
+    q->depth = (uint32_t)cprofi_unwind(&s->unwinder, &s->modules, &q->regs, &q->view, &q->scratch,
+                                       q->frames, (size_t)s->desc.max_depth, &end);
+    q->end = (uint32_t)end;
+}
+#else
+/* For the benchmark that weighs the unwinding: answers at once. [signal] */
+static void cprofi_signal_capture(cprofi_session *s, cprofi_slot *q, void *context) {
+    (void)s, (void)context;
+    q->after_syscall = 0;
+    q->depth = 0;
+    q->end = CPROFI_END_ROOT;
+}
+#endif
+
+/* The handler. Calls nothing that locks, allocates, or sets errno. [signal] */
+static void cprofi_signal_handler(int number, siginfo_t *info, void *context) {
+    cprofi_session *s = cprofi_load_acquire(&cprofi.session);
+    cprofi_slot *q;
+    if (!cprofi_signal_ours(s, info, &q)) {
+        cprofi_signal_chain(number, info, context);
+    } else if (q) {
+        uint32_t word = q->word;
+        cprofi_signal_capture(s, q, context);
+        cprofi_store_release(&q->word, CPROFI_SLOT_WORD(word >> 2, CPROFI_DONE));
+    }
+}
+
+static cprof_result cprofi_signal_install(int number) {
+    struct sigaction now, ours;
+    if (sigaction(number, NULL, &now) != 0) return CPROF_ERROR_SIGNAL;
+    if (!(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != cprofi_signal_handler)
+        cprofi.before = now;
+    memset(&ours, 0, sizeof ours);
+    ours.sa_sigaction = cprofi_signal_handler;
+    ours.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
+    sigfillset(&ours.sa_mask);
+    return sigaction(number, &ours, NULL) == 0 ? CPROF_OK : CPROF_ERROR_SIGNAL;
+}
+
+/* Gives the signal back, unless the host has taken it in the meantime. `late`: requests may be on
+   their way still; ignoring the signal for a moment drops them (POSIX, sigaction). */
+static void cprofi_signal_restore(int number, bool late) {
+    struct sigaction now;
+    if (sigaction(number, NULL, &now) != 0) return;
+    if (!(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != cprofi_signal_handler) return;
+    if (late) {
+        memset(&now, 0, sizeof now);
+        now.sa_handler = SIG_IGN;
+        sigaction(number, &now, NULL);
+    }
+    sigaction(number, &cprofi.before, NULL);
+}
+
+/* ---- the sampler thread ---- */
+
+static void cprofi_short_slice(void) {
+    struct { /* struct sched_attr, first published size: sched_setattr(2) */
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime, deadline, period;
+    } attr = {48, SCHED_OTHER, 0, 0, 0, 100000, 0, 0};
+    if (sched_getscheduler(0) != SCHED_OTHER) return;
+    attr.nice = getpriority(PRIO_PROCESS, 0);
+    syscall(SYS_sched_setattr, 0, &attr, 0);
+}
+
+static void *cprofi_sampler_main(void *argument) {
+    cprofi_session *s = (cprofi_session *)argument;
+    uint64_t pid_before = s->os.last_pid;
+    prctl(PR_SET_NAME, "cprof", 0, 0, 0);
+    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
+    cprofi_short_slice();
+    cprofi_store(&s->sampler_tid, (int32_t)syscall(SYS_gettid));
+    s->os.last_pid = cprofi_last_pid(s);
+    s->os.pid_trusted = s->os.last_pid != pid_before; /* it saw this very thread come */
+    cprofi_modules_refresh(&s->modules);
+    cprofi_os_scan(s, cprofi_os_now());
+    cprofi_span_begin(s);
+    cprofi_store_release(&s->ready, 1u);
+    syscall(SYS_futex, &s->ready, 1 | 128, INT32_MAX, NULL, NULL, 0);
+    cprofi_sampler_run(s);
+    return NULL;
+}
+
+/* Starts the sampler with every signal blocked, and waits for its first scan. */
+static cprof_result cprofi_os_start(cprofi_session *s) {
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    int error;
+    memset(&s->os, 0, sizeof s->os);
+    s->os.tasks = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (s->os.tasks < 0) return CPROF_ERROR_SYSTEM;
+    s->os.loadavg = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
+    s->os.last_pid = cprofi_last_pid(s);
+    s->ready = 0;
+    s->sampler_tid = 0;
+    sigfillset(&all);
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 256 * 1024);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&s->sampler, &attributes, cprofi_sampler_main, s);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    if (error) return CPROF_ERROR_THREAD;
+    while (!cprofi_load_acquire(&s->ready)) cprofi_os_wait(&s->ready, 0, UINT64_MAX);
+    return CPROF_OK;
+}
+
+static void cprofi_os_close(cprofi_session *s) {
+    for (uint32_t i = 0; i < s->thread_count; i++) cprofi_os_forget(s, &s->threads[i]);
+    if (s->os.tasks >= 0) close(s->os.tasks);
+    if (s->os.loadavg >= 0) close(s->os.loadavg);
+    s->os.tasks = s->os.loadavg = -1;
+}
+
+/* ---- the life of the process ---- */
+
+static void *cprofi_os_session_pages(size_t size) {
+    void *p = cprofi_pages(size);
+    if (p) {
+        madvise(p, size, MADV_DOFORK);
+        madvise(p, size, MADV_WIPEONFORK); /* Linux 4.14; before, the fork handler does it */
+    }
+    return p;
+}
+
+/* fork() waits for the sampler to be between two looks: a lock of the C library that it holds in
+   the middle of one would stay locked in the child for ever. */
+static void cprofi_fork_prepare(void) { cprofi_lock(cprofi.session); }
+static void cprofi_fork_parent(void) { cprofi_unlock(cprofi.session); }
+static void cprofi_fork_child(void) { memset(cprofi.session, 0, sizeof *cprofi.session); }
+
+/* A program that exits in the middle of a profile still gets what was sampled. */
+static void cprofi_exit(void) {
+    if (cprofi_load_acquire(&cprofi.session->phase) == CPROFI_RUNNING) cprof_stop();
+}
+
+static void cprofi_os_hooks(void) {
+    if (!cprofi_cas32(&cprofi.hooked, 0, 1)) return;
+    pthread_atfork(cprofi_fork_prepare, cprofi_fork_parent, cprofi_fork_child);
+    atexit(cprofi_exit);
+}
+
+void cprof_thread_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
+/* ---------------------------------------------------------------------------------------------- */
+/* >>api: the public functions
+
+   Each takes the session's lock, changes one thing, and lets go. Start and stop wait for the
+   sampler thread; a write takes the lock only to copy. */
+
+/* The session's pages, made at the first use. A forked child finds them zeroed. */
+static cprofi_session *cprofi_session_get(void) {
+    cprofi_session *s = cprofi_load_acquire(&cprofi.session), *none = NULL;
+    if (s) return s;
+    s = (cprofi_session *)cprofi_os_session_pages(sizeof *s);
+    if (!s) return NULL;
+    if (__atomic_compare_exchange_n(&cprofi.session, &none, s, false, __ATOMIC_SEQ_CST,
+                                    __ATOMIC_SEQ_CST))
+        return s;
+    cprofi_pages_free(s, sizeof *s);
+    return none;
+}
+
+const char *cprof_result_string(cprof_result result) {
+    switch (result) {
+    case CPROF_OK: return "no error";
+    case CPROF_ERROR_ARGUMENT: return "an argument is out of its range";
+    case CPROF_ERROR_RUNNING: return "a profile is being taken already; it goes on";
+    case CPROF_ERROR_NOT_RUNNING: return "nothing is being profiled";
+    case CPROF_ERROR_NO_PROFILE: return "nothing was profiled yet";
+    case CPROF_ERROR_MEMORY: return "the system gave no memory";
+    case CPROF_ERROR_THREAD: return "the system gave no thread for the sampler";
+    case CPROF_ERROR_SIGNAL: return "this signal cannot be used for sampling";
+    case CPROF_ERROR_SYSTEM: return "the system lacks what sampling needs (is /proc mounted?)";
+    case CPROF_ERROR_OUTPUT: return "the output file cannot be written";
+    case CPROF_ERROR_WRITE: return "the write function refused data";
+    }
+    return "unknown result";
+}
+
+void cprof_get_stats(cprof_stats *stats) {
+    cprofi_session *s = cprofi_session_get();
+    memset(stats, 0, sizeof *stats);
+    if (!s) return;
+    cprofi_lock(s);
+    cprofi_stats_fill(s, stats);
+    cprofi_unlock(s);
+}
+
+/* ---- files ---- */
+
+/* An output file: written beside its place and moved there when it is complete, so that nobody
+   ever finds half a profile, or loses an old one to a full disk. What is not a regular file
+   (/dev/stdout, a pipe) is written directly. */
+typedef struct {
+    int fd;
+    char path[4096];
+    char temporary[4096 + 32];
+} cprofi_file;
+
+static bool cprofi_file_open(cprofi_file *f, const char *path) {
+    struct stat info;
+    char *real = realpath(path, NULL); /* a link stays a link: what it points to is replaced */
+    int n = snprintf(f->path, sizeof f->path, "%s", real ? real : path);
+    free(real);
+    f->temporary[0] = 0;
+    f->fd = -1;
+    if (n <= 0 || (size_t)n >= sizeof f->path) {
+        errno = n ? ENAMETOOLONG : ENOENT;
+        return false;
+    }
+    if (stat(f->path, &info) == 0 && !S_ISREG(info.st_mode)) {
+        f->fd = open(f->path, O_WRONLY | O_CLOEXEC);
+        return f->fd >= 0;
+    }
+    if (access(f->path, F_OK) == 0 && access(f->path, W_OK) != 0) return false;
+    snprintf(f->temporary, sizeof f->temporary, "%s.%d.tmp", f->path, (int)getpid());
+    f->fd = open(f->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    return f->fd >= 0;
+}
+
+static bool cprofi_file_write(void *user, const void *data, size_t size) {
+    const cprofi_file *f = (const cprofi_file *)user;
+    const char *at = (const char *)data;
+    while (size) {
+        ssize_t n = write(f->fd, at, size);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        at += n;
+        size -= (size_t)n;
+    }
+    return true;
+}
+
+/* Puts the file in its place, or with `keep` false leaves no trace of it. */
+static bool cprofi_file_close(cprofi_file *f, bool keep) {
+    if (f->fd < 0) return false;
+    if (close(f->fd) != 0) keep = false;
+    if (!f->temporary[0]) return keep;
+    if (keep && rename(f->temporary, f->path) == 0) return true;
+    unlink(f->temporary);
+    return false;
+}
+
+/* ---- start and stop ---- */
+
+/* One sentence on stderr in one piece, so that other threads' output does not come between. */
+__attribute__((format(printf, 1, 2))) static void cprofi_say(const char *format, ...) {
+    char text[1024];
+    size_t used = (size_t)snprintf(text, sizeof text, "cprof: ");
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text + used, sizeof text - used - 1, format, arguments);
+    va_end(arguments);
+    used = strlen(text);
+    text[used++] = '\n';
+    while (write(STDERR_FILENO, text, used) < 0 && errno == EINTR) {}
+}
+
+/* Reads an environment variable that holds a number. False when it holds something else. */
+static bool cprofi_env_number(const char *name, int *value) {
+    const char *text = getenv(name);
+    char *end;
+    long n;
+    if (!text || !*text) return true;
+    errno = 0;
+    n = strtol(text, &end, 10);
+    if (*end || errno || n < INT32_MIN || n > INT32_MAX) return false;
+    *value = (int)n;
+    return true;
+}
+
+static bool cprofi_in_range(int value, int low, int high) { return low <= value && value <= high; }
+
+/* The desc with defaults and the environment applied; the one place where they are. */
+static cprof_result cprofi_desc_complete(cprofi_session *s, const cprof_desc *desc) {
+    const char *clock = getenv("CPROF_CLOCK"), *output = getenv("CPROF_OUTPUT");
+    cprof_desc *d = &s->desc;
+    memset(d, 0, sizeof *d);
+    if (desc) *d = *desc;
+    if (!cprofi_env_number("CPROF_HZ", &d->hz)) return CPROF_ERROR_ARGUMENT;
+    if (clock && strcmp(clock, "cpu") == 0) d->clock = CPROF_CPU;
+    else if (clock && strcmp(clock, "wall") == 0) d->clock = CPROF_WALL;
+    else if (clock && *clock) return CPROF_ERROR_ARGUMENT;
+    if (output && *output) d->output = output;
+    if (!d->hz) d->hz = CPROFI_DEFAULT_HZ;
+    if (!d->max_depth) d->max_depth = CPROFI_DEFAULT_DEPTH;
+    if (!d->max_stacks) d->max_stacks = CPROFI_DEFAULT_STACKS;
+    if (!d->signal) d->signal = SIGURG;
+    if (!d->max_sampler_percent) d->max_sampler_percent = CPROFI_DEFAULT_PERCENT;
+    if (!cprofi_in_range(d->hz, 1, CPROFI_MAX_HZ) ||
+        !cprofi_in_range(d->max_depth, 1, CPROFI_MAX_DEPTH) ||
+        !cprofi_in_range(d->max_stacks, 1, CPROFI_MAX_STACKS) ||
+        !cprofi_in_range(d->max_sampler_percent, 1, 100) ||
+        !cprofi_in_range((int)d->clock, CPROF_CPU, CPROF_WALL) ||
+        !cprofi_in_range((int)d->format, CPROF_AUTO, CPROF_FOLDED))
+        return CPROF_ERROR_ARGUMENT;
+    s->output[0] = 0;
+    if (d->output) {
+        if (strlen(d->output) >= sizeof s->output) return CPROF_ERROR_OUTPUT;
+        strcpy(s->output, d->output); /* the caller's string may be gone at stop */
+        d->output = s->output;
+    }
+    return CPROF_OK;
+}
+
+/* Can the output be written? Tried out for real: a directory may refuse what its mode allows. */
+static cprof_result cprofi_output_check(const char *path) {
+    cprofi_file file;
+    if (cprofi_file_open(&file, path)) {
+        cprofi_file_close(&file, false);
+        return CPROF_OK;
+    }
+    return CPROF_ERROR_OUTPUT;
+}
+
+/* Memory that lives as long as the process: slots, modules, unwind rules. */
+static bool cprofi_memory_lasting(cprofi_session *s) {
+    size_t depth = CPROFI_DEFAULT_DEPTH;
+    if (!cprofi_modules_init(&s->modules) || !cprofi_unwind_init(&s->unwinder)) return false;
+    while (depth < (size_t)s->desc.max_depth) depth *= 2;
+    if (depth > s->slots_depth) { /* smaller ones of an earlier session stay where they are */
+        size_t size = (sizeof(cprofi_slot) + depth * sizeof(uintptr_t) + 63) / 64 * 64;
+        char *slots = (char *)cprofi_pages(size * (CPROFI_SLOTS + 1));
+        if (!slots) return false;
+        s->slot_size = size;
+        s->slots_depth = depth;
+        cprofi_store_release(&s->slots, slots);
+    }
+    return true;
+}
+
+/* Cuts the session's arrays from one piece of memory: with `base` NULL, only counts. */
+static size_t cprofi_memory_cut(cprofi_session *s, char *base) {
+    size_t used = 0;
+#define CPROFI_CUT(type, field, count) \
+    do { \
+        if (base) (field) = (type *)(void *)(base + used); \
+        used += ((size_t)(count) * sizeof(type) + 63) / 64 * 64; \
+    } while (0)
+    CPROFI_CUT(cprofi_thread, s->threads, CPROFI_THREADS);
+    CPROFI_CUT(uint32_t, s->live, CPROFI_THREADS);
+    CPROFI_CUT(uint32_t, s->candidates, CPROFI_THREADS);
+    CPROFI_CUT(uint32_t, s->known, CPROFI_TID_SLOTS);
+    CPROFI_CUT(int32_t, s->slots_free, CPROFI_SLOTS);
+    CPROFI_CUT(int32_t, s->flying, CPROFI_SLOTS);
+    CPROFI_CUT(uintptr_t, s->stack_copy, CPROFI_STACK_COPY / sizeof(uintptr_t));
+    CPROFI_CUT(cprofi_frame, s->keys, CPROFI_MAX_DEPTH + 1);
+#undef CPROFI_CUT
+    return used;
+}
+
+/* Memory of one session, kept until the next begins so that the profile can be written. */
+static bool cprofi_memory_session(cprofi_session *s) {
+    char *base;
+    cprofi_table_free(&s->table);
+    cprofi_pages_free(s->memory, s->memory_size);
+    s->memory = NULL;
+    s->thread_count = s->live_count = 0;
+    s->memory_size = cprofi_memory_cut(s, NULL);
+    base = (char *)cprofi_pages(s->memory_size);
+    if (!base) return false;
+    s->memory = base;
+    cprofi_memory_cut(s, base);
+    for (int32_t i = 0; i < CPROFI_SLOTS; i++) s->slots_free[i] = i;
+    s->slots_free_count = CPROFI_SLOTS;
+    s->flying_count = 0;
+    return cprofi_table_init(&s->table, (uint32_t)s->desc.max_stacks, (uint32_t)s->desc.max_depth);
+}
+
+/* Forgets what was counted. */
+static void cprofi_counters_clear(cprofi_session *s) {
+    s->wall = s->process = s->sampler_cpu = 0;
+    s->ticks = s->late_sum = s->late_max = 0;
+    s->samples = s->truncated = s->lost = s->unanswered = s->discarded = s->threads_refused = 0;
+    s->tick_cost = 0;
+}
+
+static cprof_result cprofi_start_locked(cprofi_session *s, const cprof_desc *desc) {
+    int enabled = 1;
+    cprof_result result;
+    if (s->phase != CPROFI_IDLE) return CPROF_ERROR_RUNNING;
+    if (!cprofi_env_number("CPROF_ENABLE", &enabled)) return CPROF_ERROR_ARGUMENT;
+    s->disabled = enabled == 0;
+    if (s->disabled) return CPROF_OK;
+    result = cprofi_desc_complete(s, desc);
+    if (result == CPROF_OK && s->desc.output) result = cprofi_output_check(s->desc.output);
+    if (result != CPROF_OK) return result;
+    cprofi_counters_clear(s);
+    s->pid = (int32_t)getpid();
+    s->period = 1000000000u / (uint64_t)s->desc.hz;
+    s->random = (cprofi_os_now() ^ (uint64_t)s->pid << 32) | 1;
+    if (!cprofi_memory_lasting(s) || !cprofi_memory_session(s)) return CPROF_ERROR_MEMORY;
+    result = cprofi_signal_install(s->desc.signal);
+    if (result != CPROF_OK) return result;
+    s->paused = 0;
+    cprofi_store_release(&s->phase, (uint32_t)CPROFI_RUNNING);
+    result = cprofi_os_start(s);
+    if (result != CPROF_OK) {
+        cprofi_signal_restore(s->desc.signal, false);
+        cprofi_os_close(s);
+        cprofi_store_release(&s->phase, (uint32_t)CPROFI_IDLE);
+    }
+    return result;
+}
+
+cprof_result cprof_start(const cprof_desc *desc) {
+    cprofi_session *s = cprofi_session_get();
+    cprof_result result;
+    if (!s) return CPROF_ERROR_MEMORY;
+    cprofi_os_hooks();
+    cprofi_lock(s);
+    result = cprofi_start_locked(s, desc);
+    cprofi_unlock(s);
+    return result;
+}
+
+/* Ends the sampling: afterwards no thread of ours is left, and nothing in flight. The phase is
+   STOPPING, so the lock is not needed. */
+static void cprofi_wind_down(cprofi_session *s) {
+    uint64_t patience = cprofi_os_now() + 100000000u;
+    cprofi_os_wake(&s->bell);
+    pthread_join(s->sampler, NULL);
+    /* answers of threads that run arrive within microseconds; of those that wait for a core, when
+       they get one */
+    while (cprofi_drain(s, false) && cprofi_os_now() < patience) {
+        cprofi_read_clocks(s);
+        cprofi_os_nap();
+    }
+    while (cprofi_drain(s, true)) cprofi_os_nap();
+    cprofi_signal_restore(s->desc.signal, true);
+    cprofi_os_close(s);
+}
+
+/* The end line: what came of it, and what is missing and why. */
+static void cprofi_report(const cprof_stats *t, const cprofi_session *s, cprof_result result) {
+    char missing[512] = "";
+    size_t used = 0;
+    double total = (double)(t->weight_ns + t->unsampled_ns);
+#define CPROFI_REPORT(condition, ...) \
+    do { \
+        if ((condition) && used < sizeof missing) \
+            used += (size_t)snprintf(missing + used, sizeof missing - used, __VA_ARGS__); \
+    } while (0)
+    CPROFI_REPORT(t->lost, ", %llu lost (table full: raise max_stacks)",
+                  (unsigned long long)t->lost);
+    CPROFI_REPORT(t->truncated, ", %llu truncated", (unsigned long long)t->truncated);
+    CPROFI_REPORT(total > 0 && (double)t->unsampled_ns > total / 1000, ", %.1f%% unsampled",
+                  100 * (double)t->unsampled_ns / total);
+    for (uint32_t i = 0, named = 0; i < s->thread_count && named < 3; i++) {
+        const cprofi_thread *thread = &s->threads[i];
+        double scale = cprofi_thread_scale(s, thread, thread->spent);
+        if (!thread->blocked) continue;
+        CPROFI_REPORT(true, "%s%s (%.2f s)", named ? ", " : "; signal blocked by ", thread->name,
+                      (double)thread->missed * scale / 1e9);
+        named++;
+    }
+#undef CPROFI_REPORT
+    cprofi_say("%llu samples at %.0f Hz (%.0f asked), %.2f s of %s time, %llu threads%s -> %s%s%s",
+               (unsigned long long)t->samples, t->hz_achieved, t->hz, (double)t->weight_ns / 1e9,
+               s->desc.clock == CPROF_WALL ? "wall" : "CPU", (unsigned long long)t->threads_seen,
+               missing, s->desc.output ? s->desc.output : "no file",
+               result == CPROF_OK ? "" : ": ", result == CPROF_OK ? "" : cprof_result_string(result));
+}
+
+cprof_result cprof_stop(void) {
+    cprofi_session *s = cprofi_session_get();
+    cprof_result result = CPROF_OK;
+    cprof_stats stats;
+    if (!s) return CPROF_ERROR_MEMORY;
+    cprofi_lock(s);
+    if (s->disabled || s->phase != CPROFI_RUNNING) {
+        result = s->disabled ? CPROF_OK : CPROF_ERROR_NOT_RUNNING;
+        s->disabled = 0;
+        cprofi_unlock(s);
+        return result;
+    }
+    if (!s->paused) cprofi_span_end(s);
+    cprofi_store_release(&s->phase, (uint32_t)CPROFI_STOPPING);
+    cprofi_unlock(s);
+    cprofi_wind_down(s);
+    if (s->desc.output) result = cprof_write(s->desc.output, s->desc.format);
+    if (!s->desc.quiet) {
+        cprofi_stats_fill(s, &stats);
+        cprofi_report(&stats, s, result);
+    }
+    cprofi_store_release(&s->phase, (uint32_t)CPROFI_IDLE);
+    return result;
+}
+
+/* Runs `change` on a session that is running. */
+static cprof_result cprofi_change(void (*change)(cprofi_session *s)) {
+    cprofi_session *s = cprofi_session_get();
+    cprof_result result = CPROF_OK;
+    if (!s) return CPROF_ERROR_MEMORY;
+    cprofi_lock(s);
+    if (s->phase == CPROFI_RUNNING)
+        change(s);
+    else if (!s->disabled)
+        result = CPROF_ERROR_NOT_RUNNING;
+    cprofi_unlock(s);
+    if (result == CPROF_OK) cprofi_os_wake(&s->bell);
+    return result;
+}
+
+static void cprofi_pause(cprofi_session *s) {
+    if (!s->paused) cprofi_span_end(s);
+    cprofi_store_release(&s->paused, 1u);
+}
+
+static void cprofi_resume(cprofi_session *s) {
+    if (s->paused) {
+        cprofi_os_scan(s, cprofi_os_now());
+        cprofi_span_begin(s);
+    }
+    cprofi_store_release(&s->paused, 0u);
+}
+
+static void cprofi_reset(cprofi_session *s) {
+    uint32_t live = s->live_count;
+    cprofi_table_clear(&s->table);
+    cprofi_counters_clear(s);
+    for (uint32_t i = 0; i < s->thread_count; i++) {
+        cprofi_thread *t = &s->threads[i];
+        t->spent = t->hit = t->overflow = t->missed = t->waiting = t->samples = 0;
+        t->span_start = t->cpu;
+        t->blocked = false;
+        t->rest_entry = 0;
+    }
+    s->threads_before = s->thread_count - live;
+    cprofi_span_begin(s);
+}
+
+cprof_result cprof_pause(void) { return cprofi_change(cprofi_pause); }
+cprof_result cprof_resume(void) { return cprofi_change(cprofi_resume); }
+cprof_result cprof_reset(void) { return cprofi_change(cprofi_reset); }
+
+cprof_result cprof_write_to(cprof_write_fn write, void *user, cprof_format format) {
+    cprofi_session *s = cprofi_session_get();
+    cprofi_snapshot snapshot;
+    cprof_result result;
+    bool taken = false;
+    if (!s) return CPROF_ERROR_MEMORY;
+    if (!write || !cprofi_in_range((int)format, CPROF_AUTO, CPROF_FOLDED))
+        return CPROF_ERROR_ARGUMENT;
+    cprofi_lock(s);
+    result = s->desc.hz && s->memory ? CPROF_ERROR_MEMORY : CPROF_ERROR_NO_PROFILE;
+    if (result == CPROF_ERROR_MEMORY) taken = cprofi_snapshot_take(s, &snapshot);
+    cprofi_unlock(s);
+    if (!taken) return result;
+    result = cprofi_write_snapshot(&snapshot, write, user);
+    cprofi_snapshot_free(&snapshot);
+    return result;
+}
+
+cprof_result cprof_write(const char *path, cprof_format format) {
+    cprofi_file *file;
+    cprof_result result;
+    if (!path) return CPROF_ERROR_ARGUMENT;
+    file = (cprofi_file *)malloc(sizeof *file);
+    if (!file) return CPROF_ERROR_MEMORY;
+    if (cprofi_file_open(file, path)) {
+        result = cprof_write_to(cprofi_file_write, file, format);
+        if (!cprofi_file_close(file, result == CPROF_OK) && result == CPROF_OK)
+            result = CPROF_ERROR_OUTPUT;
+        if (result == CPROF_ERROR_WRITE) result = CPROF_ERROR_OUTPUT;
+    } else {
+        result = CPROF_ERROR_OUTPUT;
+    }
+    free(file);
+    return result;
+}
+
+cprof_result cprof_begin(const char *path) {
+    cprof_desc desc;
+    cprof_result result;
+    memset(&desc, 0, sizeof desc);
+    desc.output = path;
+    result = cprof_start(&desc);
+    if (result != CPROF_OK)
+        cprofi_say("not started: %s (output %s)", cprof_result_string(result), path ? path : "none");
+    return result;
+}
+
+cprof_result cprof_end(void) {
+    cprof_result result = cprof_stop();
+    if (result == CPROF_ERROR_NOT_RUNNING) cprofi_say("%s", cprof_result_string(result));
+    return result;
+}
+
+#endif /* CPROF_IMPLEMENTED */
+#endif /* CPROF_IMPLEMENTATION */
+
+/* MIT License
+
+   Copyright (c) 2026 the cprof authors
+
+   Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
+   associated documentation files (the "Software"), to deal in the Software without restriction,
+   including without limitation the rights to use, copy, modify, merge, publish, distribute,
+   sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is
+   furnished to do so, subject to the following conditions:
+
+   The above copyright notice and this permission notice shall be included in all copies or
+   substantial portions of the Software.
+
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
+   NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+   NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
+   DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT
+   OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE. */
