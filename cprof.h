@@ -310,6 +310,7 @@ cprof_result cprof_end(void);
 #endif
 
 #include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
@@ -455,23 +456,39 @@ static inline int64_t cprofi_sleb(cprofi_bytes *b) {
     }
 }
 
-/* The zero-terminated string at the reading position, "" when it does not end inside. */
+/* The zero-terminated string at the reading position, "" when it does not end inside. [signal] */
 static inline const char *cprofi_string(cprofi_bytes *b) {
     const uint8_t *start = b->at;
-    const uint8_t *zero =
-        start == b->end ? NULL : (const uint8_t *)memchr(start, 0, cprofi_left(b));
-    if (!zero) {
-        b->bad = true;
-        b->at = b->end;
-        return "";
-    }
-    b->at = zero + 1;
-    return (const char *)start;
+    while (b->at < b->end)
+        if (!*b->at++) return (const char *)start;
+    b->bad = true;
+    return "";
 }
 
 /* ---------------------------------------------------------------------------------------------- */
 /* >>modules: what is loaded, and what was
-   (the module record; the registry is in the unwinder's part) */
+
+   Problem: three parties look at the same list. The sampler thread keeps it up to date, the signal
+   handlers of many threads search it at any instant, and the symbolizer asks, after the run, what
+   was loaded where back then. A handler may neither wait for the loader's lock nor touch memory
+   that dlclose can unmap, and an address must never resolve to code that was loaded later.
+
+   Idea: a record per image that stays for ever (symbolization), and an immutable index sorted by
+   address, replaced as a whole when the loader's counters move (handlers). What handlers read about
+   one image, its unwind tables, is copied inside dl_iterate_phdr's callback, where the loader's
+   lock keeps the image mapped; only the main program and the vdso, which cannot be unmapped, are
+   used in place. An image that comes back at the same place with the same identity revives its
+   record, so that a dlopen/dlclose storm does not grow memory.
+
+   Invariant (who frees what, when): a handler announces itself with a sequentially consistent store
+   to its slot and only then loads `index`. The sampler replaces `index`, then looks at all slots,
+   all sequentially consistent. If it finds a slot idle, that handler's next announcement, and so
+   its next load, comes after the replacement and yields the new index. Hence: refresh, look at
+   every slot, and if each was idle at some time since, call cprofi_modules_quiescent, which frees
+   all that was retired; no refresh may come between the looking and that call.
+
+   Cost: an unchanged list is one callback, about 100 ns. A change costs a copy of .eh_frame.
+   Not handled: other dlmopen namespaces (dl_iterate_phdr does not show them). */
 
 enum { CPROFI_BUILD_ID_MAX = 32 };
 
@@ -491,28 +508,6 @@ typedef struct cprofi_module {
     uint64_t identity;       /* hash of what makes an image the same one when it comes back */
     uint32_t next_same_hash, next_loaded, seen;
 } cprofi_module;
-/* The registry of modules.
-
-   Problem: three parties look at the same list. The sampler thread keeps it up to date, the signal
-   handlers of many threads search it at any instant, and the symbolizer asks, after the run, what
-   was loaded where back then. A handler may neither wait for the loader's lock nor touch memory
-   that dlclose can unmap, and an address must never resolve to code that was loaded later.
-
-   Idea: a record per image that stays for ever (symbolization), and an immutable index sorted by
-   address, replaced as a whole when the loader's counters move (handlers). What handlers read about
-   one image, its unwind tables, is copied inside dl_iterate_phdr's callback, where the loader's lock
-   keeps the image mapped; only the main program and the vdso, which cannot be unmapped, are used
-   in place. An image that comes back at the same place with the same identity revives its record,
-   so that a dlopen/dlclose storm does not grow memory.
-
-   Invariant (who frees what, when): a handler announces itself with a sequentially consistent store
-   to its slot and only then loads `index`. The sampler replaces `index`, then looks at all slots,
-   all sequentially consistent. If it finds a slot idle, that handler's next announcement, and so its
-   next load, comes after the replacement and yields the new index. Hence: refresh, look at every
-   slot, and if all were idle at some time since, cprofi_modules_quiescent frees what refresh retired.
-
-   Cost: an unchanged list is one callback, about 100 ns. A change costs a copy of .eh_frame.
-   Not handled: other dlmopen namespaces (dl_iterate_phdr does not show them). */
 
 enum {
     CPROFI_MODULES_MAX = 65535,
@@ -739,9 +734,9 @@ static uint64_t cprofi_image_identity(const cprofi_image *image) {
     return cprofi_hash_bytes(h, image->hdr.data, image->hdr.size);
 }
 
-/* Finds .eh_frame and the sorted table through .eh_frame_hdr (LSB Core, 10.6.2). Sets the originals;
-   .eh_frame has no size of its own: it ends with the last entry the sorted table mentions, or at
-   its zero terminator. */
+/* Finds .eh_frame and the sorted table through .eh_frame_hdr (LSB Core, 10.6.2). Sets the
+   originals; .eh_frame has no size of its own: it ends with the last entry the sorted table
+   mentions, or at its zero terminator. */
 static void cprofi_tables_find(cprofi_tables *t, const cprofi_image *image) {
     cprofi_bytes b = cprofi_bytes_of(image->hdr);
     uint8_t version = cprofi_u8(&b), pointer = cprofi_u8(&b), count = cprofi_u8(&b);
@@ -787,14 +782,50 @@ static void cprofi_tables_find(cprofi_tables *t, const cprofi_image *image) {
     t->hdr = image->hdr;
 }
 
+/* Static programs linked by gcc have .eh_frame and no .eh_frame_hdr: the file's section headers
+   tell where it is. Main program only, whose file is at hand for certain. */
+static void cprofi_tables_find_section(cprofi_tables *t, const cprofi_image *image) {
+    ElfW(Ehdr) ehdr;
+    ElfW(Shdr) names, section;
+    int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    if (file < 0) return;
+    memset(&ehdr, 0, sizeof ehdr);
+    if (pread(file, &ehdr, sizeof ehdr, 0) == (ssize_t)sizeof ehdr &&
+        memcmp(ehdr.e_ident, ELFMAG, SELFMAG) == 0 && ehdr.e_shentsize == sizeof section &&
+        pread(file, &names, sizeof names,
+              (off_t)(ehdr.e_shoff + (uint64_t)ehdr.e_shstrndx * sizeof names)) ==
+            (ssize_t)sizeof names) {
+        for (size_t i = 0; i < ehdr.e_shnum; i++) {
+            char name[10] = "";
+            if (pread(file, &section, sizeof section,
+                      (off_t)(ehdr.e_shoff + i * sizeof section)) != (ssize_t)sizeof section)
+                break;
+            if (!(section.sh_flags & SHF_ALLOC) ||
+                pread(file, name, sizeof name, (off_t)(names.sh_offset + section.sh_name)) < 10 ||
+                memcmp(name, ".eh_frame", 10) != 0)
+                continue;
+            t->frame_address = t->hdr_address = image->slide + (uintptr_t)section.sh_addr;
+            t->frame = cprofi_image_bytes(image, t->frame_address);
+            if (t->frame.size > section.sh_size) t->frame.size = (size_t)section.sh_size;
+            break;
+        }
+    }
+    close(file);
+}
+
+/* Defined with the reader of .eh_frame, in >>unwind. */
+static size_t cprofi_tables_sort(const cprofi_tables *t, uint8_t *out, size_t room);
+
 /* The tables of an image, in a block of their own; runs inside the loader's callback. */
 static cprofi_tables *cprofi_tables_make(const cprofi_image *image) {
     cprofi_tables t;
     bool pinned = image->is_main || image->is_vdso;
     memset(&t, 0, sizeof t);
     if (image->hdr.data) cprofi_tables_find(&t, image);
+    else if (image->is_main) cprofi_tables_find_section(&t, image);
     size_t copies = pinned ? 0 : t.hdr.size + t.frame.size;
-    t.block.size = sizeof t + copies;
+    size_t sorted = t.search ? 0 : cprofi_tables_sort(&t, NULL, 0);
+    t.block.size = sizeof t + copies + 8 * sorted;
     t.code_count = image->code_count;
     memcpy(t.code_lo, image->code_lo, sizeof t.code_lo);
     memcpy(t.code_hi, image->code_hi, sizeof t.code_hi);
@@ -807,6 +838,10 @@ static cprofi_tables *cprofi_tables_make(const cprofi_image *image) {
         if (t.search) t.search = hdr + (t.search - t.hdr.data);
         t.hdr.data = hdr;
         t.frame.data = frame;
+    }
+    if (sorted) {
+        t.search = block + sizeof t + copies;
+        t.search_count = cprofi_tables_sort(&t, block + sizeof t + copies, sorted);
     }
     memcpy(block, &t, sizeof t);
     return (cprofi_tables *)(void *)block;
@@ -1400,6 +1435,40 @@ static bool cprofi_cfi_find(const cprofi_tables *t, uintptr_t address, cprofi_fd
     return false;
 }
 
+/* What .eh_frame_hdr's sorted table would be, for images without one: pairs of 32-bit offsets from
+   hdr_address to code and FDE. Returns their number, and writes them if out is not NULL. */
+static size_t cprofi_tables_sort(const cprofi_tables *t, uint8_t *out, size_t room) {
+    size_t n = 0;
+    cprofi_bytes b;
+    cprofi_fde f;
+    for (size_t next = 0; cprofi_cfi_entry(t, next, &b);) {
+        size_t place = next;
+        next = (size_t)(b.end - t->frame.data);
+        if (!cprofi_cfi_fde(t, place, &f)) continue;
+        int32_t pair[2] = {(int32_t)(f.start - t->hdr_address),
+                           (int32_t)(t->frame_address + place - t->hdr_address)};
+        if (t->hdr_address + (uintptr_t)(intptr_t)pair[0] != f.start) continue;
+        if (out && n < room) memcpy(out + 8 * n, pair, sizeof pair);
+        n++;
+    }
+    if (!out) return n;
+    if (n > room) n = room;
+    for (size_t gap = n / 2; gap; gap /= 2) {
+        for (size_t i = gap; i < n; i++) {
+            int32_t moving[2], other[2];
+            size_t j = i;
+            memcpy(moving, out + 8 * i, sizeof moving);
+            for (; j >= gap; j -= gap) {
+                memcpy(other, out + 8 * (j - gap), sizeof other);
+                if (other[0] <= moving[0]) break;
+                memcpy(out + 8 * j, other, sizeof other);
+            }
+            memcpy(out + 8 * j, moving, sizeof moving);
+        }
+    }
+    return n;
+}
+
 /* [signal] Sets a register's rule; vector and other registers beyond ours are of no interest. */
 static void cprofi_row_set(cprofi_row *row, uint64_t reg, uint8_t kind, int64_t value) {
     if (reg >= CPROFI_REGS) return;
@@ -1414,7 +1483,8 @@ static void cprofi_row_set_cfa(cprofi_row *row, uint8_t kind, uint64_t reg, int6
 }
 
 static void cprofi_row_restore(cprofi_scratch *s, uint64_t reg) {
-    if (reg < CPROFI_REGS) cprofi_row_set(&s->row, reg, s->initial.kind[reg], s->initial.value[reg]);
+    if (reg < CPROFI_REGS)
+        cprofi_row_set(&s->row, reg, s->initial.kind[reg], s->initial.value[reg]);
 }
 
 /* DW_CFA offsets are factored; wrapping arithmetic, because the input may be anything. */
@@ -1527,7 +1597,8 @@ static bool cprofi_cfi_execute(const cprofi_tables *t, cprofi_scratch *s, size_t
     return !b.bad;
 }
 
-/* [signal] The row for `address` into s->row, its description into s->fde. 0: no FDE, -1: corrupt */
+/* [signal] The row for `address` into s->row, its description into s->fde. 1, 0: there is no FDE,
+   -1: it is corrupt. */
 static int cprofi_cfi_row(const cprofi_tables *t, uintptr_t address, cprofi_scratch *s) {
     if (!cprofi_cfi_find(t, address, &s->fde)) return 0;
     memset(&s->row, 0, sizeof s->row);
@@ -1671,7 +1742,7 @@ static bool cprofi_expression(const cprofi_unwinder *u, const cprofi_tables *t, 
     for (size_t steps = 0; b.at < b.end; steps++) {
         if (steps == CPROFI_EXPRESSION_STEPS) return false;
         uint8_t op = cprofi_u8(&b);
-        uintptr_t v;
+        uintptr_t v = 0;
         if (op == 0x96) continue; /* nop */
         if (op == 0x2f || op == 0x28) { /* skip, bra */
             int64_t to = (int16_t)cprofi_u16(&b);
@@ -1746,34 +1817,39 @@ static cprofi_rule cprofi_rule_from_row(const cprofi_scratch *s) {
 enum { CPROFI_AHEAD_MAX = 600 }; /* instructions; 2-3 us, once per address */
 
 typedef struct {
+    uintptr_t pc;
+    int32_t offset; /* of SP, from where it is now or, after `from_bp`, from where rbp points */
+    int32_t bp;     /* where rbp points, if `bp_set`: `mov rsp, rbp` was passed */
+    int32_t at[CPROFI_KEPT]; /* where kept registers are; -1: they hold their value */
+    bool from_bp, bp_set, lost; /* lost: SP is unknown until it is set from rbp */
+} cprofi_ahead_state;
+
+typedef struct {
     const cprofi_unwinder *u;
-    uintptr_t pc, verified; /* verified: a page that can be read */
-    uintptr_t branch;       /* the last forward branch not taken, 0: none */
-    int32_t offset, branch_offset; /* of SP, from where it is now or, after `from_bp`, from rbp */
-    int32_t at[CPROFI_KEPT], branch_at[CPROFI_KEPT]; /* where kept registers are; -1: unchanged */
-    bool from_bp, branch_from_bp;
+    uintptr_t verified; /* a page that can be read */
+    uintptr_t lowest;   /* where it has been: at or above this */
+    cprofi_ahead_state now, branch; /* branch: the last forward one not taken; pc 0: none */
     uint8_t code[16]; /* one instruction */
-    /* the decoded instruction */
-    uint8_t op, map, rex, modrm, size, modrm_at;
+    uint8_t op, map, rex, modrm, size, modrm_at; /* decoded */
 } cprofi_ahead;
 
 /* [signal] Fetches up to 15 bytes at pc; bytes that cannot be read are zero. */
 CPROFI_NO_SANITIZE static bool cprofi_ahead_fetch(cprofi_ahead *a) {
     memset(a->code, 0, sizeof a->code);
     for (size_t i = 0; i < 15; i++) {
-        uintptr_t page = (a->pc + i) & ~(uintptr_t)(CPROFI_PAGE - 1);
+        uintptr_t page = (a->now.pc + i) & ~(uintptr_t)(CPROFI_PAGE - 1);
         if (page != a->verified) {
             if (!cprofi_unwind_readable(a->u, page)) return i > 0;
             a->verified = page;
         }
-        a->code[i] = *(const volatile uint8_t *)(a->pc + i);
+        a->code[i] = *(const volatile uint8_t *)(a->now.pc + i);
     }
     return true;
 }
 
 /* [signal] Bytes of immediate operand of a one-byte opcode (Intel SDM vol. 2, appendix A). */
-static uint8_t cprofi_x64_immediate(uint8_t op, uint8_t modrm, bool small, bool wide) {
-    uint8_t z = small ? 2 : 4;
+static uint8_t cprofi_x64_immediate(uint8_t op, uint8_t modrm, bool narrow, bool wide) {
+    uint8_t z = narrow ? 2 : 4;
     if (op < 0x40) return (op & 7) == 4 ? 1 : (op & 7) == 5 ? z : 0;
     if ((op >= 0x70 && op <= 0x7f) || (op >= 0xb0 && op <= 0xb7) || (op >= 0xe0 && op <= 0xe7))
         return 1;
@@ -1811,9 +1887,9 @@ static bool cprofi_ahead_decode(cprofi_ahead *a) {
                                        0x3e, 0x26, 0x64, 0x65, 0xf0};
     const uint8_t *c = a->code;
     uint8_t i = 0;
-    bool small = false, vector = false;
+    bool narrow = false, vector = false;
     a->rex = a->map = a->modrm = a->modrm_at = 0;
-    while (i < 8 && memchr(prefixes, c[i], sizeof prefixes)) small |= c[i++] == 0x66;
+    while (i < 8 && memchr(prefixes, c[i], sizeof prefixes)) narrow |= c[i++] == 0x66;
     if ((c[i] & 0xf0) == 0x40) a->rex = c[i++];
     if (c[i] == 0xc5 || c[i] == 0xc4 || c[i] == 0x62) { /* VEX, EVEX: no stack pointer there */
         vector = true;
@@ -1833,7 +1909,7 @@ static bool cprofi_ahead_decode(cprofi_ahead *a) {
         else if (mod == 2 || (mod == 0 && base == 5)) i = (uint8_t)(i + 4);
     }
     if (a->map == 0) {
-        i = (uint8_t)(i + cprofi_x64_immediate(a->op, a->modrm, small, a->rex & 8));
+        i = (uint8_t)(i + cprofi_x64_immediate(a->op, a->modrm, narrow, a->rex & 8));
     } else if (a->map == 1) {
         if (a->op >= 0x80 && a->op <= 0x8f) i = (uint8_t)(i + 4);
         if ((a->op >= 0x70 && a->op <= 0x73) || a->op == 0xa4 || a->op == 0xac ||
@@ -1855,127 +1931,155 @@ static int32_t cprofi_ahead_int(const cprofi_ahead *a, size_t at, size_t size) {
     return size == 1 ? (int8_t)v : (int32_t)v;
 }
 
-/* [signal] What the instruction does to SP. False if that cannot be told. */
+/* [signal] SP becomes rbp + n. */
+static void cprofi_ahead_from_bp(cprofi_ahead_state *now, int32_t n) {
+    now->lost = false;
+    now->offset = now->bp_set ? now->bp + n : n;
+    if (now->bp_set || now->from_bp) return;
+    now->from_bp = true;
+    for (size_t k = 0; k < CPROFI_KEPT; k++) /* pops so far were counted from SP: no way to say */
+        if (now->at[k] != -1) now->lost = true;
+}
+
+/* [signal] A register with this number in machine code (rbp is 5 there) is popped. */
+static bool cprofi_ahead_pop(cprofi_ahead_state *now, uint8_t popped) {
+    if (popped == 4) return false; /* pop rsp */
+    for (size_t k = 0; k < CPROFI_KEPT; k++) {
+        if ((cprofi_kept[k] == CPROFI_BP ? 5 : cprofi_kept[k]) != popped) continue;
+        if (now->lost) return false;
+        now->at[k] = now->offset >= 0 || now->from_bp ? now->offset : -1;
+    }
+    now->offset += 8;
+    return true;
+}
+
+/* [signal] What `lea n(base), rsp` and arithmetic with a constant do to SP. */
+static bool cprofi_ahead_arithmetic(cprofi_ahead *a) {
+    cprofi_ahead_state *now = &a->now;
+    const uint8_t mod = a->modrm >> 6, reg = a->modrm >> 3 & 7, base = a->modrm & 7;
+    const bool wide = a->op == 0x81 || (a->op == 0x8d && mod == 2);
+    const int32_t n = wide ? cprofi_ahead_int(a, (size_t)a->size - 4u, 4)
+                           : cprofi_ahead_int(a, (size_t)a->size - 1u, 1);
+    if (n > 1 << 24 || n < -(1 << 24)) return false;
+    if (a->op != 0x8d) {
+        if (reg == 0) now->offset += n;
+        else if (reg == 5) now->offset -= n;
+        else if (reg != 7) now->lost = true; /* and; 7: cmp */
+    } else if (mod == 1 || mod == 2) {
+        if (base == 4 && a->code[a->modrm_at + 1] == 0x24) now->offset += n;
+        else if (base == 5 && !(a->rex & 1)) cprofi_ahead_from_bp(now, n);
+        else now->lost = true;
+    } else {
+        now->lost = true;
+    }
+    return true;
+}
+
+/* [signal] What the instruction does to SP. False if that is beyond this reader. */
 static bool cprofi_ahead_stack(cprofi_ahead *a) {
+    cprofi_ahead_state *now = &a->now;
     const bool b = a->rex & 1, r = a->rex & 4;
-    const uint8_t op = a->op, modrm = a->modrm, reg = modrm >> 3 & 7;
-    const size_t last4 = (size_t)a->size - 4, last1 = (size_t)a->size - 1;
-    const bool to_rm = modrm >= 0xc0 && (modrm & 7) == 4 && !b, to_reg = reg == 4 && !r;
+    const uint8_t op = a->op, modrm = a->modrm;
+    const bool to_rm = modrm >= 0xc0 && (modrm & 7) == 4 && !b;          /* rsp, as operands */
+    const bool to_reg = a->modrm_at && (modrm >> 3 & 7) == 4 && !r;
     if (a->map != 0) return true;
-    if ((op >= 0x50 && op <= 0x57) || op == 0x68 || op == 0x6a || op == 0x9c) { /* push */
-        a->offset -= 8;
-    } else if (op == 0x9d || (op == 0x8f && modrm >= 0xc0)) { /* popf, pop */
-        a->offset += 8;
-    } else if (op >= 0x58 && op <= 0x5f) { /* pop */
-        uint8_t popped = (uint8_t)((b ? 8 : 0) + (op - 0x58));
-        if (popped == CPROFI_SP - 3 && !b) return false; /* pop rsp: number 4 in code */
-        for (size_t k = 0; k < CPROFI_KEPT; k++) {
-            /* code numbers rbx 3 and rbp 5, DWARF 3 and 6 */
-            uint8_t kept = cprofi_kept[k] == CPROFI_BP ? 5 : cprofi_kept[k];
-            if (kept == popped) a->at[k] = a->offset >= 0 || a->from_bp ? a->offset : -1;
-        }
-        a->offset += 8;
-    } else if ((op == 0x81 || op == 0x83) && to_rm) {
-        int32_t n = op == 0x81 ? cprofi_ahead_int(a, last4, 4) : cprofi_ahead_int(a, last1, 1);
-        if (n > (1 << 24) || n < -(1 << 24) || (reg != 0 && reg != 5 && reg != 7)) return false;
-        if (reg != 7) a->offset += reg == 0 ? n : -n; /* add, sub; 7: cmp */
-    } else if (op == 0x8d && to_reg) { /* lea rsp, [rsp + n] or [rbp + n] */
-        bool wide = modrm >> 6 == 2;
-        uint8_t base = modrm & 7;
-        int32_t n = wide ? cprofi_ahead_int(a, last4, 4) : cprofi_ahead_int(a, last1, 1);
-        if (modrm >> 6 == 0 || b || n > (1 << 24) || n < -(1 << 24)) return false;
-        if (base == 4 && a->code[a->modrm_at + 1] == 0x24) {
-            a->offset += n;
-        } else if (base == 5) {
-            a->from_bp = true;
-            a->offset = n;
-        } else {
-            return false;
-        }
-    } else if (op == 0xc9 || (op == 0x89 && modrm == 0xec && !b && !r) ||
-               (op == 0x8b && modrm == 0xe5 && !b && !r)) { /* leave; mov rsp, rbp */
-        if (a->at[0] != -1) return false; /* rbp was popped before */
-        a->from_bp = true;
-        a->offset = 0;
-        if (op == 0xc9) {
-            a->at[0] = 0;
-            a->offset = 8;
-        }
-    } else if ((to_rm && (op == 0x89 || (op < 0x38 && (op & 7) == 1) || op == 0x87 || op == 0xc7 ||
-                          op == 0xff)) ||
-               (to_reg && modrm && (op == 0x8b || (op < 0x38 && (op & 7) == 3) || op == 0x63))) {
-        return false; /* rsp gets something else */
+    if (op >= 0x58 && op <= 0x5f) return cprofi_ahead_pop(now, (uint8_t)((b ? 8 : 0) + op - 0x58));
+    if ((op >= 0x50 && op <= 0x57) || op == 0x68 || op == 0x6a || op == 0x9c ||
+        (op == 0xff && (modrm & 0x38) == 0x30)) { /* push */
+        now->offset -= 8;
+    } else if (op == 0x9d || op == 0x8f) { /* popf, pop to memory */
+        now->offset += 8;
+    } else if (((op == 0x81 || op == 0x83) && to_rm) || (op == 0x8d && to_reg)) {
+        return cprofi_ahead_arithmetic(a);
+    } else if ((op == 0x89 && modrm == 0xe5) || (op == 0x8b && modrm == 0xec)) {
+        if (b || r || now->lost) return true; /* of r13, r12 */
+        now->bp_set = true; /* mov rsp, rbp */
+        now->bp = now->offset;
+    } else if ((op == 0x89 && modrm == 0xec && !b && !r) ||
+               (op == 0x8b && modrm == 0xe5 && !b && !r)) { /* mov rbp, rsp */
+        cprofi_ahead_from_bp(now, 0);
+    } else if (op == 0xc9) { /* leave */
+        cprofi_ahead_from_bp(now, 0);
+        return cprofi_ahead_pop(now, 5);
+    } else if (to_rm && (op == 0x89 || (op < 0x38 && (op & 7) == 1) || op == 0x87 || op == 0xc7)) {
+        now->lost = true; /* SP becomes something else */
+    } else if (to_reg && (op == 0x8b || (op < 0x38 && (op & 7) == 3) || op == 0x63)) {
+        now->lost = true;
     }
     return true;
 }
 
-/* [signal] Goes where the branch that was not taken goes. */
-static bool cprofi_ahead_turn(cprofi_ahead *a) {
-    if (!a->branch) return false;
-    a->pc = a->branch;
-    a->offset = a->branch_offset;
-    a->from_bp = a->branch_from_bp;
-    memcpy(a->at, a->branch_at, sizeof a->at);
-    a->branch = 0;
-    return true;
-}
-
-/* [signal] Advances past the instruction. -1: lost, 1: it returns, 0: go on. */
-static int cprofi_ahead_next(cprofi_ahead *a, uintptr_t first, uintptr_t limit) {
-    const uint8_t op = a->op;
-    const bool near = a->map == 0 && ((op >= 0x70 && op <= 0x7f) || (op >= 0xe0 && op <= 0xe3));
-    uintptr_t next = a->pc + a->size;
-    int32_t jump = op == 0xeb || near ? cprofi_ahead_int(a, (size_t)a->size - 1u, 1)
-                                      : cprofi_ahead_int(a, (size_t)a->size - 4u, 4);
-    if (a->map == 0 && (op == 0xc3 || op == 0xc2)) return 1;
-    if (near || (a->map == 1 && op >= 0x80 && op <= 0x8f)) {
-        if (jump > 0) {
-            a->branch = next + (uintptr_t)jump;
-            a->branch_offset = a->offset;
-            a->branch_from_bp = a->from_bp;
-            memcpy(a->branch_at, a->at, sizeof a->at);
-        }
-    } else if (a->map == 0 && (op == 0xe9 || op == 0xeb)) {
-        uintptr_t to = next + (uintptr_t)(intptr_t)jump;
-        if (jump < 0 && to >= first && to < next) return cprofi_ahead_turn(a) ? 0 : -1;
-        next = to;
-    } else if (a->map == 0 && op == 0xff && (a->modrm & 0x38) == 0x20) { /* jmp indirect */
-        /* As the very first instruction: the PLT's. Else a jump table, if tables bound the code;
-           a tail call has the depth of a return only at its own instruction. */
-        if (a->pc == first) return 1;
-        if (cprofi_ahead_turn(a)) return 0;
-        if (next >= limit) return -1;
-    } else if ((a->map == 1 && op == 0x0b) || (a->map == 0 && (op == 0xf4 || op == 0xcc))) {
-        return cprofi_ahead_turn(a) ? 0 : -1; /* ud2, hlt, int3 */
-    }
-    a->pc = next;
+/* [signal] Goes where the branch that was not taken goes. 0, or -1 if there is none. */
+static int cprofi_ahead_turn(cprofi_ahead *a) {
+    if (!a->branch.pc) return -1;
+    a->now = a->branch;
+    a->branch.pc = 0;
     return 0;
 }
 
-static cprofi_rule cprofi_rule_ahead(const cprofi_unwinder *u, uintptr_t pc, uintptr_t limit) {
+/* [signal] Advances past the instruction. -1: lost, 1: it returns, 0: go on. `first` is where it
+   all began, [start, limit) the function if that is known, else limit is 0. */
+static int cprofi_ahead_next(cprofi_ahead *a, uintptr_t first, uintptr_t start, uintptr_t limit) {
+    const uint8_t op = a->op;
+    const bool rel8 = a->map == 0 && ((op >= 0x70 && op <= 0x7f) || (op >= 0xe0 && op <= 0xe3));
+    const uintptr_t pc = a->now.pc, next = pc + a->size;
+    const int32_t jump = op == 0xeb || rel8 ? cprofi_ahead_int(a, (size_t)a->size - 1u, 1)
+                                            : cprofi_ahead_int(a, (size_t)a->size - 4u, 4);
+    const uintptr_t to = next + (uintptr_t)(intptr_t)jump;
+    const bool leaves = limit && (to < start || to >= limit);
+    a->now.pc = next;
+    if (rel8 || (a->map == 1 && op >= 0x80 && op <= 0x8f)) {
+        if (jump > 0 && !leaves) {
+            a->branch = a->now;
+            a->branch.pc = to;
+        }
+    } else if (a->map == 1 && op == 0x0b) { /* ud2 */
+        return cprofi_ahead_turn(a);
+    } else if (a->map == 0 && (op == 0xc3 || op == 0xc2)) { /* ret */
+        return a->now.lost ? cprofi_ahead_turn(a) : 1;
+    } else if (a->map == 0 && (op == 0xe9 || op == 0xeb)) { /* jmp */
+        if (leaves) return a->now.lost ? cprofi_ahead_turn(a) : 1; /* a tail call */
+        if (to >= a->lowest && to < next) return cprofi_ahead_turn(a);
+        if (to < a->lowest) a->lowest = to;
+        a->now.pc = to;
+    } else if (a->map == 0 && op == 0xff && (a->modrm & 0x38) == 0x20) { /* jmp, indirect */
+        /* The PLT's if it is the first instruction. Else a tail call or a jump table. */
+        if (pc == first) return 1;
+        if (cprofi_ahead_turn(a) == 0) return 0;
+        if (next >= limit) return -1;
+    } else if (a->map == 0 && (op == 0xf4 || op == 0xcc)) { /* hlt, int3 */
+        return cprofi_ahead_turn(a);
+    }
+    return 0;
+}
+
+/* [signal] The rule at pc from reading ahead, or else the frame pointer's. */
+static cprofi_rule cprofi_rule_ahead(const cprofi_unwinder *u, uintptr_t pc, uintptr_t start,
+                                     uintptr_t limit) {
     const cprofi_rule pointer = cprofi_rule_make(CPROFI_RULE_POINTER, 0, 0, 0);
     cprofi_ahead a;
     memset(&a, 0, sizeof a);
-    memset(a.at, 0xff, sizeof a.at);
+    memset(a.now.at, 0xff, sizeof a.now.at);
     a.u = u;
-    a.pc = pc;
-    a.verified = 1;
+    a.now.pc = a.lowest = pc;
+    a.verified = 1; /* no page begins there */
     for (size_t i = 0; i < CPROFI_AHEAD_MAX; i++) {
         if (!cprofi_ahead_fetch(&a) || !cprofi_ahead_decode(&a)) return pointer;
-        int next = 0;
-        bool tail = a.map == 0 && (a.op == 0xe9 || a.op == 0xeb || a.op == 0xff);
-        if (tail || cprofi_ahead_stack(&a)) next = cprofi_ahead_next(&a, pc, limit);
-        else if (!cprofi_ahead_turn(&a)) next = -1;
+        int next = cprofi_ahead_stack(&a) ? cprofi_ahead_next(&a, pc, start, limit)
+                                          : cprofi_ahead_turn(&a);
+        if (limit && a.now.pc >= limit && next == 0) next = -1;
         if (next < 0) return pointer;
         if (next == 0) continue;
+        /* `push target; ret` is a jump */
+        if (a.now.offset < 0 && !a.now.from_bp) return pointer;
         uint64_t saved = 0;
         for (size_t k = 0; k < CPROFI_KEPT; k++) {
-            int32_t below = a.at[k] == -1 ? 0 : (a.offset + 8 - a.at[k]) / 8;
+            int32_t at = a.now.at[k], below = at == -1 ? 0 : (a.now.offset + 8 - at) / 8;
             if (below < 0 || below > 255) return pointer;
             saved |= (uint64_t)below << (8 * k);
         }
-        return cprofi_rule_make(CPROFI_RULE_GUESS, a.from_bp ? CPROFI_BP : CPROFI_SP, a.offset + 8,
-                                saved);
+        return cprofi_rule_make(CPROFI_RULE_GUESS, a.now.from_bp ? CPROFI_BP : CPROFI_SP,
+                                a.now.offset + 8, saved);
     }
     return pointer;
 }
@@ -1998,14 +2102,14 @@ static CPROFI_NOINLINE cprofi_rule cprofi_rule_compile(const cprofi_unwinder *u,
     }
     if (!range) { /* generated code may change; and it keeps frame pointers or nothing */
         *keep = !exact;
-        if (exact && running) return cprofi_rule_ahead(u, pc, 0);
+        if (exact && running) return cprofi_rule_ahead(u, pc, 0, 0);
         return cprofi_rule_make(CPROFI_RULE_POINTER, 0, 0, 0);
     }
     int found = cprofi_cfi_row(range->tables, address, s);
     if (found < 0) return cprofi_rule_make(CPROFI_RULE_STOP, 0, 0, 0);
     if (found == 0) {
         *keep = running;
-        if (running) return cprofi_rule_ahead(u, pc, 0);
+        if (running) return cprofi_rule_ahead(u, pc, 0, 0);
         return cprofi_rule_make(CPROFI_RULE_POINTER, 0, 0, 0);
     }
     cprofi_rule rule = cprofi_rule_from_row(s);
@@ -2013,7 +2117,7 @@ static CPROFI_NOINLINE cprofi_rule cprofi_rule_compile(const cprofi_unwinder *u,
        push all the same. Where code agrees with the tables, this changes nothing. */
     if (exact && running && !s->advanced && rule.saved == 0 &&
         rule.cfa == cprofi_rule_make(CPROFI_RULE_SIMPLE, CPROFI_SP, 8, 0).cfa) {
-        cprofi_rule ahead = cprofi_rule_ahead(u, pc, s->fde.start + s->fde.size);
+        cprofi_rule ahead = cprofi_rule_ahead(u, pc, s->fde.start, s->fde.start + s->fde.size);
         if ((ahead.cfa >> 32 & 0xffff) == (CPROFI_RULE_GUESS << 8 | CPROFI_SP) &&
             (uint32_t)ahead.cfa != 8)
             return ahead;
@@ -2069,7 +2173,7 @@ static bool cprofi_unwind_plausible(uintptr_t pc) { return pc >= 4096 && pc >> 4
 /* [signal] One frame by interpreting its row: any CFA, any register. */
 static int cprofi_step_full(const cprofi_unwinder *u, const cprofi_module_index *index,
                             cprofi_regs *regs, cprofi_view *view, cprofi_scratch *s,
-                            uintptr_t address) {
+                            uintptr_t address, bool exact) {
     const cprofi_module_range *range = cprofi_modules_range(index, address);
     uint32_t known = 0;
     uintptr_t cfa;
@@ -2103,9 +2207,16 @@ static int cprofi_step_full(const cprofi_unwinder *u, const cprofi_module_index 
             break;
         case CPROFI_CFI_EXPRESSION: case CPROFI_CFI_VALUE_EXPRESSION:
             s->stack[0] = cfa;
-            good = cprofi_expression(u, t, value, regs, view, s, 1, &v) &&
-                   (row->kind[i] == CPROFI_CFI_VALUE_EXPRESSION ||
-                    cprofi_view_read(u, view, v, &v));
+            good = cprofi_expression(u, t, value, regs, view, s, 1, &v);
+            if (!good || row->kind[i] == CPROFI_CFI_VALUE_EXPRESSION) break;
+            if (exact && v >= cfa && t->frame.data[value + 1] == 0x70 + CPROFI_BP) {
+                /* gcc goes on describing a realigned frame by rbp after popping it: the frame's
+                   registers are saved below its CFA, or they have all been restored */
+                v = regs->r[i];
+                good = regs->known >> i & 1;
+                break;
+            }
+            good = cprofi_view_read(u, view, v, &v);
             break;
         default: good = false; break;
         }
@@ -2141,12 +2252,12 @@ static int cprofi_step_signal(const cprofi_unwinder *u, cprofi_regs *regs, cprof
 static int cprofi_step_pointer(const cprofi_unwinder *u, const cprofi_module_index *index,
                                cprofi_regs *regs, cprofi_view *view, bool exact,
                                bool *running) {
-    const uintptr_t far = (uintptr_t)1 << 20;
+    const uintptr_t reach = (uintptr_t)1 << 20;
     uintptr_t sp = regs->r[CPROFI_SP], bp = regs->r[CPROFI_BP], caller, ra;
     bool known = regs->known >> CPROFI_BP & 1;
     *running = false;
     if (known && bp == 0 && !exact) return CPROFI_STEP_ROOT; /* the ABI's mark of the outermost */
-    if (known && bp % 8 == 0 && bp >= sp && bp - sp < far &&
+    if (known && bp % 8 == 0 && bp >= sp && bp - sp < reach &&
         cprofi_view_read(u, view, bp, &caller) && cprofi_view_read(u, view, bp + 8, &ra)) {
         bool rising = caller == 0 || (caller > bp && caller % 8 == 0);
         if (ra == 0 && rising) return CPROFI_STEP_ROOT;
@@ -2180,6 +2291,41 @@ static int cprofi_step_guess(const cprofi_unwinder *u, const cprofi_module_index
     return CPROFI_STEP_ON;
 }
 
+/* [signal] Whether `ra` follows a call, as far as tables can tell: inside a described function, not
+   at its start (that would be a pointer to it). */
+static bool cprofi_unwind_returns(const cprofi_module_index *index, cprofi_scratch *s,
+                                  uintptr_t ra) {
+    const cprofi_module_range *range = cprofi_modules_range(index, ra - 1);
+    if (!range || !cprofi_cfi_find(range->tables, ra - 1, &s->fde)) return false;
+    return !cprofi_cfi_find(range->tables, ra, &s->fde) || s->fde.start != ra;
+}
+
+/* [signal] The frame at `sp` is found from rbp, and rbp is not known: so it is in the copied stack
+   of a sleeping thread, of which the system tells SP and PC only. Searches upwards for a return
+   address with a saved rbp where the rule has them that leads to such a pair again. */
+static CPROFI_NOINLINE bool cprofi_unwind_find_bp(const cprofi_unwinder *u,
+                                                  const cprofi_module_index *index,
+                                                  cprofi_rule rule, uintptr_t sp,
+                                                  cprofi_regs *regs, cprofi_view *view,
+                                                  cprofi_scratch *s) {
+    const uintptr_t saved = 8 * (uintptr_t)(rule.saved & 0xff), span = 65536;
+    if (saved != 16) return false; /* not below the return address: no frame pointer proper */
+    for (uintptr_t cfa = sp + 16; cfa - sp < span; cfa += 8) {
+        uintptr_t bp, ra, next;
+        if (!cprofi_view_read(u, view, cfa - saved, &bp) ||
+            !cprofi_view_read(u, view, cfa - 8, &ra))
+            return false;
+        if (bp < cfa || bp - cfa > (uintptr_t)1 << 20 || bp % 8 != 0) continue;
+        if (!cprofi_unwind_returns(index, s, ra) || !cprofi_view_read(u, view, bp + 8, &next) ||
+            !cprofi_unwind_returns(index, s, next))
+            continue;
+        regs->r[CPROFI_BP] = cfa - (uintptr_t)(intptr_t)(int32_t)(uint32_t)rule.cfa;
+        regs->known |= 1u << CPROFI_BP;
+        return true;
+    }
+    return false;
+}
+
 /* [signal] One frame that is not simple; regs is replaced by the caller's. */
 static CPROFI_NOINLINE int cprofi_unwind_step(const cprofi_unwinder *u,
                                               const cprofi_module_index *index, cprofi_rule rule,
@@ -2189,7 +2335,7 @@ static CPROFI_NOINLINE int cprofi_unwind_step(const cprofi_unwinder *u,
     switch (rule.cfa >> 40 & 0xff) {
     case CPROFI_RULE_GUESS:
         return cprofi_step_guess(u, index, rule, regs, view, exact, running);
-    case CPROFI_RULE_FULL: return cprofi_step_full(u, index, regs, view, s, address);
+    case CPROFI_RULE_FULL: return cprofi_step_full(u, index, regs, view, s, address, exact);
     case CPROFI_RULE_ROOT: return CPROFI_STEP_ROOT;
     case CPROFI_RULE_SIGNAL: return cprofi_step_signal(u, regs, view, s);
     case CPROFI_RULE_POINTER:
@@ -2225,7 +2371,9 @@ static size_t cprofi_unwind(const cprofi_unwinder *u, const cprofi_modules *m, c
         bool by_sp = true;
         if (kind == CPROFI_RULE_SIMPLE) {
             by_sp = reg == CPROFI_SP;
-            if (!by_sp && !(regs->known >> reg & 1)) return n;
+            if (!by_sp && !(regs->known >> reg & 1) &&
+                (reg != CPROFI_BP || !cprofi_unwind_find_bp(u, index, rule, sp, regs, view, s)))
+                return n;
             cfa = (by_sp ? sp : regs->r[reg]) + (uintptr_t)(intptr_t)(int32_t)(uint32_t)rule.cfa;
             if (!cprofi_view_read(u, view, cfa - 8, &pc)) return n;
             if (rule.saved) cprofi_unwind_restore(u, regs, view, cfa, rule.saved);
@@ -2569,17 +2717,20 @@ static bool cprofi_elf_offset(const cprofi_elf *elf, uint64_t address, uint64_t 
     return false;
 }
 
-/* The build id among the notes [offset, offset + size); `align` is that of the notes, 4 or 8. */
+/* The build id among the notes [offset, offset + size); `align` is that of the notes, 4 or 8.
+   *notes: how many more may be looked at. */
 static uint32_t cprofi_elf_find_build_id(const cprofi_elf *elf, uint64_t offset, uint64_t size,
-                                         uint64_t align, uint8_t id[CPROFI_BUILD_ID_MAX]) {
+                                         uint64_t align, uint8_t id[CPROFI_BUILD_ID_MAX],
+                                         uint32_t *notes) {
     uint64_t end = offset + size, mask = align == 8 ? 7 : 3;
     uint8_t header[16];
     if (offset > elf->source->size || size > elf->source->size - offset) return 0;
-    while (end - offset >= sizeof header &&
+    while (*notes && end - offset >= sizeof header &&
            cprofi_source_read(elf->source, offset, header, sizeof header)) {
         uint64_t name_size = cprofi_get32(header), id_size = cprofi_get32(header + 4);
         uint64_t at = (12 + name_size + mask) & ~mask;
         uint64_t next = (at + id_size + mask) & ~mask;
+        --*notes;
         if (at + id_size > end - offset) return 0;
         if (cprofi_get32(header + 8) == CPROFI_NT_GNU_BUILD_ID && name_size == 4 &&
             memcmp(header + 12, "GNU", 4) == 0 && id_size) {
@@ -2595,16 +2746,16 @@ static uint32_t cprofi_elf_find_build_id(const cprofi_elf *elf, uint64_t offset,
 
 /* The size of the build id, which is copied (at most CPROFI_BUILD_ID_MAX bytes of it); 0: none. */
 static uint32_t cprofi_elf_build_id(const cprofi_elf *elf, uint8_t id[CPROFI_BUILD_ID_MAX]) {
-    uint32_t size = 0;
+    uint32_t size = 0, notes = 4096; /* segments of a hostile file may overlap */
     for (size_t i = 0; i < elf->segment_count && !size; i++) {
         cprofi_elf_segment s = cprofi_elf_segment_at(elf, i);
         if (s.type == CPROFI_PT_NOTE)
-            size = cprofi_elf_find_build_id(elf, s.offset, s.file_size, s.align, id);
+            size = cprofi_elf_find_build_id(elf, s.offset, s.file_size, s.align, id, &notes);
     }
     for (size_t i = 0; i < elf->section_count && !size; i++) {
         cprofi_elf_section s = cprofi_elf_section_at(elf, i);
         if (s.type == CPROFI_SHT_NOTE)
-            size = cprofi_elf_find_build_id(elf, s.offset, s.size, 4, id);
+            size = cprofi_elf_find_build_id(elf, s.offset, s.size, 4, id, &notes);
     }
     return size;
 }
@@ -2753,7 +2904,7 @@ static void cprofi_elf_tables_from_dynamic(const cprofi_elf *elf, cprofi_elf_tab
    it was offered. A symbol may cover thousands of addresses (one big interpreter loop) and, in a
    hostile file, all symbols may cover all addresses; so an offer goes to O(log n) nodes of a
    segment tree over the addresses and an address asks the nodes above it: s symbols and n addresses
-   cost O((s + n) log n) whatever the file says. Memory is about 130 bytes an address.
+   cost O((s + n) log n) whatever the file says. Memory is about 140 bytes an address.
 
    The rules, in this order:
    - a symbol must begin in the same executable section (or segment) as the address;
@@ -3126,8 +3277,8 @@ static bool cprofi_elf_lookup(const cprofi_elf *elf, cprofi_elf_want *wants, siz
    From what the linker knows to what a reader of a flame graph wants, in this order:
    - the version of a symbol goes ("memcpy@@GLIBC_2.14");
    - the suffixes go that compilers give to copies and pieces of a function: gcc's .cold .part.N
-     .constprop.N .isra.N .lto_priv.N .localalias, clang's .llvm.N .cold.N .__uniq.N. A function
-     split in two is one box. Others stay: foo.avx2 is other code than foo;
+     .constprop.N .isra.N .lto_priv.N .localalias, LLVM's .llvm.N .cold.N .warm .__uniq.N. A
+     function split in two is one box. Others stay: foo.avx2 is other code than foo;
    - C++ names are demangled if the process has a demangler, and lose the return type and the
      parameter lists, also those of enclosing functions: `ns::map<int>::at`,
      `main::{lambda()#1}::operator()`. Template arguments stay. What the trimmer does not
@@ -3145,8 +3296,8 @@ static bool cprofi_name_starts(const char *s, const char *with) {
 
 /* Cuts version and clone suffixes off a raw name, in place. */
 static void cprofi_name_cut(char *name) {
-    static const char *const clones[] = {".cold",     ".part",       ".constprop", ".isra", ".llvm",
-                                         ".lto_priv", ".localalias", ".__uniq"};
+    static const char *const clones[] = {".cold", ".warm",     ".part",       ".constprop", ".isra",
+                                         ".llvm", ".lto_priv", ".localalias", ".__uniq"};
     char *at = strchr(name, '@');
     bool found = true;
     if (at && at != name && name[0] != '?') *at = 0; /* '?': names of the Microsoft compiler */
@@ -3315,40 +3466,45 @@ static bool cprofi_demangled_trim(const char *full, char *out) {
    Every C++ run-time library has __cxa_demangle (Itanium C++ ABI 3.4). It is not asked for, only
    used if it is there: linked in, visible to dlsym, or in a library loaded with RTLD_LOCAL (a
    plug-in's). weakref and not weak: what the host's own source says of the same functions is not
-   changed by it, and neither -lstdc++ nor -ldl becomes necessary. */
+   changed by it, and neither -lstdc++ nor -ldl becomes necessary. dlopen is looked up at run time,
+   because linkers warn of it in static programs even where nothing calls it. */
 
 typedef char *(*cprofi_demangle_fn)(const char *, char *, size_t *, int *);
+typedef void *(*cprofi_dlopen_fn)(const char *, int);
+typedef int (*cprofi_dlclose_fn)(void *);
 
 static char *cprofi_weak_demangle(const char *, char *, size_t *, int *)
     __attribute__((weakref("__cxa_demangle")));
-static void *cprofi_weak_dlopen(const char *, int) __attribute__((weakref("dlopen")));
 static void *cprofi_weak_dlsym(void *, const char *) __attribute__((weakref("dlsym")));
-static int cprofi_weak_dlclose(void *) __attribute__((weakref("dlclose")));
+
+/* Stores the address of a function of the process, NULL if there is none, in the function pointer
+   at `function`. (ISO C has no cast from one kind of pointer to the other.) */
+static bool cprofi_dl_find(void *library, const char *name, void *function, size_t size) {
+    void *found = cprofi_weak_dlsym ? cprofi_weak_dlsym(library, name) : NULL;
+    if (size == sizeof found) memcpy(function, &found, size);
+    return found != NULL;
+}
 
 /* *library is to be given to cprofi_demangler_close when the function is no longer needed. */
 static cprofi_demangle_fn cprofi_demangler_open(void **library) {
     static const char *const libraries[] = {"libstdc++.so.6", "libc++abi.so.1", "libc++.so.1"};
     cprofi_demangle_fn function = NULL;
-    void *found;
+    cprofi_dlopen_fn open_library = NULL;
     *library = NULL;
     if (cprofi_weak_demangle) return cprofi_weak_demangle;
-    if (!cprofi_weak_dlopen || !cprofi_weak_dlsym || !cprofi_weak_dlclose) return NULL;
-    found = cprofi_weak_dlsym(NULL, "__cxa_demangle"); /* NULL is RTLD_DEFAULT */
-    for (size_t i = 0; !found && i < CPROFI_COUNT(libraries); i++) {
-        *library = cprofi_weak_dlopen(libraries[i], RTLD_LAZY | RTLD_NOLOAD);
-        if (!*library) continue;
-        found = cprofi_weak_dlsym(*library, "__cxa_demangle");
-        if (!found) {
-            cprofi_weak_dlclose(*library);
-            *library = NULL;
-        }
-    }
-    memcpy(&function, &found, sizeof function); /* ISO C has no cast from object to function */
+    /* A NULL library is RTLD_DEFAULT. */
+    if (cprofi_dl_find(NULL, "__cxa_demangle", &function, sizeof function)) return function;
+    if (!cprofi_dl_find(NULL, "dlopen", &open_library, sizeof open_library)) return NULL;
+    for (size_t i = 0; !*library && i < CPROFI_COUNT(libraries); i++)
+        *library = open_library(libraries[i], RTLD_LAZY | RTLD_NOLOAD);
+    if (*library) cprofi_dl_find(*library, "__cxa_demangle", &function, sizeof function);
     return function;
 }
 
 static void cprofi_demangler_close(void *library) {
-    if (library && cprofi_weak_dlclose) cprofi_weak_dlclose(library);
+    cprofi_dlclose_fn close_library = NULL;
+    if (library && cprofi_dl_find(NULL, "dlclose", &close_library, sizeof close_library))
+        close_library(library);
 }
 
 /* ---- image files -------------------------------------------------------------------------------
@@ -3757,6 +3913,7 @@ enum {
     CPROFI_MAX_STACKS = 4194304,
     CPROFI_SLOTS = 2048,          /* requests in flight at most */
     CPROFI_THREADS = 65536,       /* threads a session can tell apart */
+    CPROFI_PUSHED_LOOKS = 8,      /* threads a tick that may have been pushed off by the sampler */
     CPROFI_NAME_SIZE = 32
 };
 
@@ -3768,19 +3925,49 @@ enum { CPROFI_FREE, CPROFI_ASKED, CPROFI_BUSY, CPROFI_DONE };
    (or is lost in a system call as long): it is not waited for. */
 #define CPROFI_PATIENCE_NS 20000000u
 
+enum {
+    CPROFI_TID_SLOTS = 2 * CPROFI_THREADS,
+    CPROFI_KEPT_OPEN = 16,             /* threads whose files are kept open */
+    CPROFI_STACK_COPY = 64 * 1024 /* bytes copied of a stack that is not unwound in place */
+};
+
+/* What the system's own section keeps of the process, of a thread, and of a request. */
+typedef struct {
+    int tasks, loadavg; /* descriptors of /proc/self/task and /proc/loadavg */
+    uint64_t links, last_pid, next_full, next_loadavg;
+    bool scanned, pid_trusted;
+    uint32_t kept[CPROFI_KEPT_OPEN]; /* threads whose files are open: index + 1 */
+    uint32_t kept_next, known_count;
+    char listing[8192];
+} cprofi_os;
+
+typedef struct {
+    int syscall_fd, schedstat_fd; /* descriptors kept open, or -1 */
+    bool sleeps_known;
+    uint64_t sleeps; /* as of the last sample that needed to know */
+} cprofi_os_thread;
+
+typedef struct {
+    int schedstat_fd;
+    uint64_t delay;    /* ns it had waited for a CPU in its life, when asked */
+    uint64_t answered; /* when the handler came */
+    uint32_t after_syscall; /* it was stopped right behind a system call instruction, */
+    uint64_t sleeps;        /* and had gone to sleep of its own will this many times */
+    char schedstat[64];     /* as the handler read it */
+} cprofi_os_slot;
+
 typedef struct {
     uint32_t word; /* sequence number and phase */
-    uint32_t tid;
     /* what the sampler noted when it asked */
     uint32_t thread;   /* index of the record */
-    uint32_t running;  /* it was seen on a CPU; 0: it was runnable but pushed off */
+    uint32_t running;  /* it was seen on a CPU; 0: it was waiting for one */
     uint64_t weight;
     uint64_t asked_cpu; /* its CPU clock then */
+    uint64_t woke;      /* when the sampler woke up for this look */
     /* what the handler found */
     uint32_t depth;
     uint32_t end;            /* a cprofi_end */
-    uint32_t after_syscall;  /* 1: stopped right behind a system call instruction */
-    uint64_t sleeps;         /* times it went to sleep of its own will, if after_syscall */
+    cprofi_os_slot os;
     cprofi_regs regs;
     cprofi_view view;
     cprofi_scratch scratch;
@@ -3791,11 +3978,9 @@ typedef struct {
     uint32_t tid;
     uint32_t order;      /* mark of the last full scan that saw it */
     int32_t slot;        /* its request in flight, or -1 */
-    int syscall_fd;      /* cached descriptor, or -1 */
     bool live;
-    bool sleeps_known;
     bool blocked;        /* did not answer at least once */
-    uint64_t sleeps;     /* as of the last ambiguous sample */
+    cprofi_os_thread os;
     uint64_t cpu;        /* its CPU clock at the last look */
     uint64_t charged;    /* of that, since the look before */
     uint64_t span_start; /* its CPU clock when counting began */
@@ -3812,22 +3997,6 @@ typedef struct {
 
 typedef enum { CPROFI_IDLE, CPROFI_RUNNING, CPROFI_STOPPING } cprofi_phase;
 
-enum {
-    CPROFI_TID_SLOTS = 2 * CPROFI_THREADS,
-    CPROFI_KEPT_FDS = 16,         /* descriptors kept open to ask for threads' states */
-    CPROFI_STACK_COPY = 64 * 1024 /* bytes copied of a stack that is not unwound in place */
-};
-
-/* What the system's own section keeps. */
-typedef struct {
-    int tasks, loadavg; /* descriptors of /proc/self/task and /proc/loadavg */
-    uint64_t links, last_pid, next_full, next_loadavg;
-    bool scanned, pid_trusted;
-    cprofi_thread *kept[CPROFI_KEPT_FDS]; /* whose `syscall` file is open */
-    uint32_t kept_next, known_count;
-    char listing[8192];
-} cprofi_os;
-
 /* Everything a process knows about its profile. On pages of its own that a forked child sees as
    zeroes: the child starts with a clean slate, and no lock of its parent's. */
 typedef struct {
@@ -3842,6 +4011,7 @@ typedef struct {
     pthread_t sampler;
     cprof_desc desc; /* every field filled in */
     char output[4096];
+    const char *culprit; /* the field or variable that start refused */
     uint64_t period;
     uint64_t random;
 
@@ -3861,6 +4031,7 @@ typedef struct {
 
     char *slots;         /* never freed while the process lives: a late signal may look there */
     size_t slot_size, slots_depth;
+    uint32_t slot_tids[CPROFI_SLOTS]; /* who was asked through each */
     int32_t *slots_free; /* stack of free slots */
     uint32_t slots_free_count;
     int32_t *flying;     /* slots in flight */
@@ -3870,10 +4041,13 @@ typedef struct {
     cprofi_frame *keys;  /* frames of the sample being drained */
 
     uint64_t last_tick, deadline, tick_cost;
+    uint64_t woke; /* when the sampler last came out of sleep */
     uint64_t span_wall, span_process, span_sampler; /* clocks when counting began */
     uint64_t wall, process, sampler_cpu;            /* counted in spans that are over */
     uint64_t ticks, late_sum, late_max;
     uint64_t samples, truncated, lost, unanswered, discarded;
+    uint64_t given_up;    /* requests whose signals may still be on their way */
+    uint32_t signal_gone; /* the host has installed another handler since */
     cprofi_os os;
 } cprofi_session;
 
@@ -3893,7 +4067,9 @@ static uint64_t cprofi_os_cpu_sampler(cprofi_session *s);
 typedef enum { CPROFI_ASLEEP, CPROFI_RUNNABLE, CPROFI_UNKNOWN } cprofi_activity;
 static cprofi_activity cprofi_os_activity(cprofi_session *s, cprofi_thread *t, uintptr_t *sp,
                                           uintptr_t *pc);
-static bool cprofi_os_ask(cprofi_session *s, const cprofi_thread *t, uint32_t slot, uint32_t seq);
+static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, uint32_t seq);
+static bool cprofi_os_pushed(cprofi_thread *t, const cprofi_slot *q);
+static void cprofi_os_thread_init(cprofi_os_thread *t);
 static size_t cprofi_os_copy(cprofi_session *s, void *to, uintptr_t from, size_t size);
 static void cprofi_os_scan(cprofi_session *s, uint64_t now);
 static void cprofi_os_name(cprofi_session *s, cprofi_thread *t);
@@ -3935,7 +4111,7 @@ static cprofi_thread *cprofi_thread_add(cprofi_session *s, uint32_t tid, uint64_
     memset(t, 0, sizeof *t);
     t->tid = tid;
     t->slot = -1;
-    t->syscall_fd = -1;
+    cprofi_os_thread_init(&t->os);
     t->live = true;
     t->cpu = cpu;
     t->span_start = since;
@@ -3984,22 +4160,12 @@ static uint32_t cprofi_book(cprofi_session *s, cprofi_thread *t, const uintptr_t
     return entry;
 }
 
-/* A thread that was runnable, but not running, and stopped behind a system call either was pushed
-   off while the kernel worked for it, which is CPU time, or has been woken and did not run yet,
-   which is not. If it never went to sleep since it was last in that place, it was pushed off. */
-static bool cprofi_was_awake(cprofi_thread *t, const cprofi_slot *q) {
-    bool awake = t->sleeps_known && t->sleeps == q->sleeps;
-    t->sleeps = q->sleeps;
-    t->sleeps_known = true;
-    return awake;
-}
-
 static void cprofi_drain_slot(cprofi_session *s, const cprofi_slot *q) {
     cprofi_thread *t = &s->threads[q->thread];
     uint64_t weight = q->weight;
     if (s->desc.clock == CPROF_WALL)
         weight += t->waiting;
-    else if (!q->running && q->after_syscall && !cprofi_was_awake(t, q)) {
+    else if (!q->running && !cprofi_os_pushed(t, q)) {
         s->discarded++;
         return;
     }
@@ -4017,10 +4183,12 @@ static uint32_t cprofi_drain(cprofi_session *s, bool last) {
         if (phase == CPROFI_ASKED &&
             (last || !t->live || t->cpu - q->asked_cpu > CPROFI_PATIENCE_NS) &&
             cprofi_cas32(&q->word, word, CPROFI_SLOT_WORD(word >> 2, CPROFI_FREE))) {
+            s->given_up++;
             if (t->live && t->cpu - q->asked_cpu > CPROFI_PATIENCE_NS) {
                 t->missed += q->weight + t->waiting;
                 t->blocked = true;
                 s->unanswered++;
+                cprofi_os_name(s, t);
             }
             cprofi_slot_release(s, i);
         } else if (phase == CPROFI_DONE || (phase == CPROFI_BUSY && !t->live)) {
@@ -4050,11 +4218,12 @@ static void cprofi_ask(cprofi_session *s, cprofi_thread *t, uint64_t weight, boo
     slot = (uint32_t)s->slots_free[--s->slots_free_count];
     q = cprofi_slot_at(s, slot);
     seq = ++cprofi.sequence & 0x3fffffffu;
-    q->tid = t->tid;
+    cprofi_store(&s->slot_tids[slot], t->tid);
     q->thread = (uint32_t)(t - s->threads);
     q->running = running;
     q->weight = weight;
     q->asked_cpu = t->cpu;
+    q->woke = s->woke;
     s->flying[s->flying_count++] = (int32_t)slot;
     t->slot = (int32_t)slot;
     t->waiting = 0;
@@ -4117,25 +4286,19 @@ static void cprofi_look_wall(cprofi_session *s, uint64_t elapsed) {
 }
 
 /* One of the threads that are not on a CPU may have been on this one until the sampler woke up and
-   pushed it off: at most one, and most likely one that was charged much. Draw among them by what
-   they were charged; the first one drawn that is runnable is it. */
+   pushed it off. Which, only its answer can tell (see cprofi_os_pushed); so all that ran since the
+   last look and could go on are asked, those that ran most first, and no more than a few. */
 static void cprofi_look_pushed(cprofi_session *s, uint32_t count, uint64_t elapsed) {
-    uint64_t sum = 0;
-    for (uint32_t i = 0; i < count; i++) sum += s->threads[s->candidates[i]].charged;
-    while (count && sum) {
-        uint64_t pick = cprofi_random(s) % sum;
-        uint32_t i = 0;
+    for (uint32_t looks = 0; count && looks < CPROFI_PUSHED_LOOKS; looks++) {
+        uint32_t most = 0;
         cprofi_thread *t;
         uintptr_t sp, pc;
-        while (pick >= s->threads[s->candidates[i]].charged)
-            pick -= s->threads[s->candidates[i++]].charged;
-        t = &s->threads[s->candidates[i]];
-        if (cprofi_os_activity(s, t, &sp, &pc) == CPROFI_RUNNABLE) {
-            cprofi_ask(s, t, elapsed, false);
-            return;
-        }
-        sum -= t->charged;
-        s->candidates[i] = s->candidates[--count];
+        for (uint32_t i = 1; i < count; i++)
+            if (s->threads[s->candidates[i]].charged > s->threads[s->candidates[most]].charged)
+                most = i;
+        t = &s->threads[s->candidates[most]];
+        if (cprofi_os_activity(s, t, &sp, &pc) == CPROFI_RUNNABLE) cprofi_ask(s, t, elapsed, false);
+        s->candidates[most] = s->candidates[--count];
     }
 }
 
@@ -4251,11 +4414,11 @@ static void cprofi_sampler_run(cprofi_session *s) {
         now = cprofi_os_now();
         if (now < s->deadline) {
             cprofi_os_wait(&s->bell, bell, s->deadline);
+            s->woke = now = cprofi_os_now();
             if (cprofi_load_acquire(&s->bell) != bell) continue;
         }
         cprofi_lock(s);
         if (s->phase == CPROFI_RUNNING && !s->paused) {
-            now = cprofi_os_now();
             if (now > s->deadline) {
                 s->late_sum += now - s->deadline;
                 if (now - s->deadline > s->late_max) s->late_max = now - s->deadline;
@@ -4707,6 +4870,7 @@ static cprof_result cprofi_write_snapshot(const cprofi_snapshot *c, cprof_write_
 
 #define CPROFI_SCAN_NS 50000000u    /* full scan at least that often */
 #define CPROFI_LOADAVG_NS 4000000u  /* look at the last process id that often */
+#define CPROFI_SWITCH_NS 30000u     /* from one thread to the sampler, and to its clock */
 #define CPROFI_SIGNAL_MAGIC 0x6370u /* "cp": tells our values from the host's */
 
 /* ---- clocks ---- */
@@ -4788,32 +4952,37 @@ static void cprofi_os_name(cprofi_session *s, cprofi_thread *t) {
     }
 }
 
-/* Closes the descriptor kept for a thread, if any. */
-static void cprofi_os_forget(cprofi_session *s, cprofi_thread *t) {
-    if (t->syscall_fd < 0) return;
-    close(t->syscall_fd);
-    t->syscall_fd = -1;
-    for (uint32_t i = 0; i < CPROFI_KEPT_FDS; i++)
-        if (s->os.kept[i] == t) s->os.kept[i] = NULL;
+static void cprofi_os_thread_init(cprofi_os_thread *t) {
+    memset(t, 0, sizeof *t);
+    t->syscall_fd = t->schedstat_fd = -1;
 }
 
-/* Opens a thread's `syscall` file, and closes another's when the allowance of descriptors, or the
-   process's, is used up. */
-static bool cprofi_syscall_open(cprofi_session *s, cprofi_thread *t) {
-    cprofi_thread **place = &s->os.kept[s->os.kept_next++ % CPROFI_KEPT_FDS];
-    if (*place) cprofi_os_forget(s, *place);
-    t->syscall_fd = cprofi_open_at(s->os.tasks, t->tid, "syscall");
-    if (t->syscall_fd < 0 && (errno == EMFILE || errno == ENFILE)) {
-        for (uint32_t i = 0; i < CPROFI_KEPT_FDS; i++)
-            if (s->os.kept[i]) {
-                cprofi_os_forget(s, s->os.kept[i]);
-                t->syscall_fd = cprofi_open_at(s->os.tasks, t->tid, "syscall");
-                break;
-            }
+/* Closes the descriptors kept for a thread, if any. */
+static void cprofi_os_forget(cprofi_session *s, cprofi_thread *t) {
+    if (t->os.syscall_fd < 0) return;
+    close(t->os.syscall_fd);
+    if (t->os.schedstat_fd >= 0) close(t->os.schedstat_fd);
+    t->os.syscall_fd = t->os.schedstat_fd = -1;
+    for (uint32_t i = 0; i < CPROFI_KEPT_OPEN; i++)
+        if (s->os.kept[i] == (uint32_t)(t - s->threads) + 1) s->os.kept[i] = 0;
+}
+
+/* Opens a thread's files, and closes another's when the allowance of descriptors is used up or, as
+   far as there are any, the process's. */
+static bool cprofi_os_keep(cprofi_session *s, cprofi_thread *t) {
+    uint32_t *place;
+    for (uint32_t i = 0; i < CPROFI_KEPT_OPEN; i++) {
+        place = &s->os.kept[s->os.kept_next++ % CPROFI_KEPT_OPEN];
+        if (*place) cprofi_os_forget(s, &s->threads[*place - 1]);
+        t->os.syscall_fd = cprofi_open_at(s->os.tasks, t->tid, "syscall");
+        if (t->os.syscall_fd >= 0) {
+            t->os.schedstat_fd = cprofi_open_at(s->os.tasks, t->tid, "schedstat");
+            *place = (uint32_t)(t - s->threads) + 1;
+            return true;
+        }
+        if (errno != EMFILE && errno != ENFILE) break;
     }
-    if (t->syscall_fd < 0) return false;
-    *place = t;
-    return true;
+    return false;
 }
 
 /* Whether a thread that is not on a CPU could go on at once; where it sleeps, if it does and the
@@ -4823,8 +4992,8 @@ static cprofi_activity cprofi_os_activity(cprofi_session *s, cprofi_thread *t, u
     char text[512];
     ssize_t n = -1;
     *sp = *pc = 0;
-    if (t->syscall_fd >= 0 || cprofi_syscall_open(s, t))
-        n = pread(t->syscall_fd, text, sizeof text - 1, 0);
+    if (t->os.syscall_fd >= 0 || cprofi_os_keep(s, t))
+        n = pread(t->os.syscall_fd, text, sizeof text - 1, 0);
     if (n > 0) {
         char *last = NULL, *before = NULL;
         text[n] = 0;
@@ -4947,16 +5116,54 @@ static void cprofi_os_scan(cprofi_session *s, uint64_t now) {
 
 /* ---- the signal ---- */
 
-static bool cprofi_os_ask(cprofi_session *s, const cprofi_thread *t, uint32_t slot, uint32_t seq) {
+/* The second number in `schedstat`: ns a thread has waited for a CPU, without the wait it is in.
+   False where the kernel does not count that. */
+static bool cprofi_schedstat_delay(const char *text, uint64_t *delay) {
+    char *end;
+    uint64_t ran = strtoull(text, &end, 10);
+    *delay = strtoull(end, NULL, 10);
+    return ran != 0;
+}
+
+static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, uint32_t seq) {
     siginfo_t info;
+    cprofi_slot *q = cprofi_slot_at(s, slot);
+    q->os.schedstat_fd = -1;
+    if (!q->running && t->os.schedstat_fd >= 0) {
+        char text[64];
+        ssize_t n = pread(t->os.schedstat_fd, text, sizeof text - 1, 0);
+        text[n > 0 ? n : 0] = 0;
+        if (cprofi_schedstat_delay(text, &q->os.delay)) q->os.schedstat_fd = t->os.schedstat_fd;
+    }
     memset(&info, 0, sizeof info);
     info.si_signo = s->desc.signal;
     info.si_code = SI_QUEUE;
     info.si_pid = s->pid;
-    info.si_uid = getuid();
     info.si_value.sival_ptr =
         (void *)((uintptr_t)seq << 32 | (uintptr_t)CPROFI_SIGNAL_MAGIC << 16 | slot);
     return syscall(SYS_rt_tgsigqueueinfo, s->pid, t->tid, s->desc.signal, &info) == 0;
+}
+
+/* A thread was waiting for a CPU when it was asked. Was it on one until the sampler took it away?
+   Only then does its sample count.
+   It was waiting since it was put into the queue: the time it answered less the time it waited.
+   Unless that is when the sampler woke up, it was waiting for somebody else.
+   Put there because it woke up itself, it was asleep before: then it is stopped behind a system
+   call. But so is a thread for which the kernel was working. If it has not gone to sleep once since
+   it was last met in such a place, that is what it is. */
+static bool cprofi_os_pushed(cprofi_thread *t, const cprofi_slot *q) {
+    uint64_t delay;
+    if (q->os.schedstat_fd >= 0 && cprofi_schedstat_delay(q->os.schedstat, &delay)) {
+        uint64_t since = q->os.answered - (delay - q->os.delay);
+        if (since + CPROFI_SWITCH_NS < q->woke || since > q->woke + CPROFI_SWITCH_NS) return false;
+    }
+    if (q->os.after_syscall) {
+        bool awake = t->os.sleeps_known && t->os.sleeps == q->os.sleeps;
+        t->os.sleeps = q->os.sleeps;
+        t->os.sleeps_known = true;
+        return awake;
+    }
+    return true;
 }
 
 /* Makes a slot that was asked the handler's. [signal] */
@@ -4981,8 +5188,10 @@ static bool cprofi_signal_ours(cprofi_session *s, const siginfo_t *info, cprofi_
     if (info->si_code == SI_USER && info->si_pid == 0) { /* no room for the value: see above */
         uint32_t tid = (uint32_t)cprofi_unwind_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
         for (uint32_t i = 0; i < CPROFI_SLOTS; i++) {
-            cprofi_slot *q = cprofi_slot_at(s, i);
-            if (cprofi_load(&q->tid) == tid && cprofi_slot_win(q, cprofi_load_acquire(&q->word))) {
+            cprofi_slot *q;
+            if (cprofi_load(&s->slot_tids[i]) != tid) continue;
+            q = cprofi_slot_at(s, i);
+            if (cprofi_slot_win(q, cprofi_load_acquire(&q->word))) {
                 *slot = q;
                 return true;
             }
@@ -4998,8 +5207,14 @@ static void cprofi_signal_chain(int number, siginfo_t *info, void *context) {
         before->sa_sigaction(number, info, context);
     } else if (before->sa_handler == SIG_DFL) {
         if (number != SIGURG && number != SIGWINCH && number != SIGCHLD && number != SIGCONT) {
-            sigaction(number, before, NULL); /* its default is to end the process: so be it, */
-            raise(number);                   /* as soon as this handler returns */
+            /* its default is to end the process: so be it, as soon as this handler returns */
+            uintptr_t standard[4] = {0, 0, 0, 0}; /* the kernel's struct sigaction */
+            long pid = cprofi_unwind_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
+            long tid = cprofi_unwind_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
+            cprofi_unwind_syscall(SYS_rt_sigaction, (uintptr_t)number, (uintptr_t)standard, 0, 8,
+                                  0, 0);
+            cprofi_unwind_syscall(SYS_tgkill, (uintptr_t)pid, (uintptr_t)tid, (uintptr_t)number, 0,
+                                  0, 0);
         }
     } else if (before->sa_handler != SIG_IGN) {
         before->sa_handler(number);
@@ -5007,27 +5222,35 @@ static void cprofi_signal_chain(int number, siginfo_t *info, void *context) {
 }
 
 #ifndef CPROF_TEST_EMPTY_HANDLER
-/* Whether the instruction before `pc` is a system call, and if so how often this thread went to
-   sleep so far. [signal] */
-static void cprofi_signal_syscall(const cprofi_unwinder *u, cprofi_slot *q) {
+/* What cprofi_os_pushed wants to know. [signal] */
+static void cprofi_signal_pushed(const cprofi_unwinder *u, cprofi_slot *q) {
     cprofi_view view = {0, 0, 0, true};
     uintptr_t at = q->regs.r[CPROFI_PC] - 2, low, high;
+    struct timespec now;
     struct rusage usage;
+    if (q->os.schedstat_fd >= 0) {
+        long n = cprofi_unwind_syscall(SYS_pread64, (uintptr_t)q->os.schedstat_fd,
+                                       (uintptr_t)q->os.schedstat, sizeof q->os.schedstat - 1, 0,
+                                       0, 0);
+        q->os.schedstat[n > 0 ? n : 0] = 0;
+        cprofi_unwind_syscall(SYS_clock_gettime, CLOCK_MONOTONIC, (uintptr_t)&now, 0, 0, 0, 0);
+        q->os.answered = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    }
+    q->os.after_syscall = 0;
     if (!cprofi_view_read(u, &view, at & ~(uintptr_t)7, &low) ||
         !cprofi_view_read(u, &view, (at + 1) & ~(uintptr_t)7, &high) ||
         (low >> 8 * (at & 7) & 0xff) != 0x0f || (high >> 8 * ((at + 1) & 7) & 0xff) != 0x05)
         return;
     cprofi_unwind_syscall(SYS_getrusage, RUSAGE_THREAD, (uintptr_t)&usage, 0, 0, 0, 0);
-    q->sleeps = (uint64_t)usage.ru_nvcsw;
-    q->after_syscall = 1;
+    q->os.sleeps = (uint64_t)usage.ru_nvcsw;
+    q->os.after_syscall = 1;
 }
 
 /* Captures the stack that was interrupted. [signal] */
 static void cprofi_signal_capture(cprofi_session *s, cprofi_slot *q, void *context) {
     cprofi_end end = CPROFI_END_LOST;
     cprofi_regs_from_ucontext(&q->regs, context);
-    q->after_syscall = 0;
-    if (!q->running) cprofi_signal_syscall(&s->unwinder, q);
+    if (!q->running) cprofi_signal_pushed(&s->unwinder, q);
     q->view.lo = q->view.hi = 0;
     q->view.delta = 0;
     q->view.probe = true;
@@ -5039,7 +5262,8 @@ static void cprofi_signal_capture(cprofi_session *s, cprofi_slot *q, void *conte
 /* For the benchmark that weighs the unwinding: answers at once. [signal] */
 static void cprofi_signal_capture(cprofi_session *s, cprofi_slot *q, void *context) {
     (void)s, (void)context;
-    q->after_syscall = 0;
+    q->os.schedstat_fd = -1;
+    q->os.after_syscall = 0;
     q->depth = 0;
     q->end = CPROFI_END_ROOT;
 }
@@ -5060,7 +5284,9 @@ static void cprofi_signal_handler(int number, siginfo_t *info, void *context) {
 
 static cprof_result cprofi_signal_install(int number) {
     struct sigaction now, ours;
-    if (sigaction(number, NULL, &now) != 0) return CPROF_ERROR_SIGNAL;
+    if (number == SIGSEGV || number == SIGBUS || number == SIGFPE || number == SIGILL ||
+        number == SIGTRAP || number == SIGABRT || sigaction(number, NULL, &now) != 0)
+        return CPROF_ERROR_SIGNAL;
     if (!(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != cprofi_signal_handler)
         cprofi.before = now;
     memset(&ours, 0, sizeof ours);
@@ -5070,18 +5296,19 @@ static cprof_result cprofi_signal_install(int number) {
     return sigaction(number, &ours, NULL) == 0 ? CPROF_OK : CPROF_ERROR_SIGNAL;
 }
 
-/* Gives the signal back, unless the host has taken it in the meantime. `late`: requests may be on
-   their way still; ignoring the signal for a moment drops them (POSIX, sigaction). */
-static void cprofi_signal_restore(int number, bool late) {
+/* Gives the signal back, unless the host has taken it in the meantime: then it returns false.
+   `late`: requests may be on their way still; ignoring the signal for a moment drops them (POSIX,
+   sigaction). */
+static bool cprofi_signal_restore(int number, bool late) {
     struct sigaction now;
-    if (sigaction(number, NULL, &now) != 0) return;
-    if (!(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != cprofi_signal_handler) return;
+    if (sigaction(number, NULL, &now) != 0) return false;
+    if (!(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != cprofi_signal_handler) return false;
     if (late) {
         memset(&now, 0, sizeof now);
         now.sa_handler = SIG_IGN;
         sigaction(number, &now, NULL);
     }
-    sigaction(number, &cprofi.before, NULL);
+    return sigaction(number, &cprofi.before, NULL) == 0;
 }
 
 /* ---- the sampler thread ---- */
@@ -5109,12 +5336,21 @@ static void *cprofi_sampler_main(void *argument) {
     s->os.last_pid = cprofi_last_pid(s);
     s->os.pid_trusted = s->os.last_pid != pid_before; /* it saw this very thread come */
     cprofi_modules_refresh(&s->modules);
+    cprofi_unwind_learn(&s->unwinder);
     cprofi_os_scan(s, cprofi_os_now());
     cprofi_span_begin(s);
     cprofi_store_release(&s->ready, 1u);
     syscall(SYS_futex, &s->ready, 1 | 128, INT32_MAX, NULL, NULL, 0);
     cprofi_sampler_run(s);
     return NULL;
+}
+
+/* Whether requests can be sent at all: signal 0 only checks (a seccomp filter may refuse). */
+static bool cprofi_os_can_ask(const cprofi_session *s) {
+    siginfo_t info;
+    memset(&info, 0, sizeof info);
+    info.si_code = SI_QUEUE;
+    return syscall(SYS_rt_tgsigqueueinfo, s->pid, syscall(SYS_gettid), 0, &info) == 0;
 }
 
 /* Starts the sampler with every signal blocked, and waits for its first scan. */
@@ -5124,7 +5360,7 @@ static cprof_result cprofi_os_start(cprofi_session *s) {
     int error;
     memset(&s->os, 0, sizeof s->os);
     s->os.tasks = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (s->os.tasks < 0) return CPROF_ERROR_SYSTEM;
+    if (s->os.tasks < 0 || !cprofi_os_can_ask(s)) return CPROF_ERROR_SYSTEM;
     s->os.loadavg = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
     s->os.last_pid = cprofi_last_pid(s);
     s->ready = 0;
@@ -5313,7 +5549,9 @@ static cprof_result cprofi_desc_complete(cprofi_session *s, const cprof_desc *de
     cprof_desc *d = &s->desc;
     memset(d, 0, sizeof *d);
     if (desc) *d = *desc;
+    s->culprit = "CPROF_HZ";
     if (!cprofi_env_number("CPROF_HZ", &d->hz)) return CPROF_ERROR_ARGUMENT;
+    s->culprit = "CPROF_CLOCK";
     if (clock && strcmp(clock, "cpu") == 0) d->clock = CPROF_CPU;
     else if (clock && strcmp(clock, "wall") == 0) d->clock = CPROF_WALL;
     else if (clock && *clock) return CPROF_ERROR_ARGUMENT;
@@ -5323,13 +5561,21 @@ static cprof_result cprofi_desc_complete(cprofi_session *s, const cprof_desc *de
     if (!d->max_stacks) d->max_stacks = CPROFI_DEFAULT_STACKS;
     if (!d->signal) d->signal = SIGURG;
     if (!d->max_sampler_percent) d->max_sampler_percent = CPROFI_DEFAULT_PERCENT;
-    if (!cprofi_in_range(d->hz, 1, CPROFI_MAX_HZ) ||
-        !cprofi_in_range(d->max_depth, 1, CPROFI_MAX_DEPTH) ||
-        !cprofi_in_range(d->max_stacks, 1, CPROFI_MAX_STACKS) ||
-        !cprofi_in_range(d->max_sampler_percent, 1, 100) ||
-        !cprofi_in_range((int)d->clock, CPROF_CPU, CPROF_WALL) ||
-        !cprofi_in_range((int)d->format, CPROF_AUTO, CPROF_FOLDED))
-        return CPROF_ERROR_ARGUMENT;
+    if (!cprofi_in_range(d->hz, 1, CPROFI_MAX_HZ))
+        s->culprit = "hz";
+    else if (!cprofi_in_range(d->max_depth, 1, CPROFI_MAX_DEPTH))
+        s->culprit = "max_depth";
+    else if (!cprofi_in_range(d->max_stacks, 1, CPROFI_MAX_STACKS))
+        s->culprit = "max_stacks";
+    else if (!cprofi_in_range(d->max_sampler_percent, 1, 100))
+        s->culprit = "max_sampler_percent";
+    else if (!cprofi_in_range((int)d->clock, CPROF_CPU, CPROF_WALL))
+        s->culprit = "clock";
+    else if (!cprofi_in_range((int)d->format, CPROF_AUTO, CPROF_FOLDED))
+        s->culprit = "format";
+    else
+        s->culprit = NULL;
+    if (s->culprit) return CPROF_ERROR_ARGUMENT;
     s->output[0] = 0;
     if (d->output) {
         if (strlen(d->output) >= sizeof s->output) return CPROF_ERROR_OUTPUT;
@@ -5415,7 +5661,9 @@ static cprof_result cprofi_start_locked(cprofi_session *s, const cprof_desc *des
     int enabled = 1;
     cprof_result result;
     if (s->phase != CPROFI_IDLE) return CPROF_ERROR_RUNNING;
+    s->culprit = "CPROF_ENABLE";
     if (!cprofi_env_number("CPROF_ENABLE", &enabled)) return CPROF_ERROR_ARGUMENT;
+    s->culprit = NULL;
     s->disabled = enabled == 0;
     if (s->disabled) return CPROF_OK;
     result = cprofi_desc_complete(s, desc);
@@ -5426,10 +5674,13 @@ static cprof_result cprofi_start_locked(cprofi_session *s, const cprof_desc *des
     s->period = 1000000000u / (uint64_t)s->desc.hz;
     s->random = (cprofi_os_now() ^ (uint64_t)s->pid << 32) | 1;
     if (!cprofi_memory_lasting(s) || !cprofi_memory_session(s)) return CPROF_ERROR_MEMORY;
+    if (s->unwinder.probe == CPROFI_PROBE_NONE) return CPROF_ERROR_SYSTEM;
     result = cprofi_signal_install(s->desc.signal);
     if (result != CPROF_OK) return result;
     s->paused = 0;
     cprofi_store_release(&s->phase, (uint32_t)CPROFI_RUNNING);
+    s->signal_gone = 0;
+    s->given_up = 0;
     result = cprofi_os_start(s);
     if (result != CPROF_OK) {
         cprofi_signal_restore(s->desc.signal, false);
@@ -5463,7 +5714,7 @@ static void cprofi_wind_down(cprofi_session *s) {
         cprofi_os_nap();
     }
     while (cprofi_drain(s, true)) cprofi_os_nap();
-    cprofi_signal_restore(s->desc.signal, true);
+    s->signal_gone = !cprofi_signal_restore(s->desc.signal, s->given_up != 0);
     cprofi_os_close(s);
 }
 
@@ -5490,6 +5741,7 @@ static void cprofi_report(const cprof_stats *t, const cprofi_session *s, cprof_r
                       (double)thread->missed * scale / 1e9);
         named++;
     }
+    CPROFI_REPORT(s->signal_gone, "; the program replaced the signal's handler meanwhile");
 #undef CPROFI_REPORT
     cprofi_say("%llu samples at %.0f Hz (%.0f asked), %.2f s of %s time, %llu threads%s -> %s%s%s",
                (unsigned long long)t->samples, t->hz_achieved, t->hz, (double)t->weight_ns / 1e9,
@@ -5612,8 +5864,11 @@ cprof_result cprof_begin(const char *path) {
     memset(&desc, 0, sizeof desc);
     desc.output = path;
     result = cprof_start(&desc);
-    if (result != CPROF_OK)
-        cprofi_say("not started: %s (output %s)", cprof_result_string(result), path ? path : "none");
+    if (result != CPROF_OK) {
+        const cprofi_session *s = cprofi_session_get();
+        const char *culprit = result == CPROF_ERROR_ARGUMENT && s ? s->culprit : path;
+        cprofi_say("not started: %s (%s)", cprof_result_string(result), culprit ? culprit : "");
+    }
     return result;
 }
 
