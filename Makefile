@@ -1,0 +1,42 @@
+# make demo   a flame graph of the example EVM, flamegraph.svg, in under a minute
+# make test   builds and runs all tests (as root it first installs the packages they use)
+# make bench  measured ratios: samples delivered, cost, error on bursts
+# make clean
+
+CC ?= cc
+PYTHON ?= python3
+CFLAGS ?= -O2 -g -fomit-frame-pointer
+BUILD = build
+
+EVM_SOURCES = $(wildcard examples/evm/*.c)
+EVM_HEADERS = $(wildcard examples/evm/*.h)
+CHAIN = $(BUILD)/chain
+
+all: $(BUILD)/evm
+
+$(BUILD)/evm: $(EVM_SOURCES) $(EVM_HEADERS) cprof.h
+	@mkdir -p $(BUILD)
+	$(CC) $(CFLAGS) -pthread -I. $(EVM_SOURCES) -o $@
+
+# The stamp is written last, so that a chain cut short is made again.
+$(CHAIN)/.complete: | $(BUILD)/evm
+	rm -rf $(CHAIN)
+	$(BUILD)/evm gen --datadir $(CHAIN) -b 1000 -e 2000
+	@touch $@
+
+demo: $(BUILD)/evm $(CHAIN)/.complete
+	$(BUILD)/evm -b 1000 -e 2000 --datadir $(CHAIN) --threads 2 --profile --profile-hz 1000
+	$(PYTHON) tools/flamegraph.py flamegraph.folded -o flamegraph.svg
+	@echo "flamegraph.svg is ready: open it in a browser"
+
+test:
+	@$(PYTHON) tests/run.py --install
+	@$(PYTHON) tests/run.py
+
+bench:
+	@$(PYTHON) tests/bench/bench.py
+
+clean:
+	rm -rf $(BUILD) flamegraph.folded flamegraph.svg
+
+.PHONY: all demo test bench clean

@@ -1,0 +1,265 @@
+#!/usr/bin/env python3
+"""matrix.py: cprof.h compiles without a warning, whatever the compiler, the standard, the language
+and the order of includes, exports only cprof_ names, and vanishes under CPROF_DISABLE.
+
+    matrix.py BUILD-DIRECTORY
+"""
+
+import concurrent.futures
+import glob
+import os
+import re
+import shutil
+import sys
+
+from checks import ROOT, check, done, note, run, skip
+
+WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Werror"]
+C_STANDARDS = ["c99", "c11", "c17"]
+CXX_STANDARDS = ["c++11", "c++20"]
+
+USES_ALL = """
+static bool take(void *user, const void *data, size_t size) { (void)user; (void)data; return size > 0; }
+int use_all(int argc);
+int use_all(int argc)
+{
+    cprof_desc desc;
+    cprof_stats stats;
+    cprof_result result;
+    desc = zero_desc;
+    desc.hz = 100;
+    desc.clock = CPROF_CPU;
+    desc.max_depth = 128;
+    desc.max_stacks = 16384;
+    desc.output = "x.folded";
+    desc.format = CPROF_AUTO;
+    desc.quiet = true;
+    if (argc > 100) {
+        result = cprof_start(&desc);
+        if (result == CPROF_OK) result = cprof_pause();
+        if (result == CPROF_OK) result = cprof_resume();
+        if (result == CPROF_OK) result = cprof_reset();
+        if (result == CPROF_OK) result = cprof_write("x", CPROF_FOLDED);
+        if (result == CPROF_OK) result = cprof_write_to(take, (void *)0, CPROF_FOLDED);
+        if (result == CPROF_OK) result = cprof_stop();
+        cprof_get_stats(&stats);
+        return (int)stats.samples + (int)(cprof_result_string(result)[0]);
+    }
+    CPROF_BEGIN("x.folded");
+    CPROF_THREAD_NAME("x");
+    CPROF_END();
+    return 0;
+}
+"""
+
+SOURCES = {
+    # Declarations twice, nothing before them: the header brings the types it needs.
+    "declarations": '#include "cprof.h"\n#include "cprof.h"\nstatic const cprof_desc zero_desc = @ZERO@;\n' + USES_ALL,
+    "declarations after system headers":
+        '#include <stdio.h>\n#include <stdlib.h>\n#include <pthread.h>\n#include <signal.h>\n#include <unistd.h>\n'
+        '#include "cprof.h"\nstatic const cprof_desc zero_desc = @ZERO@;\n' + USES_ALL,
+    "implementation": '#define CPROF_IMPLEMENTATION\n#include "cprof.h"\n#include "cprof.h"\n'
+                      'static const cprof_desc zero_desc = @ZERO@;\n' + USES_ALL,
+    "declarations first, then implementation":
+        '#ifndef _GNU_SOURCE\n#define _GNU_SOURCE\n#endif\n#include "cprof.h"\n#define CPROF_IMPLEMENTATION\n#include "cprof.h"\n'
+        'static const cprof_desc zero_desc = @ZERO@;\n' + USES_ALL,
+    "implementation after system headers, _GNU_SOURCE set":
+        '#ifndef _GNU_SOURCE\n#define _GNU_SOURCE\n#endif\n#include <stdio.h>\n#include <string.h>\n#include <pthread.h>\n'
+        '#include <signal.h>\n#include <dlfcn.h>\n#define CPROF_IMPLEMENTATION\n#include "cprof.h"\n'
+        'static const cprof_desc zero_desc = @ZERO@;\n' + USES_ALL,
+}
+
+MAIN = 'int use_all(int argc);\nint main(int argc, char **argv) { (void)argv; return use_all(argc); }\n'
+ZERO = {"c": "{ 0 }", "c++": "{}"}
+
+
+def directory():
+    path = os.path.join(ROOT, sys.argv[1] if len(sys.argv) > 1 else "build", "compile")
+    os.makedirs(path, exist_ok=True)
+    return path
+
+
+def put(name, text):
+    path = os.path.join(directory(), name)
+    with open(path, "w") as file:
+        file.write(text)
+    return path
+
+
+def source(key, language):
+    name = re.sub(r"[^a-z]+", "-", key) + (".c" if language == "c" else ".cpp")
+    text = SOURCES[key].replace("@ZERO@", ZERO[language])
+    if language == "c++":
+        text = text.replace("static bool take", 'static bool take').replace("(void *)0", "static_cast<void *>(nullptr)")
+    return put(name, text)
+
+
+def symbols(path, *flags):
+    return run(["nm", "--format=posix"] + list(flags) + [path])[1]
+
+
+def compilers():
+    for name, language in (("gcc", "c"), ("clang", "c"), ("g++", "c++"), ("clang++", "c++")):
+        if shutil.which(name):
+            yield name, language
+        else:
+            skip(name, "not installed")
+
+
+def matrix():
+    jobs = []
+    for compiler, language in compilers():
+        for standard in (C_STANDARDS if language == "c" else CXX_STANDARDS):
+            for key in SOURCES:
+                path = source(key, language)
+                # One standard also optimises: some warnings come with the flow analysis.
+                optimise = "-O2" if standard in ("c11", "c++11") and key == "implementation" else "-O0"
+                output = os.path.join(directory(), "%s-%s-%s.o" % (compiler, standard, os.path.basename(path)))
+                jobs.append(("%s %s: %s" % (compiler, standard, key),
+                             [compiler, "-std=" + standard, optimise, "-I."] + WARNINGS + ["-c", path, "-o", output], output,
+                             "implementation" in key))
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for (name, argv, output, implementation), (status, text) in zip(jobs, pool.map(lambda j: run(j[1]), jobs)):
+            if check(status == 0, name, text) and implementation:
+                exported(name, output)
+
+
+def exported(name, output):
+    defined = [line.split()[0] for line in symbols(output, "--defined-only", "--extern-only").splitlines() if line]
+    foreign = [symbol for symbol in defined
+               if not re.match(r"^(cprof_|use_all$|main$|_Z7use_alli$|DW\.ref\.)", symbol)]
+    check(defined and not foreign, name + ": exports only cprof_ names", " ".join(foreign) or "exports nothing")
+
+
+def two_units():
+    for compiler, language in compilers():
+        standard = "c99" if language == "c" else "c++11"
+        ending = ".c" if language == "c" else ".cpp"
+        one = put("unit-implementation" + ending, '#define CPROF_IMPLEMENTATION\n#include "cprof.h"\n')
+        two = source("declarations", language)
+        main = put("unit-main" + ending, MAIN)
+        program = os.path.join(directory(), "two-units-" + compiler)
+        status, text = run([compiler, "-std=" + standard, "-O1", "-I."] + WARNINGS
+                           + [one, two, main, "-pthread", "-o", program])
+        if check(status == 0, compiler + ": two translation units, -pthread alone", text):
+            status, text = run([program], cwd=directory())
+            check(status == 0, compiler + ": and the program runs", "status %d: %s" % (status, text))
+
+    # C implementation, C++ user.
+    objects = [os.path.join(directory(), "mixed-c.o"), os.path.join(directory(), "mixed-cxx.o")]
+    one = put("unit-implementation.c", '#define CPROF_IMPLEMENTATION\n#include "cprof.h"\n')
+    status, text = run(["gcc", "-O1", "-I.", "-c", one, "-o", objects[0]])
+    if status == 0:
+        status, text = run(["g++", "-O1", "-I.", "-c", source("declarations", "c++"), "-o", objects[1]])
+    if status == 0:
+        status, text = run(["g++", put("unit-main.cpp", MAIN)] + objects + ["-pthread", "-o", os.path.join(directory(), "mixed")])
+    check(status == 0, "implementation in C, use from C++", text)
+
+    # Two implementations are refused when linking, not at run time.
+    status, text = run(["gcc", "-O0", "-I.", one, put("unit-again.c", '#define CPROF_IMPLEMENTATION\n#include "cprof.h"\n'),
+                        put("unit-nothing.c", "int main(void) { return 0; }\n"), "-pthread",
+                        "-o", os.path.join(directory(), "twice")])
+    check(status != 0 and "multiple definition" in text, "two implementations in one program do not link", text or "they do")
+
+
+def include_order():
+    late = put("late.c", '#include <stdio.h>\n#include <pthread.h>\n#define CPROF_IMPLEMENTATION\n#include "cprof.h"\n')
+    status, text = run(["gcc", "-std=c99", "-I.", "-fsyntax-only", late])
+    check(status != 0 and re.search(r"#error.*_GNU_SOURCE", text),
+          "system headers first without _GNU_SOURCE: #error says what to do", text or "it compiles")
+    text = put("minimal.c", '#include "cprof.h"\n')
+    status, output = run(["gcc", "-std=c99", "-I.", "-M", text])
+    # The declarations bring stddef, stdint and stdbool and nothing of the system.
+    heavy = [name for name in ("stdio.h", "stdlib.h", "pthread.h", "signal.h", "unistd.h", "windows.h")
+             if re.search(r"/" + re.escape(name) + r"\b", output)]
+    check(status == 0 and not heavy, "declarations include only stddef, stdint and stdbool", " ".join(heavy) or output)
+
+
+DISABLED = """
+@FIRST@
+#include "cprof.h"
+int work(int x);
+int work(int x)
+{
+    CPROF_BEGIN("x.folded");
+    CPROF_THREAD_NAME("x");
+    if (x)
+        CPROF_THREAD_NAME("statement");
+    else
+        CPROF_END();
+    x++;
+    CPROF_END();
+    return x;
+}
+"""
+
+
+def disabled():
+    for compiler, language in compilers():
+        ending = ".c" if language == "c" else ".cpp"
+        for what, first in (("", ""), (" with the implementation", "#define CPROF_IMPLEMENTATION")):
+            path = put("disabled" + ending, DISABLED.replace("@FIRST@", first))
+            output = os.path.join(directory(), "disabled-%s.o" % compiler)
+            status, text = run([compiler, "-DCPROF_DISABLE", "-O0", "-I."] + WARNINGS + ["-c", path, "-o", output])
+            if check(status == 0, "%s: CPROF_DISABLE compiles%s" % (compiler, what), text):
+                listed = symbols(output)
+                check("cprof" not in listed.lower() and "x.folded" not in open(output, "rb").read().decode("latin-1"),
+                      "%s: CPROF_DISABLE leaves nothing behind%s" % (compiler, what), listed)
+    # The macros are statements: they can stand alone after an if, enabled too.
+    path = put("enabled.c", DISABLED.replace("@FIRST@", ""))
+    status, text = run(["gcc", "-O0", "-I."] + WARNINGS + ["-c", path, "-o", os.path.join(directory(), "enabled.o")])
+    check(status == 0, "the macros are statements", text)
+
+
+def windows():
+    compiler = "x86_64-w64-mingw32-gcc"
+    if not shutil.which(compiler):
+        skip(compiler, "not installed")
+        return
+    for standard in ("c99", "c17"):
+        for key in ("declarations",):
+            status, text = run([compiler, "-std=" + standard, "-O2", "-I."] + WARNINGS
+                               + ["-c", source(key, "c"), "-o", os.path.join(directory(), "windows.o")])
+            check(status == 0, "%s %s: %s" % (compiler, standard, key), text)
+    path = put("windows-implementation.c", '#define CPROF_IMPLEMENTATION\n#include "cprof.h"\n')
+    status, text = run([compiler, "-std=c99", "-O2", "-I."] + WARNINGS
+                       + ["-c", path, "-o", os.path.join(directory(), "windows-implementation.o")])
+    if status != 0 and "#error" in text:
+        first = [line for line in text.splitlines() if "#error" in line]
+        note("the implementation on Windows: " + first[0].strip())
+        check("#error" in re.findall(r"^.*\berror:.*$", text, re.M)[0], "without Windows support, #error is what it says first", text)
+    else:
+        check(status == 0, compiler + " c99: implementation", text)
+    path = put("disabled-windows.c", DISABLED.replace("@FIRST@", "#define CPROF_IMPLEMENTATION"))
+    status, text = run([compiler, "-DCPROF_DISABLE", "-I."] + WARNINGS + ["-c", path, "-o", os.path.join(directory(), "dw.o")])
+    check(status == 0, compiler + ": CPROF_DISABLE compiles", text)
+
+
+def documents():
+    """Every complete program in README.md compiles with the flags it is told to, and without warnings."""
+    path = os.path.join(ROOT, "README.md")
+    if not check(os.path.exists(path), "there is a README.md", "missing"):
+        return
+    with open(path) as file:
+        text = file.read()
+    blocks = [b for b in re.findall(r"^```(?:c|C)\s*\n(.*?)^```", text, re.S | re.M) if re.search(r"\bmain\s*\(", b)]
+    check(blocks, "README.md has a complete program", "no ```c block with a main")
+    for number, block in enumerate(blocks):
+        path = put("readme-%d.c" % number, block)
+        status, output = run(["gcc", "-O2", "-I.", "-Wall", "-Wextra", "-Werror", path, "-pthread", "-o", path[:-2]])
+        check(status == 0, "README.md program %d compiles" % (number + 1), output)
+    for path in sorted(glob.glob(os.path.join(ROOT, "examples", "*.c"))):
+        name = os.path.basename(path)
+        status, output = run(["gcc", "-O2", "-I.", "-Wall", "-Wextra", "-Werror", path, "-pthread", "-lm",
+                              "-o", os.path.join(directory(), "example-" + name[:-2])])
+        check(status == 0, "examples/%s compiles" % name, output)
+
+
+if __name__ == "__main__":
+    matrix()
+    two_units()
+    include_order()
+    disabled()
+    windows()
+    documents()
+    done()

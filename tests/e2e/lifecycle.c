@@ -1,0 +1,417 @@
+/* lifecycle: begin and end a thousand times without a leak, every misuse answered with an error and
+   no harm, output replaced only by a complete one, environment overrides, pause, resume, reset,
+   write while running, stop from another thread. */
+#include "e2e.h"
+
+BURN(fn_one)
+BURN(fn_two)
+BURN(fn_three)
+
+static char dir[64];
+
+static const char *in_dir(const char *name) { return e2e_format("%s/%s", dir, name); }
+
+static cprof_desc quiet_at(int hz)
+{
+    cprof_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.hz = hz;
+    desc.quiet = true;
+    return desc;
+}
+
+static long resident_kb(void)
+{
+    e2e_profile file;
+    long kb = -1;
+    char *at;
+    if (!e2e_read_file("/proc/self/status", &file)) return -1;
+    at = strstr(file.text, "VmRSS:");
+    if (at) kb = strtol(at + 6, NULL, 10);
+    free(file.text);
+    return kb;
+}
+
+static long mappings(void)
+{
+    e2e_profile file;
+    long lines;
+    if (!e2e_read_file("/proc/self/maps", &file)) return -1;
+    lines = count_lines(file.text);
+    free(file.text);
+    return lines;
+}
+
+static void put_file(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+    if (!file) exit(1);
+    fputs(text, file);
+    fclose(file);
+}
+
+static bool file_is(const char *path, const char *text)
+{
+    e2e_profile file;
+    bool same = e2e_read_file(path, &file) && file.text && strcmp(file.text, text) == 0;
+    free(file.text);
+    return same;
+}
+
+static void thousand_times(void)
+{
+    cprof_desc desc = quiet_at(1000);
+    long rss = 0, maps = 0;
+    int fds = 0, tasks = 0, refused = 0;
+    uint64_t start = wall();
+    desc.max_stacks = 512;
+    for (int i = 0; i < 1000; i++) {
+        if (i == 100) {
+            rss = resident_kb();
+            maps = mappings();
+            fds = e2e_entries("/proc/self/fd");
+            tasks = e2e_entries("/proc/self/task");
+        }
+        if (cprof_start(&desc) != CPROF_OK) refused++;
+        fn_one(i % 10 ? 100000 : 2000000);
+        if (i % 50 == 0) { e2e_profile p = profile_take(); profile_free(&p); }
+        if (cprof_stop() != CPROF_OK) refused++;
+    }
+    note("1000 begin/end: %.2f ms each, %ld KB more resident, %+ld mappings", (double)(wall() - start) / 1e9,
+         resident_kb() - rss, mappings() - maps);
+    check(refused == 0, "begin and end 1000 times", "%d refused", refused);
+    check(resident_kb() - rss < 1024, "no leak of memory", "%ld KB more after 900", resident_kb() - rss);
+    check(mappings() - maps <= 4, "no leak of mappings", "%ld more", mappings() - maps);
+    check(e2e_entries("/proc/self/fd") == fds, "no leak of descriptors", "%d, were %d", e2e_entries("/proc/self/fd"), fds);
+    check(e2e_entries("/proc/self/task") == tasks && tasks == 1, "no leak of threads", "%d, were %d",
+          e2e_entries("/proc/self/task"), tasks);
+}
+
+static void misuse(void)
+{
+    static const int bad[] = { -1, 10001, INT_MAX, INT_MIN };
+    cprof_desc desc = quiet_at(100);
+    cprof_result result;
+    e2e_profile p;
+    e2e_capture capture;
+    char *text;
+
+    check(cprof_stop() != CPROF_OK, "end without begin is refused", "CPROF_OK");
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        desc.hz = bad[i];
+        capture = capture_stderr();
+        result = cprof_start(&desc);
+        free(capture_end(capture));
+        check(result != CPROF_OK && strlen(cprof_result_string(result)) > 5, e2e_format("rate %d is refused", bad[i]),
+              "result %d, %s", (int)result, cprof_result_string(result));
+        if (result == CPROF_OK) cprof_stop();
+    }
+    desc.hz = 10000;
+    check_ok(cprof_start(&desc), "rate 10000 is accepted");
+    fn_one(20000000);
+    check_ok(cprof_stop(), "and stops");
+    desc.hz = 1;
+    check_ok(cprof_start(&desc), "rate 1 is accepted");
+    fn_one(2000000);
+    {
+        uint64_t begin = wall();
+        check_ok(cprof_stop(), "and stops");
+        check(wall() - begin < 500000000, "at once, not after a period", "%.0f ms", (double)(wall() - begin) / 1e6);
+    }
+
+    desc.hz = 1000;
+    check_ok(cprof_start(&desc), "start");
+    fn_one(50000000);
+    result = cprof_start(&desc);
+    check(result != CPROF_OK && strlen(cprof_result_string(result)) > 5, "a second begin is refused", "%s",
+          cprof_result_string(result));
+    fn_two(50000000);
+    check_ok(cprof_stop(), "and the first goes on");
+    p = profile_take();
+    check(profile_total(&p, NULL, "fn_one") > 20 && profile_total(&p, NULL, "fn_two") > 20, "with its samples", "%llu, %llu",
+          (unsigned long long)profile_total(&p, NULL, "fn_one"), (unsigned long long)profile_total(&p, NULL, "fn_two"));
+    profile_free(&p);
+    check(cprof_stop() != CPROF_OK, "a second end is refused", "CPROF_OK");
+    check(cprof_pause() != CPROF_OK && cprof_resume() != CPROF_OK, "pause and resume after the end are refused", "CPROF_OK");
+
+    desc.output = in_dir("no/such/directory/x.folded");
+    capture = capture_stderr();
+    result = cprof_start(&desc);
+    free(capture_end(capture));
+    check(result != CPROF_OK, "an unwritable path is refused at start", "%s", cprof_result_string(result));
+    if (result == CPROF_OK) cprof_stop();
+
+    capture = capture_stderr();
+    CPROF_BEGIN("/nonexistent/directory/x.folded");
+    fn_one(5000000);
+    CPROF_END();
+    text = capture_end(capture);
+    check(strstr(text, "/nonexistent/directory/x.folded") != NULL, "CPROF_BEGIN says which path cannot be written", "stderr: %s", text);
+    free(text);
+
+    for (int i = -2; i < 64; i++) {
+        const char *sentence = cprof_result_string((cprof_result)i);
+        if (!sentence || !*sentence) check(false, "every result has a sentence", "%d has none", i);
+    }
+    check(cprof_write("/nonexistent/x", CPROF_FOLDED) != CPROF_OK, "cprof_write to an unwritable path is refused", "CPROF_OK");
+    desc.output = NULL;
+    check_ok(cprof_start(NULL), "start(NULL) means defaults");
+    check_ok(cprof_stop(), "and stops");
+}
+
+static void output_file(void)
+{
+    cprof_desc desc = quiet_at(1000);
+    struct rlimit limit, small;
+    cprof_result result;
+    e2e_profile p;
+    e2e_capture capture;
+    char *text, path[128], *lines;
+    bool found;
+    struct stat status;
+
+    /* The end line, and only it. */
+    snprintf(path, sizeof path, "%s", in_dir("begin.folded"));
+    capture = capture_stderr();
+    CPROF_BEGIN(path);
+    fn_one(300000000);
+    CPROF_END();
+    text = capture_end(capture);
+    check(count_lines(text) == 1 && strstr(text, "begin.folded"), "CPROF_END prints one line that names the file",
+          "%d lines: %s", count_lines(text), text);
+    lines = strchr(text, '\n');
+    if (lines) *lines = 0;
+    note("end line: %s", text);
+    free(text);
+    found = profile_read(path, &p);
+    check(found, "CPROF_END wrote the file", "%s", p.malformed ? p.malformed : "missing");
+    check(p.count >= 27 && p.count <= 33, "at the default of 100 Hz", "%llu periods in 0.3 s", (unsigned long long)p.count);
+    check(e2e_entries(dir) == 1, "and nothing beside it", "%d files", e2e_entries(dir));
+    check(stat(path, &status) == 0 && (status.st_mode & 0777) == 0644, "with the usual permissions", "%o",
+          (unsigned)status.st_mode & 0777);
+    profile_free(&p);
+    unlink(path);
+
+    /* start checks the path but leaves what is there alone. */
+    put_file(path, "old contents\n");
+    desc.output = path;
+    check_ok(cprof_start(&desc), "start with an output that exists");
+    fn_one(20000000);
+    check(file_is(path, "old contents\n"), "it is untouched while sampling", "changed");
+    check_ok(cprof_stop(), "stop");
+    found = profile_read(path, &p);
+    check(found && profile_total(&p, NULL, "fn_one") > 5, "and replaced at stop", "%llu periods",
+          (unsigned long long)p.count);
+    profile_free(&p);
+
+    /* No room: a limit on file size stands for the full disk. */
+    signal(SIGXFSZ, SIG_IGN);
+    put_file(path, "old contents\n");
+    desc.quiet = true;
+    check_ok(cprof_start(&desc), "start before the disk fills");
+    fn_one(20000000);
+    fn_two(20000000);
+    getrlimit(RLIMIT_FSIZE, &limit);
+    small = limit;
+    small.rlim_cur = 40;
+    setrlimit(RLIMIT_FSIZE, &small);
+    result = cprof_write(path, CPROF_FOLDED);
+    check(result != CPROF_OK, "cprof_write reports a full disk", "%s", cprof_result_string(result));
+    capture = capture_stderr();
+    small.rlim_cur = 40;
+    result = cprof_stop();
+    setrlimit(RLIMIT_FSIZE, &limit);
+    free(capture_end(capture));
+    check(result != CPROF_OK, "cprof_stop reports a full disk", "%s", cprof_result_string(result));
+    check(file_is(path, "old contents\n"), "the old file is intact", "changed");
+    check(e2e_entries(dir) == 1, "no temporary file is left", "%d files", e2e_entries(dir));
+    check_ok(cprof_write(path, CPROF_FOLDED), "with room again the same profile can be written");
+    found = profile_read(path, &p);
+    check(found && profile_total(&p, NULL, "fn_two") > 5, "and is whole", "%llu periods",
+          (unsigned long long)p.count);
+    profile_free(&p);
+    unlink(path);
+
+    /* A device or pipe is written to, not replaced by a file. */
+    snprintf(path, sizeof path, "%s", in_dir("fifo"));
+    if (mkfifo(path, 0600) == 0) {
+        int fd = open(path, O_RDWR | O_NONBLOCK);
+        char got[16];
+        result = cprof_write(path, CPROF_FOLDED);
+        check(lstat(path, &status) == 0 && S_ISFIFO(status.st_mode), "a FIFO is not replaced by a file", "mode %o",
+              (unsigned)status.st_mode);
+        check(result != CPROF_OK || read(fd, got, sizeof got) > 0, "it is written to, or refused", "neither");
+        close(fd);
+        unlink(path);
+    }
+}
+
+static bool refuse(void *user, const void *data, size_t size)
+{
+    int *calls = (int *)user;
+    (void)data;
+    (void)size;
+    ++*calls;
+    return false;
+}
+
+static void *stopper(void *argument)
+{
+    *(cprof_result *)argument = cprof_stop();
+    return NULL;
+}
+
+static void *writer_main(void *argument)
+{
+    volatile bool *quit = (volatile bool *)argument;
+    while (!*quit) { e2e_profile p = profile_take(); profile_free(&p); }
+    return NULL;
+}
+
+static void controls(void)
+{
+    cprof_desc desc = quiet_at(1000);
+    e2e_profile p, early;
+    pthread_t thread;
+    cprof_result result = CPROF_OK;
+    cprof_stats stats;
+    volatile bool quit = false;
+    int calls = 0;
+    uint64_t one, two, three;
+
+    check_ok(cprof_start(&desc), "start");
+    fn_one(300000000);
+    check_ok(cprof_pause(), "pause");
+    fn_two(300000000);
+    check_ok(cprof_resume(), "resume");
+    fn_three(300000000);
+    if (pthread_create(&thread, NULL, stopper, &result)) exit(1);
+    pthread_join(thread, NULL);
+    check_ok(result, "stop from another thread");
+    cprof_get_stats(&stats);
+    p = profile_take();
+    one = profile_total(&p, NULL, "fn_one");
+    two = profile_total(&p, NULL, "fn_two");
+    three = profile_total(&p, NULL, "fn_three");
+    /* 300 of 600 samples, within 5 sigma of a coin. */
+    check(one > 240 && one < 360 && three > 240 && three < 360 && two <= 3, "what ran while paused is not in it",
+          "%llu, paused %llu, %llu", (unsigned long long)one, (unsigned long long)two, (unsigned long long)three);
+    check(stats.unsampled_ns < 30000000, "nor is it unsampled", "%.1f ms", (double)stats.unsampled_ns / 1e6);
+    profile_free(&p);
+    p = profile_take();
+    check(profile_total(&p, NULL, "fn_one") == one, "the profile stays after stop", "%llu",
+          (unsigned long long)profile_total(&p, NULL, "fn_one"));
+    profile_free(&p);
+
+    check_ok(cprof_start(&desc), "start");
+    fn_one(200000000);
+    early = profile_take();
+    check(profile_total(&early, NULL, "fn_one") > 150, "write while running", "%llu periods",
+          (unsigned long long)profile_total(&early, NULL, "fn_one"));
+    profile_free(&early);
+    check_ok(cprof_reset(), "reset");
+    fn_two(300000000);
+    if (pthread_create(&thread, NULL, writer_main, (void *)(uintptr_t)&quit)) exit(1);
+    fn_three(300000000);
+    quit = true;
+    pthread_join(thread, NULL);
+    check(cprof_write_to(refuse, &calls, CPROF_FOLDED) != CPROF_OK && calls == 1, "a writer that refuses is an error, called once",
+          "%d calls", calls);
+    check_ok(cprof_stop(), "stop");
+    p = profile_take();
+    one = profile_total(&p, NULL, "fn_one");
+    two = profile_total(&p, NULL, "fn_two");
+    three = profile_total(&p, NULL, "fn_three");
+    check(one <= 3 && two > 240 && two < 360, "reset forgets what was", "%llu before, %llu after", (unsigned long long)one,
+          (unsigned long long)two);
+    check(three > 240 && three < 360, "writing again and again does not disturb", "%llu periods of 300",
+          (unsigned long long)three);
+    profile_free(&p);
+}
+
+/* ---- environment: a child of this program, started anew with the variables set ---- */
+
+static int env_child(const char *path)
+{
+    CPROF_BEGIN(path);
+    fn_one(300000000);
+    nap_ns(300000000);
+    CPROF_END();
+    return 0;
+}
+
+static void run_child(const char *name, const char *value, const char *path, char **text)
+{
+    e2e_capture capture = capture_stderr();
+    int status = -1;
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (name) setenv(name, value, 1);
+        execl("/proc/self/exe", "lifecycle", "env-child", path, (char *)NULL);
+        _exit(127);
+    }
+    waitpid(pid, &status, 0);
+    *text = capture_end(capture);
+    check(status == 0, e2e_format("the program runs with %s=%s", name ? name : "nothing", value ? value : ""), "status %d: %s", status, *text);
+}
+
+static void environment(void)
+{
+    char path[128], other[128], *text;
+    e2e_profile p;
+    uint64_t start;
+    bool found;
+    snprintf(path, sizeof path, "%s", in_dir("code.folded"));
+    snprintf(other, sizeof other, "%s", in_dir("env.folded"));
+
+    run_child("CPROF_HZ", "1000", path, &text);
+    found = profile_read(path, &p);
+    check(found && p.count > 270 && p.count < 330, "CPROF_HZ overrides the rate", "%llu periods in 0.3 s",
+          (unsigned long long)p.count);
+    profile_free(&p);
+    free(text);
+    unlink(path);
+
+    run_child("CPROF_OUTPUT", other, path, &text);
+    found = profile_read(other, &p);
+    check(access(path, F_OK) != 0 && found && p.count > 20, "CPROF_OUTPUT overrides the path", "%llu periods",
+          (unsigned long long)p.count);
+    profile_free(&p);
+    free(text);
+    unlink(other);
+
+    start = wall();
+    run_child("CPROF_CLOCK", "wall", path, &text);
+    found = profile_read(path, &p);
+    check(found && p.count > 55 && (double)p.count < (double)(wall() - start) / 1e7 + 2, "CPROF_CLOCK=wall counts the sleep too",
+          "%llu periods in 0.6 s or more", (unsigned long long)p.count);
+    profile_free(&p);
+    free(text);
+    unlink(path);
+
+    run_child("CPROF_ENABLE", "0", path, &text);
+    check(access(path, F_OK) != 0, "CPROF_ENABLE=0 writes nothing", "a file");
+    check(count_lines(text) <= 1, "and says one line at most", "%s", text);
+    free(text);
+
+    run_child("CPROF_HZ", "nonsense", path, &text);
+    check(strstr(text, "CPROF_HZ") != NULL, "a bad CPROF_HZ is named", "stderr: %s", text);
+    free(text);
+    unlink(path);
+}
+
+int main(int argc, char **argv)
+{
+    char template[] = "/tmp/cprof-life-XXXXXX";
+    if (argc == 3 && strcmp(argv[1], "env-child") == 0) return env_child(argv[2]);
+    if (!mkdtemp(template)) return 1;
+    umask(022);
+    snprintf(dir, sizeof dir, "%s", template);
+    misuse();
+    output_file();
+    controls();
+    environment();
+    thousand_times();
+    if (rmdir(dir) != 0) check(false, "nothing is left behind", "%d files in %s", e2e_entries(dir), dir);
+    return e2e_done();
+}

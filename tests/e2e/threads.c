@@ -1,0 +1,149 @@
+/* threads: every thread is found without registration. 200 threads that live 30 ms each are all
+   seen under their names, threads that were there before begin are found, names given by either
+   way appear, and totals are fair. */
+#include "e2e.h"
+
+enum { SHORT = 200, LIFE_MS = 30 };
+
+BURN(fn_short)
+BURN(fn_old)
+BURN(fn_even)
+
+static uint64_t used[SHORT];
+
+static void *short_main(void *argument)
+{
+    int index = (int)(intptr_t)argument;
+    name_thread(e2e_format("short-%03d", index));
+    used[index] = fn_short(LIFE_MS * 1000000u);
+    return NULL;
+}
+
+static volatile bool quit;
+static volatile int ready;
+
+static void *old_main(void *argument)
+{
+    (void)argument;
+    name_thread("born-before");
+    __atomic_add_fetch(&ready, 1, __ATOMIC_SEQ_CST);
+    while (!quit) fn_old(1000000);
+    return NULL;
+}
+
+static void *renamed_main(void *argument)
+{
+    (void)argument;
+    CPROF_THREAD_NAME("named-by-macro");
+    __atomic_add_fetch(&ready, 1, __ATOMIC_SEQ_CST);
+    while (!quit) fn_old(1000000);
+    return NULL;
+}
+
+static void *late_main(void *argument)
+{
+    (void)argument;
+    CPROF_THREAD_NAME("a name; with a semicolon and more than fifteen letters");
+    while (!quit) fn_old(1000000);
+    return NULL;
+}
+
+static void *even_main(void *argument)
+{
+    uint64_t *ns = (uint64_t *)argument;
+    uint64_t before = thread_cpu();
+    name_thread(e2e_format("even-%d", (int)*ns));
+    fn_even(800000000);
+    *ns = thread_cpu() - before;
+    return NULL;
+}
+
+int main(void)
+{
+    cprof_desc desc;
+    cprof_stats stats;
+    e2e_profile p;
+    pthread_t thread[SHORT], old[3];
+    int missing = 0, batch = cores(), worst_at = 0, badly = 0;
+    double total = 0, found = 0, worst = 1;
+    uint64_t even[8];
+
+    memset(&desc, 0, sizeof desc);
+    desc.hz = 1000;
+    desc.quiet = true;
+
+    /* As many at a time as there are cores, so that each lives 30 ms of wall time too. */
+    check_ok(cprof_start(&desc), "start");
+    for (int i = 0; i < SHORT; i += batch) {
+        for (int k = i; k < i + batch && k < SHORT; k++) {
+            if (pthread_create(&thread[k], NULL, short_main, (void *)(intptr_t)k)) return 1;
+        }
+        for (int k = i; k < i + batch && k < SHORT; k++) pthread_join(thread[k], NULL);
+    }
+    check_ok(cprof_stop(), "stop");
+    cprof_get_stats(&stats);
+    p = profile_take();
+    for (int i = 0; i < SHORT; i++) {
+        const char *name = e2e_format("short-%03d", i);
+        double part = (double)profile_total(&p, name, "fn_short") * 1e6 / (double)used[i];
+        total += (double)used[i];
+        found += (double)profile_thread(&p, name) * 1e6;
+        if (part == 0) missing++;
+        if (part < 0.5) badly++;
+        if (fabs(part - 1) > fabs(worst - 1) || i == 0) { worst = part; worst_at = i; }
+    }
+    note("200 short threads: %d missing, %.1f%% of their CPU found, worst is short-%03d with %.0f%%, "
+         "%d below half, unsampled %.1f ms", missing, 100 * found / total, worst_at, 100 * worst, badly,
+         (double)stats.unsampled_ns / 1e6);
+    check(missing == 0, "200 threads of 30 ms are all seen", "%d missing", missing);
+    check(badly <= 4, "short threads are seen for most of their lives", "%d for less than half", badly);
+    check(found / total > 0.85 && found / total < 1.02, "their CPU is under their names", "%.1f%%",
+          100 * found / total);
+    check(fabs((found + (double)stats.unsampled_ns) / total - 1) < 0.03, "and the rest is unsampled",
+          "%.1f ms + %.1f ms of %.1f ms", found / 1e6, (double)stats.unsampled_ns / 1e6, total / 1e6);
+    check(stats.threads_seen >= SHORT && stats.threads_seen <= SHORT + 3, "stats count the threads", "%llu",
+          (unsigned long long)stats.threads_seen);
+    profile_free(&p);
+
+    if (pthread_create(&old[0], NULL, old_main, NULL)) return 1;
+    if (pthread_create(&old[1], NULL, renamed_main, NULL)) return 1;
+    while (ready < 2) nap_ns(1000000);
+    check_ok(cprof_start(&desc), "start beside threads that run already");
+    if (pthread_create(&old[2], NULL, late_main, NULL)) return 1;
+    nap_ns(1000000000);
+    quit = true;
+    for (int i = 0; i < 3; i++) pthread_join(old[i], NULL);
+    check_ok(cprof_stop(), "stop");
+    p = profile_take();
+    check(profile_total(&p, "born-before", "fn_old") > 100, "a thread older than begin is found", "%llu periods",
+          (unsigned long long)profile_total(&p, "born-before", "fn_old"));
+    check(profile_total(&p, "named-by-macro", "fn_old") > 100, "CPROF_THREAD_NAME before begin", "%llu periods",
+          (unsigned long long)profile_total(&p, "named-by-macro", "fn_old"));
+    {
+        uint64_t late = 0;
+        for (int i = 0; i < p.stacks; i++) {
+            if (strncmp(p.stack[i].frame[0], "a name", 6) == 0) late += p.stack[i].count;
+        }
+        check(late > 100, "CPROF_THREAD_NAME while running, awkward characters replaced", "%llu periods",
+              (unsigned long long)late);
+    }
+    profile_free(&p);
+
+    check_ok(cprof_start(&desc), "start for equal threads");
+    for (int i = 0; i < 8; i++) {
+        even[i] = (uint64_t)i;
+        if (pthread_create(&thread[i], NULL, even_main, &even[i])) return 1;
+    }
+    for (int i = 0; i < 8; i++) pthread_join(thread[i], NULL);
+    check_ok(cprof_stop(), "stop");
+    p = profile_take();
+    worst = 0;
+    for (int i = 0; i < 8; i++) {
+        double off = (double)profile_thread(&p, e2e_format("even-%d", i)) * 1e6 / (double)even[i] - 1;
+        if (fabs(off) > fabs(worst)) { worst = off; worst_at = i; }
+    }
+    check(fabs(worst) < 0.03, "eight equal threads weigh the same", "even-%d is off by %+.1f%%", worst_at,
+          100 * worst);
+    profile_free(&p);
+    return e2e_done();
+}

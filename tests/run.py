@@ -1,0 +1,445 @@
+#!/usr/bin/env python3
+"""Builds and runs the test suites of cprof.
+
+    tests/run.py               all suites
+    tests/run.py NAME...       those whose name is, or begins with, NAME
+    tests/run.py --list        the names
+    tests/run.py --install     installs the packages the suites use that are missing (as root),
+                               or says with which line to do it
+
+A suite is a program or script that prints one line per check on stdout: "ok - name",
+"not ok - name: why" or "skip - name: why", and exits nonzero when a check failed. Lines that begin
+with "# " are figures; they are shown too. A suite that cannot be built, prints no check, runs too
+long or dies counts as a failure. The last line is "N passed, N failed", with ", N skipped" when
+something was. With CPROF_TEST_NO_SKIP=1 a skip is a failure.
+
+Suites whose statistics suffer from company run alone, the others two at a time.
+"""
+
+import concurrent.futures
+import glob
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUILD = os.environ.get("CPROF_TEST_BUILD", "build")  # relative to ROOT
+NO_SKIP = os.environ.get("CPROF_TEST_NO_SKIP", "") not in ("", "0")
+
+CC = os.environ.get("CC", "cc").split()
+CXX = os.environ.get("CXX", "c++").split()
+
+E2E_FLAGS = ["-O2", "-g", "-fomit-frame-pointer", "-Wall", "-Wextra", "-I.", "-pthread"]
+
+# What the suites use beyond cc, make and python3: the Debian package, and how to tell it is there.
+PACKAGES = [
+    ("gcc", lambda: shutil.which("gcc")),
+    ("g++", lambda: shutil.which("g++")),
+    ("libc6-dev", lambda: has_library("libc.a")),
+    ("binutils", lambda: shutil.which("nm") and shutil.which("objdump") and shutil.which("strip")),
+    ("clang", lambda: shutil.which("clang") and shutil.which("clang++")),
+    ("gcc-mingw-w64-x86-64", lambda: shutil.which("x86_64-w64-mingw32-gcc")),
+]
+if glob.glob(os.path.join(ROOT, "tests/flamegraph/*.py")):
+    PACKAGES.append(("chromium", lambda: any(map(shutil.which, (
+        "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")))))
+
+
+def has_library(name):
+    try:
+        path = subprocess.run(["gcc", "-print-file-name=" + name], stdout=subprocess.PIPE,
+                              stdin=subprocess.DEVNULL).stdout.decode().strip()
+    except OSError:
+        return False
+    return os.path.isabs(path)
+
+
+# ---- building: each output is made once, whoever asks first ----
+
+class BuildError(Exception):
+    pass
+
+
+_made = {}
+_made_lock = threading.Lock()
+
+
+def command(argv, timeout=600):
+    try:
+        done = subprocess.run(argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=timeout)
+    except OSError as error:
+        raise BuildError(str(error))
+    except subprocess.TimeoutExpired:
+        raise BuildError("timeout: " + " ".join(argv))
+    if done.returncode != 0:
+        raise BuildError("%s\n%s" % (" ".join(argv), done.stdout.decode(errors="replace")))
+
+
+def make(output, argv, *needs):
+    """Runs argv once to make output, after the makers in needs; returns output."""
+    with _made_lock:
+        entry = _made.get(output)
+        mine = entry is None
+        if mine:
+            entry = _made[output] = concurrent.futures.Future()
+    if not mine:
+        return entry.result()
+    try:
+        for need in needs:
+            need()
+        os.makedirs(os.path.join(ROOT, os.path.dirname(output)), exist_ok=True)
+        command(argv)
+        entry.set_result(output)
+    except BaseException as error:  # whoever waits for it must hear of it
+        entry.set_exception(error)
+        raise
+    return output
+
+
+def compile_c(source, output, flags, compiler=None, libraries=(), std="-std=gnu11"):
+    return make(output, (compiler or CC) + [std] + flags + [source, "-o", output] + list(libraries))
+
+
+class Suite:
+    def __init__(self, name, build=None, run=None, alone=False, timeout=240, unavailable=None):
+        self.name = name
+        self.build = build          # called once, may raise BuildError
+        self.run = run              # argv, with paths relative to ROOT
+        self.alone = alone
+        self.timeout = timeout
+        self.unavailable = unavailable  # why it cannot run here, or None
+
+
+# ---- the suites ----
+
+def script(path, *arguments, **options):
+    name = os.path.splitext(os.path.relpath(path, "tests"))[0]
+    return Suite(name, run=[sys.executable, path] + list(arguments), **options)
+
+
+def e2e_suites():
+    suites = []
+    for name in ("split", "bursty", "totals", "eintr", "threads", "table", "wall", "lifecycle", "process"):
+        output = BUILD + "/e2e/" + name
+        suites.append(Suite(
+            "e2e/" + name, run=[output], alone=True,
+            build=lambda name=name, output=output: compile_c(
+                "tests/e2e/%s.c" % name, output, E2E_FLAGS, libraries=["-lm"])))
+    return suites + symbols_suites() + roots_suites()
+
+
+def shared(output, source, flags, compiler=None):
+    return make(output, (compiler or CC) + ["-O2", "-g", "-fomit-frame-pointer", "-fPIC", "-shared", "-I."]
+                + flags + [source, "-o", output])
+
+
+def symbols_suites():
+    suites = []
+    here = BUILD + "/e2e/"
+    for name, mode, link in (("symbols-pie", "full", ["-fPIE", "-pie"]),
+                             ("symbols-nopie", "full", ["-fno-pie", "-no-pie"]),
+                             ("symbols-stripped", "stripped", ["-fPIE", "-pie"])):
+        directory = here + name + ".d/"
+        files = {
+            "libsymbols.so": ["-DLIBRARY"],
+            "libprelinked.so": ["-DPRELINKED", "-Wl,-Ttext-segment=0x6a0000000"],
+            "plugin_a.so": ["-DPLUGIN_A"],
+            "plugin_b.so": ["-DPLUGIN_B"],
+        }
+
+        def build(name=name, mode=mode, link=link, directory=directory, files=files):
+            for file, flags in files.items():
+                shared(directory + file, "tests/e2e/symbols_lib.c", flags)
+            program = directory + name
+            compile_c("tests/e2e/symbols.c", program + ".o", E2E_FLAGS + link[:1] + ["-c"])
+            make(program + "_cxx.o", CXX + ["-std=gnu++11"] + E2E_FLAGS + link[:1]
+                 + ["-c", "tests/e2e/symbols_cxx.cpp", "-o", program + "_cxx.o"])
+            # The C++ library must be in the process for names to be demangled.
+            make(program, CXX + link + ["-pthread", program + ".o", program + "_cxx.o", "-L" + directory, "-Wl,--no-as-needed",
+                                        "-lsymbols", "-lprelinked", "-Wl,-rpath,$ORIGIN", "-ldl", "-lm", "-o", program])
+            if mode == "stripped":
+                command(["strip", "-s", program] + [directory + f for f in files])
+
+        suites.append(Suite("e2e/" + name, build=build, alone=True,
+                            run=[directory + name, mode, "./" + directory + "plugin_a.so", "./" + directory + "plugin_b.so"]))
+    return suites
+
+
+def roots_suites():
+    suites = []
+    here = BUILD + "/e2e/roots/"
+    # How it is linked: flags to compile, flags to link, whether the library is a shared one.
+    kinds = {
+        "pie": ("pie", ["-fPIE"], ["-pie"], True),
+        "nopie": ("nopie", ["-fno-pie"], ["-no-pie"], True),
+        "noplt": ("noplt", ["-fPIE", "-fno-plt"], ["-pie"], True),
+        "static": ("nopie", ["-fno-pie"], ["-static"], False),
+        "static-pie": ("pie", ["-fPIE"], ["-static-pie"], False),
+    }
+    for family, cc, cxx in (("gcc", ["gcc"], ["g++"]), ("clang", ["clang"], ["clang++"])):
+        for kind, (objects, compile_flags, link_flags, is_shared) in kinds.items():
+            def build(family=family, cc=cc, cxx=cxx, kind=kind, objects=objects, compile_flags=compile_flags,
+                      link_flags=link_flags, is_shared=is_shared):
+                base = here + family + "-" + objects
+                program = here + "roots-" + family + "-" + kind
+                flags = E2E_FLAGS + compile_flags
+                compile_c("tests/e2e/roots.c", base + ".o", flags + ["-c"], cc)
+                make(base + "_cxx.o", cxx + ["-std=gnu++11"] + flags
+                     + ["-c", "tests/e2e/roots_cxx.cpp", "-o", base + "_cxx.o"])
+                if is_shared:
+                    directory = here + family + ".d/"
+                    shared(directory + "libroots.so", "tests/e2e/roots_lib.c", [], cc)
+                    library = ["-L" + directory, "-lroots", "-Wl,-rpath,$ORIGIN/" + family + ".d"]
+                else:
+                    library = [compile_c("tests/e2e/roots_lib.c", base + "_lib.o", flags + ["-c"], cc)]
+                make(program, cxx + link_flags + ["-pthread", base + ".o", base + "_cxx.o"] + library + ["-lm", "-o", program])
+
+            missing = None if shutil.which(cc[0]) and shutil.which(cxx[0]) else family + " is not installed"
+            suites.append(Suite("e2e/roots-%s-%s" % (family, kind), build=build, unavailable=missing,
+                                run=[here + "roots-" + family + "-" + kind]))
+    return suites
+
+
+def compile_suites():
+    return [script("tests/compile/matrix.py", BUILD, timeout=600),
+            script("tests/compile/layout.py", BUILD),
+            script("tests/compile/handler_stack.py", BUILD)]
+
+
+_sanitizers = None
+
+
+def sanitizer_flags():
+    """-fsanitize=... if this compiler can link and run it, else nothing."""
+    global _sanitizers
+    if _sanitizers is None:
+        flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+        probe = BUILD + "/sanitize-probe"
+        os.makedirs(os.path.join(ROOT, BUILD), exist_ok=True)
+        with open(os.path.join(ROOT, probe + ".c"), "w") as file:
+            file.write("int main(void) { return 0; }\n")
+        try:
+            command(CC + flags + [probe + ".c", "-o", probe])
+            command([os.path.join(ROOT, probe)])
+            _sanitizers = flags
+        except BuildError:
+            _sanitizers = []
+    return _sanitizers
+
+
+def unit_suites():
+    suites = []
+    for source in sorted(glob.glob("tests/unit/*.c")):
+        name = os.path.splitext(os.path.basename(source))[0]
+        output = BUILD + "/unit/" + name
+        suites.append(Suite("unit/" + name, run=[output], build=lambda source=source, output=output: compile_c(
+            source, output, ["-O1", "-g", "-Wall", "-Wextra", "-I.", "-pthread"] + sanitizer_flags(),
+            libraries=["-lm"])))
+    for path in sorted(glob.glob("tests/unit/*.py")):
+        suites.append(script(path))
+    return suites
+
+
+def evm_suites():
+    sources = sorted(glob.glob("examples/evm/*.c"))
+    binary, switch = BUILD + "/evm", BUILD + "/evm-switch"
+
+    def build():
+        flags = ["-O2", "-g", "-fomit-frame-pointer", "-pthread", "-I."]
+        make(binary, CC + flags + sources + ["-o", binary])
+        make(switch, CC + flags + ["-DEVM_NO_COMPUTED_GOTO"] + sources + ["-o", switch])
+
+    suites = []
+    for path in sorted(glob.glob("tests/evm/*.py")):
+        if is_suite(path):
+            # chain.py also compares with the build that dispatches by a switch.
+            binaries = [binary, switch] if path.endswith("/chain.py") else [binary]
+            suites.append(script(path, *binaries, build=build, timeout=600))
+    return suites
+
+
+def flamegraph_suites():
+    return [script(path, timeout=600) for path in sorted(glob.glob("tests/flamegraph/*.py"))
+            if is_suite(path)]
+
+
+def is_suite(path):
+    """Helpers that a suite imports are not suites; suites can be run."""
+    with open(path) as file:
+        return "__main__" in file.read()
+
+
+def all_suites():
+    suites = compile_suites() + unit_suites() + evm_suites() + flamegraph_suites() + e2e_suites()
+    suites.append(script("tests/e2e/demo.py", alone=True, timeout=300))
+    return suites
+
+
+# ---- running ----
+
+class Result:
+    def __init__(self, suite):
+        self.suite = suite
+        self.passed = 0
+        self.failed = []
+        self.skipped = []
+        self.notes = []
+        self.seconds = 0.0
+        self.text = ""
+
+
+CHECK = re.compile(r"^(ok|not ok|skip) - (.*)$")
+
+
+def run_suite(suite):
+    result = Result(suite)
+    start = time.time()
+    try:
+        process = subprocess.Popen(suite.run, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, start_new_session=True)
+    except OSError as error:
+        result.failed.append("start: %s" % error)
+        return result
+    try:
+        output = process.communicate(timeout=suite.timeout)[0]
+        late = False
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # the session started above, and nothing else
+        output = process.communicate()[0]
+        late = True
+    result.seconds = time.time() - start
+    result.text = output.decode(errors="replace")
+    for line in result.text.splitlines():
+        match = CHECK.match(line)
+        if match and match.group(1) == "ok":
+            result.passed += 1
+        elif match and match.group(1) == "not ok":
+            result.failed.append(match.group(2))
+        elif match:
+            result.skipped.append(match.group(2))
+        elif line.startswith("# "):
+            result.notes.append(line)
+    status = process.returncode
+    said = len(result.failed)
+    if late:
+        result.failed.append("timeout after %d s" % suite.timeout)
+    elif status < 0:
+        result.failed.append("killed by signal %d" % -status)
+    elif status != 0 and not said:
+        result.failed.append("exit status %d without a failed check" % status)
+    elif status == 0 and said:
+        result.failed.append("exit status 0 with failed checks")
+    if not result.passed and not said and not result.skipped:
+        result.failed.append("no check was printed")
+    return result
+
+
+def report(result):
+    if NO_SKIP:
+        result.failed += ["skipped: " + reason for reason in result.skipped]
+        result.skipped = []
+    print("%s %-28s %3d passed%s%s  %.1f s" % (
+        "FAIL" if result.failed else "pass", result.suite.name, result.passed,
+        ", %d failed" % len(result.failed) if result.failed else "",
+        ", %d skipped" % len(result.skipped) if result.skipped else "", result.seconds))
+    for note in result.notes:
+        print("    " + note)
+    for reason in result.skipped:
+        print("    skip - " + reason)
+    for reason in result.failed:
+        print("    not ok - " + reason.replace("\n", "\n        "))
+    if result.failed:
+        other = [line for line in result.text.splitlines() if not CHECK.match(line) and not line.startswith("# ")]
+        for line in other[-40:]:
+            print("    | " + line)
+    sys.stdout.flush()
+    return result
+
+
+def install():
+    missing = [package for package, present in PACKAGES if not present()]
+    if not missing:
+        return 0
+    line = "apt-get update && apt-get install -y --no-install-recommends " + " ".join(missing)
+    if not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("apt-get"):
+        print("Some tests will be skipped. To run them all, as root:\n    " + line)
+        return 0
+    print("installing " + " ".join(missing))
+    sys.stdout.flush()
+    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    done = subprocess.run(["sh", "-c", line], env=environment, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode != 0:
+        print(done.stdout.decode(errors="replace")[-3000:])
+        print("The packages could not be installed; tests that need them are skipped.")
+    return 0
+
+
+def main():
+    os.chdir(ROOT)
+    arguments = sys.argv[1:]
+    if "--install" in arguments:
+        return install()
+    suites = all_suites()
+    if "--list" in arguments:
+        for suite in suites:
+            print(suite.name)
+        return 0
+    for argument in arguments:
+        if not any(suite.name.startswith(argument) for suite in suites):
+            print("no suite is called %s; --list names them" % argument)
+            return 2
+    if arguments:
+        exact = [s for s in suites if s.name in arguments]
+        suites = [s for s in suites if s in exact
+                  or any(s.name.startswith(a) and a not in [e.name for e in exact] for a in arguments)]
+
+    start = time.time()
+    results = []
+    ready = []
+    os.makedirs(BUILD, exist_ok=True)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        builds = []
+        for suite in suites:
+            if suite.unavailable:
+                result = Result(suite)
+                result.skipped.append("%s: %s" % (suite.name, suite.unavailable))
+                results.append(report(result))
+            elif suite.build:
+                builds.append((suite, pool.submit(suite.build)))
+            else:
+                ready.append(suite)
+        for suite, build in builds:
+            try:
+                build.result()
+                ready.append(suite)
+            except BuildError as error:
+                result = Result(suite)
+                result.failed.append("build: %s" % error)
+                results.append(report(result))
+        ready.sort(key=suites.index)
+        together = [s for s in ready if not s.alone]
+        for result in pool.map(run_suite, together):
+            results.append(report(result))
+    for suite in [s for s in ready if s.alone]:
+        results.append(report(run_suite(suite)))
+
+    passed = sum(result.passed for result in results)
+    failed = sum(len(result.failed) for result in results)
+    skipped = sum(len(result.skipped) for result in results)
+    print("%d suites in %.0f s" % (len(results), time.time() - start))
+    summary = "%d passed, %d failed%s" % (passed, failed, ", %d skipped" % skipped if skipped else "")
+    with open(os.path.join(BUILD, "test-summary"), "w") as file:
+        file.write(summary + "\n")
+    print(summary)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
