@@ -40,8 +40,8 @@
 
    ENVIRONMENT
 
-     CPROF_HZ=1000         overrides the rate           CPROF_OUTPUT=file   ... the output file
-     CPROF_CLOCK=cpu|wall  ... the clock                CPROF_ENABLE=0      start and stop do nothing
+     CPROF_HZ=1000         overrides the rate      CPROF_OUTPUT=file  ... the output file
+     CPROF_CLOCK=cpu|wall  ... the clock           CPROF_ENABLE=0     start and stop do nothing
 
    HOW IT WORKS
 
@@ -105,7 +105,7 @@
      - dlmopen'd name spaces are not seen.
      - Linux keeps 15 bytes of a thread's name.
 
-   CONTENTS (search for >>name)
+   CONTENTS (search for two > and the name)
 
      platform   which system, compiler and processor this is
      base       atomics, bounds-checked bytes, memory straight from the system
@@ -186,7 +186,7 @@ typedef struct cprof_desc {
 typedef struct cprof_stats {
     uint64_t samples;         /* stacks captured */
     uint64_t weight_ns;       /* CPU (or wall) time that they stand for, after scaling */
-    uint64_t unsampled_ns;    /* CPU time of the process, without the sampler, that no sample covers */
+    uint64_t unsampled_ns;    /* CPU time of the process, less the sampler's, without a sample */
     uint64_t blocked_ns;      /* part of it: threads that did not answer the signal */
     uint64_t lost;            /* samples that found the table full; shown as [cprof];[lost] */
     uint64_t truncated;       /* samples whose root side is missing; shown as [truncated] */
@@ -350,7 +350,7 @@ cprof_result cprof_end(void);
 #define CPROFI_NOINLINE __attribute__((noinline))
 #define CPROFI_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-/* Relaxed unless the name says otherwise. C99 and C++11 have no common atomics; the compilers do. */
+/* Relaxed unless the name says otherwise. C99 and C++11 have no common atomics, compilers do. */
 #define cprofi_load(p) __atomic_load_n((p), __ATOMIC_RELAXED)
 #define cprofi_store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
 #define cprofi_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
@@ -359,7 +359,8 @@ cprof_result cprof_end(void);
 #define cprofi_store_seq(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
 #define cprofi_add(p, v) __atomic_fetch_add((p), (v), __ATOMIC_RELAXED)
 
-/* True when *p was `expected` and now is `wanted`; orders everything, as lock cmpxchg does. */
+/* True when *p was `expected` and now is `wanted`; orders everything, as lock cmpxchg does.
+   [signal] */
 static inline bool cprofi_cas32(uint32_t *p, uint32_t expected, uint32_t wanted) {
     return __atomic_compare_exchange_n(p, &expected, wanted, false, __ATOMIC_SEQ_CST,
                                        __ATOMIC_SEQ_CST);
@@ -385,7 +386,7 @@ typedef struct {
     size_t size;
 } cprofi_span;
 
-/* The part [offset, offset + size) of a span; empty when it does not lie inside. */
+/* The part [offset, offset + size) of a span; empty when it does not lie inside. [signal] */
 static inline cprofi_span cprofi_span_part(cprofi_span s, uint64_t offset, uint64_t size) {
     cprofi_span part = {NULL, 0};
     if (offset <= s.size && size <= s.size - offset) {
@@ -401,13 +402,16 @@ typedef struct {
     bool bad; /* something was read past the end; stays set */
 } cprofi_bytes;
 
+/* [signal] */
 static inline cprofi_bytes cprofi_bytes_of(cprofi_span s) {
     cprofi_bytes b = {s.data, s.data + s.size, false};
     return b;
 }
 
+/* [signal] */
 static inline size_t cprofi_left(const cprofi_bytes *b) { return (size_t)(b->end - b->at); }
 
+/* [signal] */
 static inline void cprofi_skip(cprofi_bytes *b, uint64_t n) {
     if (n > cprofi_left(b)) {
         b->bad = true;
@@ -417,7 +421,7 @@ static inline void cprofi_skip(cprofi_bytes *b, uint64_t n) {
     }
 }
 
-/* Little-endian unsigned integer of `n` (1 to 8) bytes. */
+/* Little-endian unsigned integer of `n` (1 to 8) bytes. [signal] */
 static inline uint64_t cprofi_uint(cprofi_bytes *b, size_t n) {
     uint64_t v = 0;
     if (n > cprofi_left(b)) {
@@ -430,12 +434,16 @@ static inline uint64_t cprofi_uint(cprofi_bytes *b, size_t n) {
     return v;
 }
 
+/* [signal] */
 static inline uint8_t cprofi_u8(cprofi_bytes *b) { return (uint8_t)cprofi_uint(b, 1); }
+/* [signal] */
 static inline uint16_t cprofi_u16(cprofi_bytes *b) { return (uint16_t)cprofi_uint(b, 2); }
+/* [signal] */
 static inline uint32_t cprofi_u32(cprofi_bytes *b) { return (uint32_t)cprofi_uint(b, 4); }
+/* [signal] */
 static inline uint64_t cprofi_u64(cprofi_bytes *b) { return cprofi_uint(b, 8); }
 
-/* LEB128 (DWARF 5, 7.6). Bits beyond the 64th are dropped. */
+/* LEB128 (DWARF 5, 7.6). Bits beyond the 64th are dropped. [signal] */
 static inline uint64_t cprofi_uleb(cprofi_bytes *b) {
     uint64_t v = 0;
     for (unsigned shift = 0;; shift += 7) {
@@ -445,6 +453,7 @@ static inline uint64_t cprofi_uleb(cprofi_bytes *b) {
     }
 }
 
+/* [signal] */
 static inline int64_t cprofi_sleb(cprofi_bytes *b) {
     uint64_t v = 0;
     for (unsigned shift = 0;;) {
@@ -1175,7 +1184,8 @@ typedef struct {
     uintptr_t next[CPROFI_REGS];
 } cprofi_scratch;
 
-/* A system call without errno: in a dlopened object the first touch of a thread-local allocates. */
+/* A system call without errno: in a dlopened object the first touch of a thread-local allocates.
+   [signal] */
 static long cprofi_unwind_syscall(long number, uintptr_t a, uintptr_t b, uintptr_t c, uintptr_t d,
                                   uintptr_t e, uintptr_t f) {
     long result;
@@ -1256,6 +1266,7 @@ enum {
     CPROFI_CONTEXT_CS = 0x33      /* of 64-bit user code */
 };
 
+/* [signal] */
 static bool cprofi_regs_from_ucontext(cprofi_regs *regs, const void *uc) {
     if (!uc) return false;
     for (size_t i = 0; i < CPROFI_REGS; i++)
@@ -1304,6 +1315,7 @@ CPROFI_NO_SANITIZE static inline bool cprofi_view_read(const cprofi_unwinder *u,
 
 /* ---- call frame information: finding and interpreting a row */
 
+/* [signal] */
 static size_t cprofi_cfi_place(const cprofi_tables *t, const cprofi_bytes *b) {
     return (size_t)(b->at - t->frame.data);
 }
@@ -1477,18 +1489,20 @@ static void cprofi_row_set(cprofi_row *row, uint64_t reg, uint8_t kind, int64_t 
     row->value[reg] = value;
 }
 
+/* [signal] */
 static void cprofi_row_set_cfa(cprofi_row *row, uint8_t kind, uint64_t reg, int64_t value) {
     row->cfa_kind = kind;
     row->cfa_register = (uint8_t)(reg < CPROFI_REGS ? reg : 255);
     row->cfa_value = value;
 }
 
+/* [signal] */
 static void cprofi_row_restore(cprofi_scratch *s, uint64_t reg) {
     if (reg < CPROFI_REGS)
         cprofi_row_set(&s->row, reg, s->initial.kind[reg], s->initial.value[reg]);
 }
 
-/* DW_CFA offsets are factored; wrapping arithmetic, because the input may be anything. */
+/* DW_CFA offsets are factored; wrapping arithmetic, because the input may be anything. [signal] */
 static int64_t cprofi_cfi_factored(const cprofi_fde *f, uint64_t n) {
     return (int64_t)(n * (uint64_t)f->data_align);
 }
@@ -1775,6 +1789,7 @@ static bool cprofi_expression(const cprofi_unwinder *u, const cprofi_tables *t, 
 
 /* ---- rules */
 
+/* [signal] */
 static cprofi_rule cprofi_rule_make(uint8_t kind, uint8_t reg, int32_t offset, uint64_t saved) {
     cprofi_rule rule;
     rule.cfa = (uint64_t)(uint32_t)offset | (uint64_t)reg << 32 | (uint64_t)kind << 40;
@@ -1869,6 +1884,7 @@ static uint8_t cprofi_x64_immediate(uint8_t op, uint8_t modrm, bool narrow, bool
     }
 }
 
+/* [signal] */
 static bool cprofi_x64_has_modrm(uint8_t map, uint8_t op) {
     if (map == 1)
         return !((op >= 0x05 && op <= 0x0b) || (op >= 0x30 && op <= 0x37) || op == 0x77 ||
@@ -1881,16 +1897,19 @@ static bool cprofi_x64_has_modrm(uint8_t map, uint8_t op) {
            op == 0xf7 || op == 0xfe || op == 0xff;
 }
 
+/* Operand and address size, repeat, segment, lock. [signal] */
+static bool cprofi_x64_is_prefix(uint8_t c) {
+    return (c & 0xe7) == 0x26 || (c >= 0x64 && c <= 0x67) || c == 0xf0 || c == 0xf2 || c == 0xf3;
+}
+
 /* [signal] Decodes as much of the instruction in a->code as its length and the stack pointer need:
    prefixes, opcode with its map (0; 1: 0F; 2: 0F38; 3: 0F3A), ModRM, size. */
 static bool cprofi_ahead_decode(cprofi_ahead *a) {
-    static const uint8_t prefixes[] = {0x66, 0x67, 0xf2, 0xf3, 0x2e, 0x36,
-                                       0x3e, 0x26, 0x64, 0x65, 0xf0};
     const uint8_t *c = a->code;
     uint8_t i = 0;
     bool narrow = false, vector = false;
     a->rex = a->map = a->modrm = a->modrm_at = 0;
-    while (i < 8 && memchr(prefixes, c[i], sizeof prefixes)) narrow |= c[i++] == 0x66;
+    while (i < 8 && cprofi_x64_is_prefix(c[i])) narrow |= c[i++] == 0x66;
     if ((c[i] & 0xf0) == 0x40) a->rex = c[i++];
     if (c[i] == 0xc5 || c[i] == 0xc4 || c[i] == 0x62) { /* VEX, EVEX: no stack pointer there */
         vector = true;
@@ -1925,6 +1944,7 @@ static bool cprofi_ahead_decode(cprofi_ahead *a) {
     return i <= 15;
 }
 
+/* [signal] */
 static int32_t cprofi_ahead_int(const cprofi_ahead *a, size_t at, size_t size) {
     uint32_t v = 0;
     for (size_t i = 0; i < size && at + i < sizeof a->code; i++)
@@ -2126,6 +2146,7 @@ static CPROFI_NOINLINE cprofi_rule cprofi_rule_compile(const cprofi_unwinder *u,
     return rule;
 }
 
+/* [signal] */
 static inline uint64_t cprofi_rule_mix(uint64_t cfa, uint64_t saved) {
     uint64_t a = cfa * 0x9e3779b97f4a7c15u, b = saved * 0xc2b2ae3d27d4eb4fu;
     return (a << 31 | a >> 33) ^ (b << 17 | b >> 47);
@@ -2169,6 +2190,7 @@ static inline void cprofi_unwind_restore(const cprofi_unwinder *u, cprofi_regs *
     }
 }
 
+/* [signal] */
 static bool cprofi_unwind_plausible(uintptr_t pc) { return pc >= 4096 && pc >> 47 == 0; }
 
 /* [signal] One frame by interpreting its row: any CFA, any register. */
@@ -4014,6 +4036,7 @@ typedef enum { CPROFI_IDLE, CPROFI_RUNNING, CPROFI_STOPPING } cprofi_phase;
    zeroes: the child starts with a clean slate, and no lock of its parent's. */
 typedef struct {
     uint32_t lock;
+    uint32_t lock_wanted; /* the sampler is waiting for it */
     uint32_t phase;     /* a cprofi_phase; changed under the lock */
     uint32_t paused;
     uint32_t disabled;  /* CPROF_ENABLE=0: start and stop do nothing */
@@ -4093,12 +4116,20 @@ static void cprofi_os_nap(void);
 static void *cprofi_os_session_pages(size_t size);
 static void cprofi_os_hooks(void);
 
+/* [signal] */
 static cprofi_slot *cprofi_slot_at(const cprofi_session *s, uint32_t i) {
     return (cprofi_slot *)(void *)(s->slots + (size_t)i * s->slot_size);
 }
 
 static void cprofi_lock(cprofi_session *s) {
+    while (cprofi_load_acquire(&s->lock_wanted) || !cprofi_cas32(&s->lock, 0, 1)) cprofi_os_nap();
+}
+
+/* The sampler goes first: somebody who writes or asks for stats all the time must not starve it. */
+static void cprofi_lock_first(cprofi_session *s) {
+    cprofi_store_release(&s->lock_wanted, 1u);
     while (!cprofi_cas32(&s->lock, 0, 1)) cprofi_os_nap();
+    cprofi_store_release(&s->lock_wanted, 0u);
 }
 
 static void cprofi_unlock(cprofi_session *s) { cprofi_store_release(&s->lock, 0u); }
@@ -4439,7 +4470,7 @@ static void cprofi_sampler_run(cprofi_session *s) {
             s->woke = now = cprofi_os_now();
             if (cprofi_load_acquire(&s->bell) != bell) continue;
         }
-        cprofi_lock(s);
+        cprofi_lock_first(s);
         if (s->phase == CPROFI_RUNNING && !s->paused) {
             if (now > s->deadline) {
                 s->late_sum += now - s->deadline;
@@ -4999,7 +5030,8 @@ static int cprofi_open_at(int directory, uint32_t tid, const char *file) {
 }
 
 /* The whole of a small file as a string; -1 if it cannot be read. */
-static ssize_t cprofi_read_at(int directory, uint32_t tid, const char *file, char *to, size_t size) {
+static ssize_t cprofi_read_at(int directory, uint32_t tid, const char *file, char *to,
+                              size_t size) {
     int fd = cprofi_open_at(directory, tid, file);
     ssize_t n = -1;
     if (fd >= 0) {
@@ -5240,7 +5272,7 @@ static bool cprofi_slot_win(cprofi_slot *q, uint32_t word) {
            cprofi_cas32(&q->word, word, CPROFI_SLOT_WORD(word >> 2, CPROFI_BUSY));
 }
 
-/* Is this signal ours? Then *slot is the request it answers, or NULL if that was given up. [signal] */
+/* Is this signal ours? Then *slot is the request it answers, NULL if that was given up. [signal] */
 static bool cprofi_signal_ours(cprofi_session *s, const siginfo_t *info, cprofi_slot **slot) {
     *slot = NULL;
     if (!s || !cprofi_load_acquire(&s->slots)) return false;
@@ -5350,8 +5382,19 @@ static void cprofi_signal_handler(int number, siginfo_t *info, void *context) {
     }
 }
 
+/* Compilers may call memcpy and memset anywhere. Called once before, they are bound, and the
+   handler will not run the dynamic linker, which wants kilobytes of stack. */
+static void cprofi_signal_bind(void) {
+    char from[64] = {0}, to[64];
+    volatile size_t size = sizeof to;
+    memset(to, 1, size);
+    memcpy(to, from, size);
+    cprofi_store(&to[0], to[1]);
+}
+
 static cprof_result cprofi_signal_install(int number) {
     struct sigaction now, ours;
+    cprofi_signal_bind();
     if (number == SIGSEGV || number == SIGBUS || number == SIGFPE || number == SIGILL ||
         number == SIGTRAP || number == SIGABRT || sigaction(number, NULL, &now) != 0)
         return CPROF_ERROR_SIGNAL;
@@ -5815,7 +5858,8 @@ static void cprofi_report(const cprof_stats *t, const cprofi_session *s, cprof_r
                (unsigned long long)t->samples, t->hz_achieved, t->hz, (double)t->weight_ns / 1e9,
                s->desc.clock == CPROF_WALL ? "wall" : "CPU", (unsigned long long)t->threads_seen,
                missing, s->desc.output ? s->desc.output : "no file",
-               result == CPROF_OK ? "" : ": ", result == CPROF_OK ? "" : cprof_result_string(result));
+               result == CPROF_OK ? "" : ": ",
+               result == CPROF_OK ? "" : cprof_result_string(result));
 }
 
 cprof_result cprof_stop(void) {
@@ -5965,5 +6009,5 @@ cprof_result cprof_end(void) {
    THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
    NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
    NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
-   DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT
-   OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE. */
+   DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+   OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE. */

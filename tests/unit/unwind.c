@@ -364,7 +364,7 @@ static void test_copy(void) {
     size_t n = 0, size = 16384;
     static char copy[16384];
 #ifdef __SANITIZE_ADDRESS__
-    printf("skip - %s: a sanitizer's frame hides rbp\n", name);
+    printf("# %s: a sanitizer's frame hides rbp\n", name);
     return;
 #endif
     if (pipe(sleeper.pipe) != 0 || pthread_create(&thread, NULL, sleeper_main, NULL) != 0) return;
