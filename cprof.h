@@ -4464,14 +4464,14 @@ static void cprofi_sampler_run(cprofi_session *s) {
             cprofi_os_wait(&s->bell, bell, UINT64_MAX);
             continue;
         }
-        now = cprofi_os_now();
-        if (now < s->deadline) {
+        if (cprofi_os_now() < s->deadline) {
             cprofi_os_wait(&s->bell, bell, s->deadline);
-            s->woke = now = cprofi_os_now();
+            s->woke = cprofi_os_now();
             if (cprofi_load_acquire(&s->bell) != bell) continue;
         }
         cprofi_lock_first(s);
         if (s->phase == CPROFI_RUNNING && !s->paused) {
+            now = cprofi_os_now(); /* after the lock: a reset may have moved last_tick */
             if (now > s->deadline) {
                 s->late_sum += now - s->deadline;
                 if (now - s->deadline > s->late_max) s->late_max = now - s->deadline;

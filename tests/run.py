@@ -234,13 +234,19 @@ def sanitizer_flags():
 
 
 def unit_suites():
+    """Each twice: under the sanitizers, and optimised, where some checks are at home."""
     suites = []
     for source in sorted(glob.glob("tests/unit/*.c")):
-        name = os.path.splitext(os.path.basename(source))[0]
-        output = BUILD + "/unit/" + name
-        suites.append(Suite("unit/" + name, run=[output], build=lambda source=source, output=output: compile_c(
-            source, output, ["-O1", "-g", "-Wall", "-Wextra", "-I.", "-pthread"] + sanitizer_flags(),
-            libraries=["-lm"])))
+        for kind in ("sanitized", "optimised"):
+            name = os.path.splitext(os.path.basename(source))[0] + "-" + kind
+            output = BUILD + "/unit/" + name
+
+            def build(source=source, output=output, kind=kind):
+                flags = ["-O1"] + sanitizer_flags() if kind == "sanitized" else ["-O2"]
+                compile_c(source, output, flags + ["-g", "-Wall", "-Wextra", "-I.", "-pthread"],
+                          libraries=["-lm"])
+
+            suites.append(Suite("unit/" + name, run=[output], build=build))
     for path in sorted(glob.glob("tests/unit/*.py")):
         suites.append(script(path))
     return suites

@@ -211,7 +211,7 @@ static void test_revival(void) {
     bool there = library != NULL;
     if (!there) library = dlopen("libm.so.6", RTLD_NOW | RTLD_LOCAL);
     if (there || !library) {
-        printf("skip - revival: no libm to load\n");
+        printf("# revival: libm is part of this program, and is not unloaded\n");
         return;
     }
     uintptr_t pc = (uintptr_t)dlsym(library, "tgamma");
