@@ -3924,11 +3924,14 @@ static uint32_t cprofi_table_add(cprofi_table *t, uint32_t thread, const cprofi_
    27 to 40% in the ratio of two functions there, where counting both sides is off by 3 to 20.
 
    What cannot be seen by polling is how much CPU time there was in all; the system counts that. So
-   at the end each thread's weights are scaled to the CPU time it was charged:
+   each thread's weights are scaled to the CPU time it was charged:
 
        cpu of a thread = scale * (weights of its samples + weights of requests never answered)
 
-   and what the second term gets, like the CPU of threads too short-lived to be met, is reported as
+   This is done for every 64 samples of a thread, because on a core that it has to share the sampler
+   meets a thread up to a fifth too rarely (its own waking and sleeping moves the turns): a phase
+   with company would look shorter than one without. And it is done once more at the end, for what
+   the last samples left over. What the second term gets, like the CPU of threads too short-lived to be met, is reported as
    unsampled. Nothing is hidden, and the sum is true.
 
    A request lives in a slot: FREE -> ASKED (by the sampler) -> BUSY (by the handler, which won it
@@ -3947,6 +3950,8 @@ enum {
     CPROFI_MAX_STACKS = 4194304,
     CPROFI_SLOTS = 2048,          /* requests in flight at most */
     CPROFI_THREADS = 65536,       /* threads a session can tell apart */
+    CPROFI_WINDOW = 64,           /* samples of a thread that are scaled together */
+    CPROFI_WINDOW_LEAST = 16,     /* fewer do not make a factor of their own */
     CPROFI_PUSHED_LOOKS = 8,      /* threads a tick that may have been pushed off by the sampler */
     CPROFI_NAME_SIZE = 32
 };
@@ -4009,6 +4014,12 @@ typedef struct {
     uintptr_t frames[1]; /* as many as the session's depth */
 } cprofi_slot;
 
+/* A sample that waits for its window to be full. */
+typedef struct {
+    uint32_t entry; /* of the table; UINT32_MAX: it was full */
+    float weight;   /* ns */
+} cprofi_weighed;
+
 typedef struct {
     uint32_t tid;
     uint32_t order;      /* mark of the last full scan that saw it */
@@ -4018,6 +4029,11 @@ typedef struct {
     cprofi_os_thread os;
     uint64_t cpu;        /* its CPU clock at the last look */
     uint64_t charged;    /* of that, since the look before */
+    uint32_t window_count; /* samples in the window, */
+    uint64_t window_cpu;   /* its CPU clock when the window began, */
+    double window_missed;  /* and ns of requests not answered in it */
+    double factor;         /* of the last full window */
+    cprofi_weighed window[CPROFI_WINDOW];
     uint64_t span_start; /* its CPU clock when counting began */
     uint64_t spent;      /* CPU time counted in spans that are over */
     uint64_t hit;        /* ns of samples, before scaling */
@@ -4158,7 +4174,8 @@ static cprofi_thread *cprofi_thread_add(cprofi_session *s, uint32_t tid, uint64_
     cprofi_os_thread_init(&t->os);
     t->live = true;
     t->cpu = cpu;
-    t->span_start = since;
+    t->span_start = t->window_cpu = since;
+    t->factor = 1;
     s->live[s->live_count++] = s->thread_count++;
     cprofi_os_name(s, t);
     return t;
@@ -4187,18 +4204,41 @@ static uint32_t cprofi_keys(cprofi_session *s, const uintptr_t *frames, uint32_t
     return depth;
 }
 
+/* Scales the samples of a thread's window to the CPU time that it used meanwhile, and books them. */
+static void cprofi_window_close(cprofi_session *s, cprofi_thread *t) {
+    double sum = t->window_missed;
+    for (uint32_t i = 0; i < t->window_count; i++) sum += (double)t->window[i].weight;
+    if (t->window_count >= CPROFI_WINDOW_LEAST && sum > 0 && t->cpu > t->window_cpu)
+        t->factor = (double)(t->cpu - t->window_cpu) / sum;
+    for (uint32_t i = 0; i < t->window_count; i++) {
+        uint64_t weight = (uint64_t)((double)t->window[i].weight * t->factor + 0.5);
+        t->hit += weight;
+        if (t->window[i].entry == UINT32_MAX)
+            t->overflow += weight;
+        else
+            s->table.entries[t->window[i].entry].weight += weight;
+    }
+    t->missed += (uint64_t)(t->window_missed * t->factor + 0.5);
+    t->window_missed = 0;
+    t->window_count = 0;
+    t->window_cpu = t->cpu;
+}
+
+static void cprofi_windows_close(cprofi_session *s) {
+    for (uint32_t i = 0; i < s->thread_count; i++) cprofi_window_close(s, &s->threads[i]);
+}
+
 /* Books one captured stack. Returns its entry, or UINT32_MAX when the table is full. */
 static uint32_t cprofi_book(cprofi_session *s, cprofi_thread *t, const uintptr_t *frames,
                             uint32_t depth, cprofi_end end, uint64_t weight) {
     uint32_t n = cprofi_keys(s, frames, depth, end);
-    uint32_t entry = cprofi_table_add(&s->table, (uint32_t)(t - s->threads), s->keys, n, weight);
-    if (entry == UINT32_MAX) {
-        s->lost++;
-        t->overflow += weight;
-    }
+    uint32_t entry = cprofi_table_add(&s->table, (uint32_t)(t - s->threads), s->keys, n, 0);
+    if (entry == UINT32_MAX) s->lost++;
     s->samples++;
     t->samples++;
-    t->hit += weight;
+    t->window[t->window_count].entry = entry;
+    t->window[t->window_count++].weight = (float)weight;
+    if (t->window_count == CPROFI_WINDOW || s->desc.clock == CPROF_WALL) cprofi_window_close(s, t);
     /* A thread is often named after it was started: look again after 1, 2, 4, 8, ... samples. */
     if ((t->samples & (t->samples - 1)) == 0) cprofi_os_name(s, t);
     return entry;
@@ -4229,7 +4269,7 @@ static uint32_t cprofi_drain(cprofi_session *s, bool last) {
             cprofi_cas32(&q->word, word, CPROFI_SLOT_WORD(word >> 2, CPROFI_FREE))) {
             s->given_up++;
             if (t->live && t->cpu - q->asked_cpu > CPROFI_PATIENCE_NS) {
-                t->missed += q->weight + t->waiting;
+                t->window_missed += (double)(q->weight + t->waiting);
                 t->blocked = true;
                 s->unanswered++;
                 cprofi_os_name(s, t);
@@ -4256,7 +4296,7 @@ static void cprofi_ask(cprofi_session *s, cprofi_thread *t, uint64_t weight, boo
         return;
     }
     if (!s->slots_free_count) {
-        t->missed += weight;
+        t->window_missed += (double)weight;
         return;
     }
     slot = (uint32_t)s->slots_free[--s->slots_free_count];
@@ -4418,7 +4458,7 @@ static void cprofi_span_begin(cprofi_session *s) {
     cprofi_read_clocks(s);
     for (uint32_t i = 0; i < s->live_count; i++) {
         cprofi_thread *t = &s->threads[s->live[i]];
-        t->span_start = t->cpu;
+        t->span_start = t->window_cpu = t->cpu;
         t->rest_entry = 0;
     }
     s->span_process = cprofi_os_cpu_process();
@@ -4430,6 +4470,7 @@ static void cprofi_span_begin(cprofi_session *s) {
 /* Ends it: at pause and stop. */
 static void cprofi_span_end(cprofi_session *s) {
     cprofi_read_clocks(s);
+    cprofi_windows_close(s);
     s->process += cprofi_os_cpu_process() - s->span_process;
     s->sampler_cpu += cprofi_os_cpu_sampler(s) - s->span_sampler;
     s->wall += cprofi_os_now() - s->span_wall;
@@ -4518,7 +4559,7 @@ static void cprofi_stats_weights(const cprofi_session *s, cprof_stats *out) {
 
 static void cprofi_stats_fill(cprofi_session *s, cprof_stats *out) {
     memset(out, 0, sizeof *out);
-    if (!s->desc.hz) return;
+    if (!s->desc.hz || !s->memory) return;
     out->duration_ns = s->wall;
     out->cpu_ns = s->process;
     out->sampler_cpu_ns = s->sampler_cpu;
@@ -4528,6 +4569,7 @@ static void cprofi_stats_fill(cprofi_session *s, cprof_stats *out) {
         out->cpu_ns += cprofi_os_cpu_process() - s->span_process;
         out->sampler_cpu_ns += cprofi_os_cpu_sampler(s) - s->span_sampler;
     }
+    cprofi_windows_close(s);
     out->samples = s->samples;
     out->lost = s->lost;
     out->truncated = s->truncated;
@@ -5922,6 +5964,8 @@ static void cprofi_reset(cprofi_session *s) {
     for (uint32_t i = 0; i < s->thread_count; i++) {
         cprofi_thread *t = &s->threads[i];
         t->spent = t->hit = t->overflow = t->missed = t->waiting = t->samples = 0;
+        t->window_count = 0;
+        t->window_missed = 0;
         t->span_start = t->cpu;
         t->blocked = false;
         t->rest_entry = 0;
