@@ -3931,8 +3931,8 @@ static uint32_t cprofi_table_add(cprofi_table *t, uint32_t thread, const cprofi_
    This is done for every 64 samples of a thread, because on a core that it has to share the sampler
    meets a thread up to a fifth too rarely (its own waking and sleeping moves the turns): a phase
    with company would look shorter than one without. And it is done once more at the end, for what
-   the last samples left over. What the second term gets, like the CPU of threads too short-lived to be met, is reported as
-   unsampled. Nothing is hidden, and the sum is true.
+   the last samples left over. What the second term gets, like the CPU of threads too short-lived to
+   be met, is reported as unsampled. Nothing is hidden, and the sum is true.
 
    A request lives in a slot: FREE -> ASKED (by the sampler) -> BUSY (by the handler, which won it
    by compare-and-swap) -> DONE -> FREE (by the sampler, when it has drained it). A slot carries a
@@ -3952,7 +3952,7 @@ enum {
     CPROFI_THREADS = 65536,       /* threads a session can tell apart */
     CPROFI_WINDOW = 64,           /* samples of a thread that are scaled together */
     CPROFI_WINDOW_LEAST = 16,     /* fewer do not make a factor of their own */
-    CPROFI_PUSHED_LOOKS = 8,      /* threads a tick that may have been pushed off by the sampler */
+    CPROFI_PUSHED_LOOKS = 8,      /* threads a tick that the sampler may have pushed off */
     CPROFI_NAME_SIZE = 32
 };
 
@@ -4204,7 +4204,7 @@ static uint32_t cprofi_keys(cprofi_session *s, const uintptr_t *frames, uint32_t
     return depth;
 }
 
-/* Scales the samples of a thread's window to the CPU time that it used meanwhile, and books them. */
+/* Scales the samples of a thread's window to the CPU time it used meanwhile, and books them. */
 static void cprofi_window_close(cprofi_session *s, cprofi_thread *t) {
     double sum = t->window_missed;
     for (uint32_t i = 0; i < t->window_count; i++) sum += (double)t->window[i].weight;

@@ -268,15 +268,55 @@ static void *writer_main(void *argument)
     return NULL;
 }
 
+/* Shares are off when other processes take the CPU from whoever is writing: then once more. */
+static bool write_and_reset(bool final)
+{
+    cprof_desc desc = quiet_at(1000);
+    e2e_profile p;
+    pthread_t thread;
+    volatile bool quit = false;
+    int calls = 0;
+    uint64_t one, two, three, start;
+    bool disturbed, fair;
+
+    check_ok(cprof_start(&desc), "start");
+    fn_one(200000000);
+    p = profile_take();
+    check(profile_total(&p, NULL, "fn_one") > 150, "write while running", "%llu periods",
+          (unsigned long long)profile_total(&p, NULL, "fn_one"));
+    profile_free(&p);
+    check_ok(cprof_reset(), "reset");
+    start = wall();
+    fn_two(300000000);
+    if (pthread_create(&thread, NULL, writer_main, (void *)(uintptr_t)&quit)) exit(1);
+    fn_three(300000000);
+    disturbed = e2e_disturbed(600000000, wall() - start, 1);
+    quit = true;
+    pthread_join(thread, NULL);
+    check(cprof_write_to(refuse, &calls, CPROF_FOLDED) != CPROF_OK && calls == 1, "a writer that refuses is an error, called once",
+          "%d calls", calls);
+    check_ok(cprof_stop(), "stop");
+    p = profile_take();
+    one = profile_total(&p, NULL, "fn_one");
+    two = profile_total(&p, NULL, "fn_two");
+    three = profile_total(&p, NULL, "fn_three");
+    profile_free(&p);
+    fair = two > 240 && two < 360 && three > 240 && three < 360;
+    if (!fair && disturbed && !final) return true;
+    check(one <= 3 && two > 240 && two < 360, "reset forgets what was", "%llu before, %llu after", (unsigned long long)one,
+          (unsigned long long)two);
+    check(three > 240 && three < 360, "writing again and again does not disturb", "%llu periods of 300",
+          (unsigned long long)three);
+    return false;
+}
+
 static void controls(void)
 {
     cprof_desc desc = quiet_at(1000);
-    e2e_profile p, early;
+    e2e_profile p;
     pthread_t thread;
     cprof_result result = CPROF_OK;
     cprof_stats stats;
-    volatile bool quit = false;
-    int calls = 0;
     uint64_t one, two, three;
 
     check_ok(cprof_start(&desc), "start");
@@ -303,30 +343,7 @@ static void controls(void)
           (unsigned long long)profile_total(&p, NULL, "fn_one"));
     profile_free(&p);
 
-    check_ok(cprof_start(&desc), "start");
-    fn_one(200000000);
-    early = profile_take();
-    check(profile_total(&early, NULL, "fn_one") > 150, "write while running", "%llu periods",
-          (unsigned long long)profile_total(&early, NULL, "fn_one"));
-    profile_free(&early);
-    check_ok(cprof_reset(), "reset");
-    fn_two(300000000);
-    if (pthread_create(&thread, NULL, writer_main, (void *)(uintptr_t)&quit)) exit(1);
-    fn_three(300000000);
-    quit = true;
-    pthread_join(thread, NULL);
-    check(cprof_write_to(refuse, &calls, CPROF_FOLDED) != CPROF_OK && calls == 1, "a writer that refuses is an error, called once",
-          "%d calls", calls);
-    check_ok(cprof_stop(), "stop");
-    p = profile_take();
-    one = profile_total(&p, NULL, "fn_one");
-    two = profile_total(&p, NULL, "fn_two");
-    three = profile_total(&p, NULL, "fn_three");
-    check(one <= 3 && two > 240 && two < 360, "reset forgets what was", "%llu before, %llu after", (unsigned long long)one,
-          (unsigned long long)two);
-    check(three > 240 && three < 360, "writing again and again does not disturb", "%llu periods of 300",
-          (unsigned long long)three);
-    profile_free(&p);
+    for (int i = 1; i <= E2E_TRIES; i++) if (!write_and_reset(i == E2E_TRIES)) break;
 }
 
 /* ---- environment: a child of this program, started anew with the variables set ---- */
