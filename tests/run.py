@@ -46,6 +46,8 @@ PACKAGES = [
     ("gcc-mingw-w64-x86-64", lambda: shutil.which("x86_64-w64-mingw32-gcc")),
 ]
 if glob.glob(os.path.join(ROOT, "tests/flamegraph/*.py")):
+    PACKAGES.append(("nodejs", lambda: shutil.which("node")))
+    PACKAGES.append(("npm", lambda: shutil.which("npm")))
     PACKAGES.append(("chromium", lambda: any(map(shutil.which, (
         "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")))))
 
