@@ -2461,15 +2461,25 @@ static uintptr_t cprofi_unwind_function(const cprofi_modules *m, uint32_t id, ui
 /* Where the bytes of an image come from. */
 typedef struct cprofi_source cprofi_source;
 struct cprofi_source {
-    uint64_t size;
-    cprofi_span memory; /* the bytes, when `read` is NULL */
-    int file;           /* for `read`; the platform's affair */
+    uint64_t base, size; /* where it begins in what it is a part of */
+    cprofi_span memory;  /* the bytes, when `read` is NULL */
+    int file;            /* for `read`; the platform's affair */
     bool (*read)(const cprofi_source *source, uint64_t offset, void *to, size_t size);
 };
 
 static cprofi_source cprofi_source_of(cprofi_span memory) {
-    cprofi_source source = {memory.size, memory, -1, NULL};
+    cprofi_source source = {0, memory.size, memory, -1, NULL};
     return source;
+}
+
+/* The part [offset, offset + size) of a source; empty when it does not lie inside. */
+static CPROFI_UNUSED cprofi_source cprofi_source_part(const cprofi_source *source, uint64_t offset,
+                                        uint64_t size) {
+    cprofi_source part = *source;
+    if (offset > source->size || size > source->size - offset) offset = size = 0;
+    part.base += offset;
+    part.size = size;
+    return part;
 }
 
 /* All of [offset, offset + size), or false. */
@@ -2477,9 +2487,75 @@ static bool cprofi_source_read(const cprofi_source *source, uint64_t offset, voi
                                size_t size) {
     if (offset > source->size || size > source->size - offset) return false;
     if (size == 0) return true;
-    if (source->read) return source->read(source, offset, to, size);
-    memcpy(to, source->memory.data + (size_t)offset, size);
+    if (source->read) return source->read(source, source->base + offset, to, size);
+    memcpy(to, source->memory.data + (size_t)(source->base + offset), size);
     return true;
+}
+
+/* Strings that live until all are freed. */
+typedef struct cprofi_text_block cprofi_text_block;
+struct cprofi_text_block {
+    cprofi_text_block *next;
+    size_t used, size;
+};
+
+typedef struct {
+    cprofi_text_block *blocks;
+    size_t memory; /* bytes in them */
+} cprofi_text;
+
+/* A copy of `length` bytes and a zero; NULL: out of memory. */
+static const char *cprofi_text_keep(cprofi_text *t, const char *text, size_t length) {
+    cprofi_text_block *b = t->blocks;
+    char *copy;
+    if (!b || b->size - b->used < length + 1) {
+        size_t size = length + 1 > 65536 ? length + 1 : 65536;
+        b = (cprofi_text_block *)malloc(sizeof *b + size);
+        if (!b) return NULL;
+        b->next = t->blocks;
+        b->used = 0;
+        b->size = size;
+        t->blocks = b;
+        t->memory += sizeof *b + size;
+    }
+    copy = (char *)(b + 1) + b->used;
+    memcpy(copy, text, length);
+    copy[length] = 0;
+    b->used += length + 1;
+    return copy;
+}
+
+static void cprofi_text_free(cprofi_text *t) {
+    while (t->blocks) {
+        cprofi_text_block *next = t->blocks->next;
+        free(t->blocks);
+        t->blocks = next;
+    }
+    memset(t, 0, sizeof *t);
+}
+
+/* Memory that grows to the largest that was asked for. */
+typedef struct {
+    uint8_t *data;
+    size_t capacity;
+} cprofi_buffer;
+
+/* Makes room for `size` bytes; what was there is lost. False: out of memory. */
+static bool CPROFI_UNUSED cprofi_buffer_fit(cprofi_buffer *b, size_t size) {
+    if (size > b->capacity) {
+        free(b->data);
+        b->capacity = 0;
+        b->data = (uint8_t *)malloc(size);
+        if (!b->data) return false;
+        b->capacity = size;
+    }
+    return true;
+}
+
+static void CPROFI_UNUSED cprofi_buffer_free(cprofi_buffer *b) {
+    free(b->data);
+    b->data = NULL;
+    b->capacity = 0;
 }
 
 /* Fixed-size records [offset, offset + count * entry) of a source, through a buffer of
@@ -3582,17 +3658,10 @@ static void cprofi_source_close(cprofi_source *source) {
    One module at a time: find its bytes, make sure that they are the ones loaded, look its addresses
    up, and keep the names in an arena until cprofi_symbols_free. */
 
-typedef struct cprofi_symbols_block cprofi_symbols_block;
-struct cprofi_symbols_block {
-    cprofi_symbols_block *next;
-    size_t used, size;
-};
-
 enum { CPROFI_NAME_MAX = 16384, CPROFI_MANGLED_MAX = 4096, CPROFI_NAME_CACHE = 1024 };
 
 typedef struct cprofi_symbols {
-    cprofi_symbols_block *blocks;
-    size_t memory; /* bytes in them */
+    cprofi_text text;
     cprofi_demangle_fn demangle;
     void *demangler; /* the library it is in, if that had to be opened */
     /* Modules whose addresses have no names, for a remark: the file is another one now, or cannot
@@ -3608,38 +3677,13 @@ static bool cprofi_symbols_init(cprofi_symbols *s) {
 }
 
 static void cprofi_symbols_free(cprofi_symbols *s) {
-    while (s->blocks) {
-        cprofi_symbols_block *next = s->blocks->next;
-        free(s->blocks);
-        s->blocks = next;
-    }
+    cprofi_text_free(&s->text);
     cprofi_demangler_close(s->demangler);
     memset(s, 0, sizeof *s);
 }
 
-/* A copy of a string that lives as long as the symbols; NULL: out of memory. */
-static const char *cprofi_symbols_keep(cprofi_symbols *s, const char *text, size_t length) {
-    cprofi_symbols_block *b = s->blocks;
-    char *copy;
-    if (!b || b->size - b->used < length + 1) {
-        size_t size = length + 1 > 65536 ? length + 1 : 65536;
-        b = (cprofi_symbols_block *)malloc(sizeof *b + size);
-        if (!b) return NULL;
-        b->next = s->blocks;
-        b->used = 0;
-        b->size = size;
-        s->blocks = b;
-        s->memory += sizeof *b + size;
-    }
-    copy = (char *)(b + 1) + b->used;
-    memcpy(copy, text, length);
-    copy[length] = 0;
-    b->used += length + 1;
-    return copy;
-}
-
 static const char *cprofi_symbols_copy(cprofi_symbols *s, const char *text) {
-    return cprofi_symbols_keep(s, text, strlen(text));
+    return cprofi_text_keep(&s->text, text, strlen(text));
 }
 
 /* Rust's legacy names are C++ names that end in a hash (17h, 16 digits, E). */
@@ -3670,7 +3714,7 @@ static const char *cprofi_symbols_show(cprofi_symbols *s, char *raw, bool plt) {
     if (joined) {
         memcpy(joined, name, length);
         memcpy(joined + length, "@plt", 4);
-        kept = cprofi_symbols_keep(s, joined, length + (plt ? 4 : 0));
+        kept = cprofi_text_keep(&s->text, joined, length + (plt ? 4 : 0));
     }
     free(joined);
     free(trimmed);

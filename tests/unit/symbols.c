@@ -1383,7 +1383,7 @@ static void test_large(void) {
         for (size_t i = 0; i < ADDRESSES; i++) named += names[i][0] != '[';
         getrusage(RUSAGE_SELF, &after);
         printf("# %s: %zu of %d addresses named in %.1f ms, strings %zu KB, peak grew %ld KB\n",
-               path, named, ADDRESSES, milliseconds() - start, s.memory / 1024,
+               path, named, ADDRESSES, milliseconds() - start, s.text.memory / 1024,
                after.ru_maxrss - before.ru_maxrss);
         cprofi_symbols_free(&s);
     }
