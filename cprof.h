@@ -42,6 +42,7 @@
 
      CPROF_HZ=1000         overrides the rate      CPROF_OUTPUT=file  ... the output file
      CPROF_CLOCK=cpu|wall  ... the clock           CPROF_ENABLE=0     start and stop do nothing
+     CPROF_LINES=1         names with file:line    CPROF_DEBUG_DIR=d  ... the place of debug files
 
    HOW IT WORKS
 
@@ -179,7 +180,10 @@ typedef struct cprof_desc {
     int signal;              /* POSIX: signal that carries the samples; default SIGURG */
     int max_sampler_percent; /* of one core that the sampler thread may use before it lowers the
                                 rate: 1..100; default 25 */
-    bool quiet;              /* no line on stderr from cprof_stop */
+    bool lines;              /* names are followed by the place in the source: step (vm.c:12) */
+    const char *debug_dir;   /* where separate debug files may be, besides the usual places: a
+                                directory, or several with ':' between (';' on Windows) */
+    bool quiet;              /* nothing on stderr from cprof_stop */
 } cprof_desc;
 
 /* What was measured. Times in nanoseconds. Current while running, final after cprof_stop, and kept
@@ -196,6 +200,8 @@ typedef struct cprof_stats {
     uint64_t threads_seen;
     uint64_t blocked_threads; /* threads that did not answer the signal at least once */
     uint64_t unique_stacks;   /* entries of the table in use */
+    uint64_t poor_modules;    /* files whose names, inlined functions or lines could not all be
+                                 read at the last write; cprof_stop says which and why */
     uint64_t ticks;           /* times the sampler looked */
     uint64_t late_ns;         /* how late it was on average */
     uint64_t late_max_ns;     /* and at worst */
@@ -215,8 +221,9 @@ typedef bool (*cprof_write_fn)(void *user, const void *data, size_t size);
    cprof_start    begins to sample every thread of the process. NULL: all defaults. Errors:
                   ARGUMENT, RUNNING, MEMORY, THREAD, SIGNAL, SYSTEM, OUTPUT (desc->output cannot be
                   created: better now than after an hour). The environment overrides the desc:
-                  CPROF_HZ, CPROF_CLOCK (cpu, wall), CPROF_OUTPUT, CPROF_ENABLE=0 (start and stop
-                  then do nothing and return CPROF_OK).
+                  CPROF_HZ, CPROF_CLOCK (cpu, wall), CPROF_OUTPUT, CPROF_LINES (0, 1),
+                  CPROF_DEBUG_DIR, CPROF_ENABLE=0 (start and stop then do nothing and return
+                  CPROF_OK).
    cprof_stop     ends it, writes desc.output and prints one line on stderr. Errors: NOT_RUNNING,
                   OUTPUT, MEMORY; the profile can still be written elsewhere by cprof_write.
    cprof_pause    no samples are taken and no time is counted until cprof_resume.
@@ -3656,18 +3663,49 @@ static void cprofi_source_close(cprofi_source *source) {
 /* ---- resolve -----------------------------------------------------------------------------------
 
    One module at a time: find its bytes, make sure that they are the ones loaded, look its addresses
-   up, and keep the names in an arena until cprofi_symbols_free. */
+   up, and keep the names until cprofi_symbols_free. */
 
-enum { CPROFI_NAME_MAX = 16384, CPROFI_MANGLED_MAX = 4096, CPROFI_NAME_CACHE = 1024 };
+enum { CPROFI_NAME_MAX = 16384, CPROFI_MANGLED_MAX = 4096 };
+
+/* One frame of the source at an address. */
+typedef struct {
+    const char *function;      /* never NULL */
+    const char *file;          /* NULL: unknown */
+    uint32_t line, start_line; /* where it is, and where its function begins; 0: unknown */
+    bool inlined;              /* into the next */
+    const char *label;         /* the writers' affair */
+} cprofi_site;
+
+/* What is at an address: the innermost inlined function first, the function that holds the code
+   last. */
+typedef struct {
+    cprofi_site *sites;
+    uint32_t count; /* at least 1 */
+} cprofi_place;
+
+typedef struct cprofi_sites_block cprofi_sites_block;
+struct cprofi_sites_block {
+    cprofi_sites_block *next;
+};
+
+/* Why names, inlined functions or lines of a module are missing; a remark tells it. */
+enum { CPROFI_REMARK_REPLACED, CPROFI_REMARK_MISSING, CPROFI_REMARKS };
+
+static const char *const cprofi_remark_texts[CPROFI_REMARKS] = {
+    "no names: the file is another one now",
+    "no names: the file cannot be read"};
+
+typedef struct {
+    uint32_t modules[CPROFI_REMARKS]; /* how many it is true of */
+    char first[CPROFI_REMARKS][64];   /* the name of one of them */
+} cprofi_remarks;
 
 typedef struct cprofi_symbols {
     cprofi_text text;
+    cprofi_sites_block *sites;
     cprofi_demangle_fn demangle;
     void *demangler; /* the library it is in, if that had to be opened */
-    /* Modules whose addresses have no names, for a remark: the file is another one now, or cannot
-       be read. The names are those of the first such module. */
-    uint32_t replaced, missing;
-    const char *replaced_name, *missing_name;
+    cprofi_remarks remarks;
 } cprofi_symbols;
 
 static bool cprofi_symbols_init(cprofi_symbols *s) {
@@ -3677,13 +3715,34 @@ static bool cprofi_symbols_init(cprofi_symbols *s) {
 }
 
 static void cprofi_symbols_free(cprofi_symbols *s) {
+    while (s->sites) {
+        cprofi_sites_block *next = s->sites->next;
+        free(s->sites);
+        s->sites = next;
+    }
     cprofi_text_free(&s->text);
     cprofi_demangler_close(s->demangler);
     memset(s, 0, sizeof *s);
 }
 
+static void cprofi_symbols_remark(cprofi_symbols *s, const cprofi_module *m, int remark) {
+    if (!s->remarks.modules[remark]++)
+        snprintf(s->remarks.first[remark], sizeof s->remarks.first[remark], "%s", m->name);
+}
+
 static const char *cprofi_symbols_copy(cprofi_symbols *s, const char *text) {
     return cprofi_text_keep(&s->text, text, strlen(text));
+}
+
+/* Zeroed sites that live as long as the symbols. */
+static cprofi_site *cprofi_symbols_sites(cprofi_symbols *s, size_t count) {
+    cprofi_sites_block *block;
+    size_t head = (sizeof *block + 15) / 16 * 16;
+    block = (cprofi_sites_block *)calloc(1, head + count * sizeof(cprofi_site));
+    if (!block) return NULL;
+    block->next = s->sites;
+    s->sites = block;
+    return (cprofi_site *)(void *)((char *)block + head);
 }
 
 /* Rust's legacy names are C++ names that end in a hash (17h, 16 digits, E). */
@@ -3766,73 +3825,75 @@ static bool cprofi_symbols_open(cprofi_symbols *s, const cprofi_module *m, cprof
         if (result == CPROFI_ELF_NO_MEMORY) return false;
         other = true;
     }
-    if (other && !s->replaced++) s->replaced_name = m->name;
-    if (!other && !s->missing++) s->missing_name = m->name;
+    cprofi_symbols_remark(s, m, other ? CPROFI_REMARK_REPLACED : CPROFI_REMARK_MISSING);
     return true;
 }
 
-/* Names for the wants of one open image; those without one stay NULL. */
-static bool cprofi_symbols_read(cprofi_symbols *s, const cprofi_elf *elf, cprofi_elf_want *wants,
-                                size_t n, const char **names) {
-    struct cached { cprofi_elf_hit hit; bool plt; const char *name; } *cache;
+/* Names from the symbol tables of one open file for those of n addresses that have none yet, and
+   for PLT stubs. */
+static bool cprofi_symbols_read(cprofi_symbols *s, const cprofi_elf *elf, const cprofi_module *m,
+                                const uintptr_t *pcs, size_t n, const char **names) {
     cprofi_elf_tables tables;
-    bool ok = cprofi_elf_lookup(elf, wants, n, &tables);
+    cprofi_elf_want *wants = (cprofi_elf_want *)calloc(n, sizeof *wants), *last = NULL;
     char *raw = (char *)malloc(CPROFI_NAME_MAX);
-    cache = (struct cached *)calloc(CPROFI_NAME_CACHE, sizeof *cache);
-    ok = ok && raw && cache;
-    for (size_t i = 0; i < n && ok; i++) {
-        const cprofi_elf_hit *hit = &wants[i].hit;
-        const cprofi_elf_symtab *t = &tables.symbols[hit->table];
-        struct cached *c = &cache[(hit->name ^ hit->name >> 10) % CPROFI_NAME_CACHE];
-        if (!hit->name) continue;
-        if (!c->name || c->hit.name != hit->name || c->hit.table != hit->table ||
-            c->plt != wants[i].plt) {
-            if (!cprofi_source_string(elf->source, t->strings + hit->name, t->strings_end, raw,
-                                      CPROFI_NAME_MAX))
-                continue;
-            c->hit = *hit;
-            c->plt = wants[i].plt;
-            c->name = cprofi_symbols_show(s, raw, c->plt);
-            ok = c->name != NULL;
-        }
-        names[wants[i].index] = c->name;
+    bool ok = wants && raw;
+    for (size_t i = 0; ok && i < n; i++) {
+        wants[i].address = pcs[i] - m->slide;
+        wants[i].index = (uint32_t)i;
     }
-    free(cache);
+    ok = ok && cprofi_elf_lookup(elf, wants, n, &tables);
+    for (size_t i = 0; i < n && ok; i++) {
+        cprofi_elf_want *want = &wants[i];
+        const cprofi_elf_symtab *t = &tables.symbols[want->hit.table];
+        const char **name = &names[want->index];
+        if (!want->hit.name || (*name && !want->plt)) continue;
+        if (last && last->hit.name == want->hit.name && last->hit.table == want->hit.table &&
+            last->plt == want->plt) {
+            *name = names[last->index];
+        } else if (cprofi_source_string(elf->source, t->strings + want->hit.name, t->strings_end,
+                                        raw, CPROFI_NAME_MAX)) {
+            *name = cprofi_symbols_show(s, raw, want->plt);
+            ok = *name != NULL;
+            last = want;
+        }
+    }
+    free(wants);
     free(raw);
     return ok;
 }
 
-/* Names for n look-up addresses (run-time addresses, ascending, unique) of a module. names[i] is
-   never NULL after true, and lives until cprofi_symbols_free. False only when out of memory. */
+/* The places of n look-up addresses (run-time addresses, ascending, unique) of a module. They live
+   until cprofi_symbols_free. False only when out of memory. */
 static bool cprofi_symbols_resolve(cprofi_symbols *s, const cprofi_module *m, const uintptr_t *pcs,
-                                   size_t n, const char **names) {
+                                   size_t n, cprofi_place *places) {
     cprofi_source source;
     cprofi_elf elf;
-    cprofi_elf_want *wants;
-    bool ok = true;
+    cprofi_site *sites;
+    const char **names;
+    bool ok;
     if (!n) return true;
-    if (n > UINT32_MAX) return false;
-    for (size_t i = 0; i < n; i++) names[i] = NULL;
-    if (!cprofi_symbols_open(s, m, &source, &elf)) return false;
+    if (n > UINT32_MAX || !cprofi_symbols_open(s, m, &source, &elf)) return false;
+    names = (const char **)calloc(n, sizeof *names);
+    sites = cprofi_symbols_sites(s, n);
+    ok = names && sites;
     if (elf.source) {
-        wants = (cprofi_elf_want *)calloc(n, sizeof *wants);
-        for (size_t i = 0; wants && i < n; i++) {
-            wants[i].address = pcs[i] - m->slide;
-            wants[i].index = (uint32_t)i;
-        }
-        ok = wants && cprofi_symbols_read(s, &elf, wants, n, names);
-        free(wants);
+        ok = ok && cprofi_symbols_read(s, &elf, m, pcs, n, names);
         cprofi_elf_close(&elf);
         cprofi_source_close(&source);
     }
     for (size_t i = 0; i < n && ok; i++) {
         char text[512];
-        if (names[i]) continue;
-        snprintf(text, sizeof text, "[%.440s+0x%llx]", m->name ? m->name : "?",
-                 (unsigned long long)(pcs[i] - m->slide));
-        names[i] = cprofi_symbols_copy(s, text);
+        if (!names[i]) {
+            snprintf(text, sizeof text, "[%.440s+0x%llx]", m->name ? m->name : "?",
+                     (unsigned long long)(pcs[i] - m->slide));
+            names[i] = cprofi_symbols_copy(s, text);
+        }
+        sites[i].function = names[i];
+        places[i].sites = &sites[i];
+        places[i].count = 1;
         ok = names[i] != NULL;
     }
+    free(names);
     return ok;
 }
 /* ---------------------------------------------------------------------------------------------- */
@@ -4108,6 +4169,8 @@ typedef struct {
     pthread_t sampler;
     cprof_desc desc; /* every field filled in */
     char output[4096];
+    char debug_dir[4096];
+    cprofi_remarks remarks; /* of the last write */
     const char *culprit; /* the field or variable that start refused */
     uint64_t period;
     uint64_t random;
@@ -4622,6 +4685,7 @@ static void cprofi_stats_fill(cprofi_session *s, cprof_stats *out) {
     out->discarded = s->discarded;
     out->threads_seen = s->thread_count - s->threads_before;
     out->unique_stacks = s->table.entry_count;
+    for (int i = 0; i < CPROFI_REMARKS; i++) out->poor_modules += s->remarks.modules[i];
     out->ticks = s->ticks;
     out->late_ns = s->ticks ? s->late_sum / s->ticks : 0;
     out->late_max_ns = s->late_max;
@@ -4653,6 +4717,7 @@ typedef struct {
     uint32_t entry_count, thread_count;
     uint64_t frame_count;
     double lost_ns, unsampled_ns, period;
+    bool lines; /* desc.lines */
     const cprofi_modules *modules; /* records are immutable once made */
 } cprofi_snapshot;
 
@@ -4672,6 +4737,7 @@ static bool cprofi_snapshot_take(cprofi_session *s, cprofi_snapshot *c) {
     c->thread_count = s->thread_count;
     c->modules = &s->modules;
     c->period = 1e9 / s->desc.hz;
+    c->lines = s->desc.lines;
     c->unsampled_ns = (double)stats.unsampled_ns;
     c->entries = (cprofi_entry *)malloc((c->entry_count + 1u) * sizeof *c->entries);
     c->frames = (cprofi_frame *)malloc((c->frame_count + 1) * sizeof *c->frames);
@@ -4695,8 +4761,8 @@ static bool cprofi_snapshot_take(cprofi_session *s, cprofi_snapshot *c) {
 /* ---- names of frames ---- */
 
 typedef struct {
-    cprofi_frame *words; /* distinct, ascending: grouped by module, by address in it */
-    const char **names;  /* the name of each, clean */
+    cprofi_frame *words;  /* distinct, ascending: grouped by module, by address in it */
+    cprofi_place *places; /* of each */
     size_t count;
     cprofi_symbols symbols;
 } cprofi_names;
@@ -4709,7 +4775,15 @@ static int cprofi_compare_words(const void *a, const void *b) {
 static void cprofi_names_free(cprofi_names *n) {
     cprofi_symbols_free(&n->symbols);
     free(n->words);
-    free(n->names);
+    free(n->places);
+}
+
+/* The last part of a path, of any system. */
+static const char *cprofi_file_name(const char *path) {
+    const char *name = path;
+    for (; *path; path++)
+        if (*path == '/' || *path == '\\') name = path + 1;
+    return name;
 }
 
 /* Copies a name, without what the format gives a meaning: ';' and control characters. */
@@ -4747,61 +4821,69 @@ static bool cprofi_names_functions(cprofi_names *n, const cprofi_snapshot *c, si
                                    size_t to) {
     uint32_t id = CPROFI_FRAME_MODULE(n->words[from]);
     const cprofi_module *module = &c->modules->records[id];
+    const char *name = NULL;
     uintptr_t last = 0;
     for (size_t i = from; i < to; i++) {
+        cprofi_site *site = &n->places[i].sites[n->places[i].count - 1];
         uintptr_t start;
-        const char *name;
         char text[512];
-        if (n->names[i][0] != '[') continue;
+        if (site->function[0] != '[') continue;
         cprofi_lock(cprofi.session);
         start = cprofi_unwind_function(c->modules, id, CPROFI_FRAME_ADDRESS(n->words[i]));
         cprofi_unlock(cprofi.session);
         if (!start) continue;
-        name = start == last ? n->names[i - 1] : cprofi_name_chosen(start);
+        if (start != last) name = cprofi_name_chosen(start);
         if (!name) {
             snprintf(text, sizeof text, "[%.440s+0x%llx]", module->name,
                      (unsigned long long)(start - module->slide));
             name = cprofi_symbols_copy(&n->symbols, text);
         }
         if (!name) return false;
-        n->names[i] = name;
+        site->function = name;
         last = start;
     }
     return true;
 }
 
-/* Names the words [from, to), which belong to one module. */
+/* Places for the words [from, to), which belong to no module. */
+static bool cprofi_names_elsewhere(cprofi_names *n, size_t from, size_t to) {
+    cprofi_site *sites = cprofi_symbols_sites(&n->symbols, to - from);
+    for (size_t i = from; sites && i < to; i++) {
+        cprofi_site *site = &sites[i - from];
+        site->function = n->words[i] == CPROFI_FRAME_TRUNCATED ? "[truncated]" : "[unknown]";
+        n->places[i].sites = site;
+        n->places[i].count = 1;
+    }
+    return sites != NULL;
+}
+
+/* Places for the words [from, to), which belong to one module. */
 static bool cprofi_names_module(cprofi_names *n, const cprofi_snapshot *c, size_t from, size_t to) {
     uint32_t id = CPROFI_FRAME_MODULE(n->words[from]);
-    uintptr_t *pcs = (uintptr_t *)malloc((to - from) * sizeof *pcs);
-    bool ok = pcs != NULL;
-    for (size_t i = from; ok && i < to; i++) pcs[i - from] = CPROFI_FRAME_ADDRESS(n->words[i]);
-    if (ok && id) {
-        ok = cprofi_symbols_resolve(&n->symbols, &c->modules->records[id], pcs, to - from,
-                                    n->names + from) &&
-             cprofi_names_functions(n, c, from, to);
-    }
-    for (size_t i = from; ok && i < to; i++) {
-        if (!id)
-            n->names[i] = n->words[i] == CPROFI_FRAME_TRUNCATED ? "[truncated]" : "[unknown]";
-        n->names[i] = cprofi_name_clean(&n->symbols, n->names[i]);
-        ok = n->names[i] != NULL;
-    }
+    uintptr_t *pcs;
+    bool ok;
+    if (!id) return cprofi_names_elsewhere(n, from, to);
+    pcs = (uintptr_t *)malloc((to - from) * sizeof *pcs);
+    for (size_t i = from; pcs && i < to; i++) pcs[i - from] = CPROFI_FRAME_ADDRESS(n->words[i]);
+    ok = pcs && cprofi_symbols_resolve(&n->symbols, &c->modules->records[id], pcs, to - from,
+                                       n->places + from) &&
+         cprofi_names_functions(n, c, from, to);
     free(pcs);
     return ok;
 }
 
-static const char **cprofi_names_at(const cprofi_names *n, cprofi_frame word) {
+static const cprofi_place *cprofi_names_at(const cprofi_names *n, cprofi_frame word) {
     const cprofi_frame *at = (const cprofi_frame *)bsearch(&word, n->words, n->count,
                                                            sizeof word, cprofi_compare_words);
-    return at ? &n->names[at - n->words] : NULL;
+    return at ? &n->places[at - n->words] : NULL;
 }
 
-/* The name of a frame, if it is an unnamed one of the C library. */
-static const char **cprofi_names_libc(cprofi_names *n, cprofi_frame word) {
+/* A frame, if it is an unnamed one of the C library. */
+static cprofi_site *cprofi_names_libc(cprofi_names *n, cprofi_frame word) {
     static const char unnamed[] = "[libc.so.6+";
-    const char **name = cprofi_names_at(n, word);
-    return name && strncmp(*name, unnamed, sizeof unnamed - 1) == 0 ? name : NULL;
+    const cprofi_place *p = cprofi_names_at(n, word);
+    cprofi_site *site = p ? &p->sites[p->count - 1] : NULL;
+    return site && strncmp(site->function, unnamed, sizeof unnamed - 1) == 0 ? site : NULL;
 }
 
 /* Every stack of a program begins in two functions of glibc (2.34 and later) that have no dynamic
@@ -4812,18 +4894,42 @@ static void cprofi_names_roots(cprofi_names *n, const cprofi_snapshot *c) {
     for (uint32_t i = 0; i < c->entry_count; i++) {
         const cprofi_entry *e = &c->entries[i];
         const cprofi_frame *root = c->frames + e->first + e->depth;
-        const char **name;
-        if (e->depth >= 2 && (name = cprofi_names_libc(n, root[-1])) != NULL) *name = "__clone3";
-        for (uint32_t k = 2; k <= 3 && k < e->depth; k++) {
-            const char **caller = cprofi_names_at(n, root[1 - (int32_t)k]);
-            name = cprofi_names_libc(n, root[-(int32_t)k]);
-            if (!name || !caller) continue;
-            if (strcmp(*caller, "__clone3") == 0)
-                *name = "start_thread";
-            else if (strcmp(*caller, "__libc_start_main") == 0)
-                *name = "__libc_start_call_main";
+        cprofi_site *site;
+        if (e->depth >= 2 && (site = cprofi_names_libc(n, root[-1])) != NULL)
+            site->function = "__clone3";
+        for (int32_t k = 2; k <= 3 && k < (int32_t)e->depth; k++) {
+            const cprofi_place *caller = cprofi_names_at(n, root[1 - k]);
+            const char *function = caller ? caller->sites[0].function : "";
+            site = cprofi_names_libc(n, root[-k]);
+            if (!site) continue;
+            if (strcmp(function, "__clone3") == 0)
+                site->function = "start_thread";
+            else if (strcmp(function, "__libc_start_main") == 0)
+                site->function = "__libc_start_call_main";
         }
     }
+}
+
+/* What a line of the profile shows for each frame. */
+static bool cprofi_names_label(cprofi_names *n, bool lines) {
+    for (size_t i = 0; i < n->count; i++) {
+        for (uint32_t k = 0; k < n->places[i].count; k++) {
+            cprofi_site *site = &n->places[i].sites[k];
+            site->label = site->function;
+            if (lines && site->file && site->line) {
+                size_t size = strlen(site->function) + strlen(site->file) + 16;
+                char *text = (char *)malloc(size);
+                if (!text) return false;
+                snprintf(text, size, "%s (%s:%lu)", site->function, cprofi_file_name(site->file),
+                         (unsigned long)site->line);
+                site->label = cprofi_symbols_copy(&n->symbols, text);
+                free(text);
+            }
+            if (site->label) site->label = cprofi_name_clean(&n->symbols, site->label);
+            if (!site->label) return false;
+        }
+    }
+    return true;
 }
 
 static bool cprofi_names_init(cprofi_names *n, const cprofi_snapshot *c) {
@@ -4831,8 +4937,8 @@ static bool cprofi_names_init(cprofi_names *n, const cprofi_snapshot *c) {
     memset(n, 0, sizeof *n);
     if (!cprofi_symbols_init(&n->symbols)) return false;
     n->words = (cprofi_frame *)malloc((c->frame_count + 1) * sizeof *n->words);
-    n->names = (const char **)malloc((c->frame_count + 1) * sizeof *n->names);
-    ok = n->words && n->names;
+    n->places = (cprofi_place *)malloc((c->frame_count + 1) * sizeof *n->places);
+    ok = n->words && n->places;
     if (ok) {
         memcpy(n->words, c->frames, c->frame_count * sizeof *n->words);
         qsort(n->words, c->frame_count, sizeof *n->words, cprofi_compare_words);
@@ -4845,10 +4951,9 @@ static bool cprofi_names_init(cprofi_names *n, const cprofi_snapshot *c) {
         for (to = from; to < n->count && CPROFI_FRAME_MODULE(n->words[to]) == id;) to++;
         ok = cprofi_names_module(n, c, from, to);
     }
-    if (ok)
-        cprofi_names_roots(n, c);
-    else
-        cprofi_names_free(n);
+    if (ok) cprofi_names_roots(n, c);
+    ok = ok && cprofi_names_label(n, c->lines);
+    if (!ok) cprofi_names_free(n);
     return ok;
 }
 
@@ -4933,14 +5038,29 @@ static void cprofi_lines_free(cprofi_lines *l) {
     free(l->names);
 }
 
+/* Frames of a stack, the inlined ones included; their labels, root first, to `to` unless NULL. */
+static uint32_t cprofi_line_labels(const cprofi_entry *e, const cprofi_snapshot *c,
+                                   const cprofi_names *n, const char **to) {
+    uint32_t depth = 0;
+    for (uint32_t k = e->depth; k-- > 0;) {
+        const cprofi_place *place = cprofi_names_at(n, c->frames[e->first + k]);
+        for (uint32_t i = place->count; to && i-- > 0;) *to++ = place->sites[i].label;
+        depth += place->count;
+    }
+    return depth;
+}
+
 static bool cprofi_lines_init(cprofi_lines *l, const cprofi_snapshot *c, cprofi_names *n) {
     static const char *const lost[] = {"[cprof]", CPROFI_LINE_LOST};
     static const char *const unsampled[] = {"[cprof]", CPROFI_LINE_UNSAMPLED};
     const char **threads = (const char **)malloc((c->thread_count + 1u) * sizeof *threads);
     const char **at;
+    size_t size = c->entry_count + 4u;
     memset(l, 0, sizeof *l);
+    for (uint32_t i = 0; i < c->entry_count; i++)
+        size += cprofi_line_labels(&c->entries[i], c, n, NULL);
     l->lines = (cprofi_line *)malloc((c->entry_count + 2u) * sizeof *l->lines);
-    l->names = (const char **)malloc((c->frame_count + c->entry_count + 4u) * sizeof *l->names);
+    l->names = (const char **)malloc(size * sizeof *l->names);
     if (!l->lines || !l->names || !threads) goto failed;
     for (uint32_t i = 0; i < c->thread_count; i++) {
         threads[i] = cprofi_name_clean(&n->symbols, c->thread_names[i]);
@@ -4949,12 +5069,10 @@ static bool cprofi_lines_init(cprofi_lines *l, const cprofi_snapshot *c, cprofi_
     at = l->names;
     for (uint32_t i = 0; i < c->entry_count; i++) {
         const cprofi_entry *e = &c->entries[i];
-        const char **names = at;
-        *at++ = threads[e->thread];
-        for (uint32_t k = e->depth; k-- > 0;)
-            *at++ = *cprofi_names_at(n, c->frames[e->first + k]);
-        cprofi_line_add(l, names, e->depth + 1,
-                        (double)e->weight * c->scale[e->thread] / c->period);
+        uint32_t depth = cprofi_line_labels(e, c, n, at + 1) + 1;
+        *at = threads[e->thread];
+        cprofi_line_add(l, at, depth, (double)e->weight * c->scale[e->thread] / c->period);
+        at += depth;
     }
     memcpy(at, lost, sizeof lost);
     memcpy(at + 2, unsampled, sizeof unsampled);
@@ -5013,7 +5131,7 @@ static void cprofi_write_folded(cprofi_writer *w, const cprofi_lines *l) {
 
 /* The one way to a profile: names what is in the snapshot and writes it. */
 static cprof_result cprofi_write_snapshot(const cprofi_snapshot *c, cprof_write_fn write,
-                                          void *user) {
+                                          void *user, cprofi_remarks *remarks) {
     cprof_result result = CPROF_ERROR_MEMORY;
     cprofi_names names;
     cprofi_lines lines;
@@ -5031,6 +5149,7 @@ static cprof_result cprofi_write_snapshot(const cprofi_snapshot *c, cprof_write_
         cprofi_lines_free(&lines);
     }
     free(w);
+    *remarks = names.symbols.remarks;
     cprofi_names_free(&names);
     return result;
 }
@@ -5745,10 +5864,22 @@ static bool cprofi_env_number(const char *name, int *value) {
 
 static bool cprofi_in_range(int value, int low, int high) { return low <= value && value <= high; }
 
+/* Copies a string of the desc: the caller's may be gone at stop. */
+static bool cprofi_desc_keep(const char **string, char *copy, size_t size) {
+    copy[0] = 0;
+    if (!*string) return true;
+    if (strlen(*string) >= size) return false;
+    strcpy(copy, *string);
+    *string = copy;
+    return true;
+}
+
 /* The desc with defaults and the environment applied; the one place where they are. */
 static cprof_result cprofi_desc_complete(cprofi_session *s, const cprof_desc *desc) {
     const char *clock = getenv("CPROF_CLOCK"), *output = getenv("CPROF_OUTPUT");
+    const char *debug_dir = getenv("CPROF_DEBUG_DIR");
     cprof_desc *d = &s->desc;
+    int lines = -1;
     memset(d, 0, sizeof *d);
     if (desc) *d = *desc;
     s->culprit = "CPROF_HZ";
@@ -5757,7 +5888,11 @@ static cprof_result cprofi_desc_complete(cprofi_session *s, const cprof_desc *de
     if (clock && strcmp(clock, "cpu") == 0) d->clock = CPROF_CPU;
     else if (clock && strcmp(clock, "wall") == 0) d->clock = CPROF_WALL;
     else if (clock && *clock) return CPROF_ERROR_ARGUMENT;
+    s->culprit = "CPROF_LINES";
+    if (!cprofi_env_number("CPROF_LINES", &lines)) return CPROF_ERROR_ARGUMENT;
+    if (lines >= 0) d->lines = lines != 0;
     if (output && *output) d->output = output;
+    if (debug_dir && *debug_dir) d->debug_dir = debug_dir;
     if (!d->hz) d->hz = CPROFI_DEFAULT_HZ;
     if (!d->max_depth) d->max_depth = CPROFI_DEFAULT_DEPTH;
     if (!d->max_stacks) d->max_stacks = CPROFI_DEFAULT_STACKS;
@@ -5778,12 +5913,11 @@ static cprof_result cprofi_desc_complete(cprofi_session *s, const cprof_desc *de
     else
         s->culprit = NULL;
     if (s->culprit) return CPROF_ERROR_ARGUMENT;
-    s->output[0] = 0;
-    if (d->output) {
-        if (strlen(d->output) >= sizeof s->output) return CPROF_ERROR_OUTPUT;
-        strcpy(s->output, d->output); /* the caller's string may be gone at stop */
-        d->output = s->output;
-    }
+    if (!cprofi_desc_keep(&d->output, s->output, sizeof s->output)) return CPROF_ERROR_OUTPUT;
+    s->culprit = "debug_dir";
+    if (!cprofi_desc_keep(&d->debug_dir, s->debug_dir, sizeof s->debug_dir))
+        return CPROF_ERROR_ARGUMENT;
+    s->culprit = NULL;
     return CPROF_OK;
 }
 
@@ -5857,6 +5991,7 @@ static void cprofi_counters_clear(cprofi_session *s) {
     s->ticks = s->late_sum = s->late_max = 0;
     s->samples = s->truncated = s->lost = s->unanswered = s->discarded = s->threads_refused = 0;
     s->tick_cost = 0;
+    memset(&s->remarks, 0, sizeof s->remarks);
 }
 
 static cprof_result cprofi_start_locked(cprofi_session *s, const cprof_desc *desc) {
@@ -5953,6 +6088,17 @@ static void cprofi_report(const cprof_stats *t, const cprofi_session *s, cprof_r
                result == CPROF_OK ? "" : cprof_result_string(result));
 }
 
+/* What is missing from the names, and why: a line for each reason. */
+static void cprofi_report_remarks(const cprofi_remarks *r) {
+    for (int i = 0; i < CPROFI_REMARKS; i++) {
+        if (r->modules[i] == 1)
+            cprofi_say("%s: %s", r->first[i], cprofi_remark_texts[i]);
+        else if (r->modules[i])
+            cprofi_say("%s and %lu more: %s", r->first[i], (unsigned long)r->modules[i] - 1,
+                       cprofi_remark_texts[i]);
+    }
+}
+
 cprof_result cprof_stop(void) {
     cprofi_session *s = cprofi_session_get();
     cprof_result result = CPROF_OK;
@@ -5973,6 +6119,7 @@ cprof_result cprof_stop(void) {
     if (!s->desc.quiet) {
         cprofi_stats_fill(s, &stats);
         cprofi_report(&stats, s, result);
+        cprofi_report_remarks(&s->remarks);
     }
     cprofi_store_release(&s->phase, (uint32_t)CPROFI_IDLE);
     return result;
@@ -6030,8 +6177,10 @@ cprof_result cprof_reset(void) { return cprofi_change(cprofi_reset); }
 cprof_result cprof_write_to(cprof_write_fn write, void *user, cprof_format format) {
     cprofi_session *s = cprofi_session_get();
     cprofi_snapshot snapshot;
+    cprofi_remarks remarks;
     cprof_result result;
     bool taken = false;
+    memset(&remarks, 0, sizeof remarks);
     if (!s) return CPROF_ERROR_MEMORY;
     if (!write || !cprofi_in_range((int)format, CPROF_AUTO, CPROF_FOLDED))
         return CPROF_ERROR_ARGUMENT;
@@ -6040,8 +6189,11 @@ cprof_result cprof_write_to(cprof_write_fn write, void *user, cprof_format forma
     if (result == CPROF_ERROR_MEMORY) taken = cprofi_snapshot_take(s, &snapshot);
     cprofi_unlock(s);
     if (!taken) return result;
-    result = cprofi_write_snapshot(&snapshot, write, user);
+    result = cprofi_write_snapshot(&snapshot, write, user, &remarks);
     cprofi_snapshot_free(&snapshot);
+    cprofi_lock(s);
+    s->remarks = remarks;
+    cprofi_unlock(s);
     return result;
 }
 

@@ -31,6 +31,16 @@ static void skip(const char *name, const char *why) { printf("skip - %s: %s\n", 
 /* There is nothing to check here: not a check left out. */
 static void note(const char *name, const char *why) { printf("# %s: %s\n", name, why); }
 
+/* The functions that hold the code at n addresses, without what was inlined into them. */
+static bool resolve(cprofi_symbols *s, const cprofi_module *m, const uintptr_t *pcs, size_t n,
+                    const char **names) {
+    cprofi_place *places = (cprofi_place *)malloc((n + 1) * sizeof *places);
+    bool ok = places && cprofi_symbols_resolve(s, m, pcs, n, places);
+    for (size_t i = 0; i < n && ok; i++) names[i] = places[i].sites[places[i].count - 1].function;
+    free(places);
+    return ok;
+}
+
 static uint64_t random_state = 88172645463325252u;
 
 static uint64_t random_next(void) {
@@ -221,7 +231,7 @@ static const char *name_in(const uint8_t *data, size_t size, uint64_t base, uint
     pc = m.slide + (uintptr_t)(base + address);
     if (live) cprofi_symbols_free(&s);
     live = cprofi_symbols_init(&s);
-    if (!live || !cprofi_symbols_resolve(&s, &m, &pc, 1, &name)) return "(out of memory)";
+    if (!live || !resolve(&s, &m, &pc, 1, &name)) return "(out of memory)";
     return name;
 }
 
@@ -466,7 +476,7 @@ static void test_reference(void) {
         module.name = "image";
         module.image.data = m.data;
         module.image.size = IMAGE_SIZE;
-        if (!cprofi_symbols_init(&s) || !cprofi_symbols_resolve(&s, &module, pcs, n, names)) break;
+        if (!cprofi_symbols_init(&s) || !resolve(&s, &module, pcs, n, names)) break;
         for (size_t i = 0; i < n; i++) {
             const plain_symbol *p = plain_find(list, SYMBOL_COUNT, pcs[i]);
             if (strcmp(p ? p->name : "[", p ? names[i] : names[i][0] == '[' ? "[" : "") == 0)
@@ -824,7 +834,7 @@ static void test_binutils(const char *what, const char *path, const char *option
     snprintf(command, sizeof command, "addr2line -f -e '%s' <'%s/addresses' 2>/dev/null", path,
              scratch);
     f = popen(command, "r");
-    if (!f || !cprofi_symbols_init(&s) || !cprofi_symbols_resolve(&s, &m, pcs, n, names)) abort();
+    if (!f || !cprofi_symbols_init(&s) || !resolve(&s, &m, pcs, n, names)) abort();
     for (size_t i = 0; i < n; i++) {
         uint64_t address = pcs[i] - slide, start = 0;
         bool answered = fgets(line, sizeof line, f) && fgets(place, sizeof place, f);
@@ -892,7 +902,7 @@ static void test_stubs(const char *what, const char *path) {
         if (sscanf(line, "%llx <%255[^>]>", &address, name) != 2 || name[0] == '*') continue;
         if (strlen(name) < 4 || strcmp(name + strlen(name) - 4, "@plt") != 0) continue; /* PLT0 */
         pc = (uintptr_t)address + 1;
-        if (!cprofi_symbols_init(&s) || !cprofi_symbols_resolve(&s, &m, &pc, 1, got)) abort();
+        if (!cprofi_symbols_init(&s) || !resolve(&s, &m, &pc, 1, got)) abort();
         count++;
         if (strcmp(got[0], name) != 0 && !wrong++) printf("# %s, not %s\n", got[0], name);
         cprofi_symbols_free(&s);
@@ -964,7 +974,7 @@ static void test_without_sections(void) {
         const char *name = "";
         uintptr_t pc = (uintptr_t)(list[i].value + list[i].size - 1);
         if (!module_of(path, 0, &m) || !cprofi_symbols_init(&s) ||
-            !cprofi_symbols_resolve(&s, &m, &pc, 1, &name))
+            !resolve(&s, &m, &pc, 1, &name))
             abort();
         found += covers(list, count, pc, name, list[i].value, NULL);
         cprofi_symbols_free(&s);
@@ -1030,7 +1040,7 @@ static void test_cpp(void) {
     for (size_t i = 0; i < count; i++) pcs[n++] = (uintptr_t)list[i].value;
     qsort(pcs, n, sizeof *pcs, compare_addresses);
     n = distinct(pcs, n);
-    if (!cprofi_symbols_init(&s) || !cprofi_symbols_resolve(&s, &m, pcs, n, names)) abort();
+    if (!cprofi_symbols_init(&s) || !resolve(&s, &m, pcs, n, names)) abort();
     for (size_t w = 0; w < sizeof wanted / sizeof wanted[0]; w++) {
         size_t seen = 0;
         char alternative[64], what[96];
@@ -1084,24 +1094,25 @@ static void test_identity(void) {
     pc = count ? (uintptr_t)list[0].value : 0;
     free(list);
     if (!cprofi_symbols_init(&s)) abort();
-    if (!cprofi_symbols_resolve(&s, &m, &pc, 1, &name)) abort();
-    check(m.build_id_size == 20 && name[0] != '[' && !s.replaced, "the same build id is used",
+    if (!resolve(&s, &m, &pc, 1, &name)) abort();
+    check(m.build_id_size == 20 && name[0] != '[' && !s.remarks.modules[CPROFI_REMARK_REPLACED], "the same build id is used",
           "it is %s", name);
     if (!run("%s -g0 -O2 -DVALUE=2 -Wl,--build-id=sha1 -o '%s' '%s/program.c'", cc, path, scratch))
         abort();
-    if (!cprofi_symbols_resolve(&s, &m, &pc, 1, &name)) abort();
-    check(name[0] == '[' && s.replaced == 1 && s.replaced_name == m.name,
+    if (!resolve(&s, &m, &pc, 1, &name)) abort();
+    check(name[0] == '[' && s.remarks.modules[CPROFI_REMARK_REPLACED] == 1 &&
+              strcmp(s.remarks.first[CPROFI_REMARK_REPLACED], m.name) == 0,
           "a rebuilt file is not used, and counted", "it is %s", name);
     m.path = "/nonexistent/file";
-    if (!cprofi_symbols_resolve(&s, &m, &pc, 1, &name)) abort();
-    check(name[0] == '[' && s.missing == 1, "a deleted file is counted", "it is %s", name);
+    if (!resolve(&s, &m, &pc, 1, &name)) abort();
+    check(name[0] == '[' && s.remarks.modules[CPROFI_REMARK_MISSING] == 1, "a deleted file is counted", "it is %s", name);
     m.path = scratch;
-    if (!cprofi_symbols_resolve(&s, &m, &pc, 1, &name)) abort();
+    if (!resolve(&s, &m, &pc, 1, &name)) abort();
     check(name[0] == '[', "a directory is no image", "it is %s", name);
     snprintf(other, sizeof other, "%s/fifo", scratch);
     m.path = other;
     if (run("mkfifo '%s'", other)) {
-        if (!cprofi_symbols_resolve(&s, &m, &pc, 1, &name)) abort();
+        if (!resolve(&s, &m, &pc, 1, &name)) abort();
         check(name[0] == '[', "a FIFO does not block", "it is %s", name);
     }
     cprofi_symbols_free(&s);
@@ -1124,11 +1135,11 @@ static void test_identity(void) {
         m.lo = lo + m.slide;
         m.hi = hi + m.slide;
         pc = (uintptr_t)&symbols_test_target;
-        if (!cprofi_symbols_init(&s) || !cprofi_symbols_resolve(&s, &m, &pc, 1, &name)) abort();
+        if (!cprofi_symbols_init(&s) || !resolve(&s, &m, &pc, 1, &name)) abort();
         check(strcmp(name, "symbols_test_target") == 0, "the program itself, its file gone",
               "it is %s", name);
         m.build_id_size = 3;
-        if (!cprofi_symbols_resolve(&s, &m, &pc, 1, &name)) abort();
+        if (!resolve(&s, &m, &pc, 1, &name)) abort();
         check(name[0] == '[', "but not another program's", "it is %s", name);
         cprofi_symbols_free(&s);
     }
@@ -1177,7 +1188,7 @@ static void test_loaded(void) {
         uintptr_t *pcs = (uintptr_t *)malloc(m.image.size * sizeof *pcs);
         const char **names = (const char **)malloc(m.image.size * sizeof *names);
         for (; n < m.image.size; n++) pcs[n] = base + n;
-        if (!cprofi_symbols_init(&s) || !cprofi_symbols_resolve(&s, &m, pcs, n, names)) abort();
+        if (!cprofi_symbols_init(&s) || !resolve(&s, &m, pcs, n, names)) abort();
         for (size_t i = 0; i < n; i++) {
             known += names[i][0] != '[';
             gettime += strstr(names[i], "clock_gettime") != NULL;
@@ -1280,7 +1291,7 @@ static void test_fuzz(void) {
             pcs[n] = module.slide + (uintptr_t)m.base + at;
         qsort(pcs, n, sizeof *pcs, compare_addresses);
         before = milliseconds();
-        if (!cprofi_symbols_init(&s) || !cprofi_symbols_resolve(&s, &module, pcs, n, names))
+        if (!cprofi_symbols_init(&s) || !resolve(&s, &module, pcs, n, names))
             abort();
         {
             cprofi_span span = {exact, size};
@@ -1333,7 +1344,7 @@ static void test_hostile(void) {
     module.image.size = size;
     for (size_t i = 0; i < ADDRESSES; i++) pcs[i] = 16 * i;
     start = milliseconds();
-    if (!cprofi_symbols_init(&s) || !cprofi_symbols_resolve(&s, &module, pcs, ADDRESSES, names))
+    if (!cprofi_symbols_init(&s) || !resolve(&s, &module, pcs, ADDRESSES, names))
         abort();
     printf("# %d symbols over all of %d addresses: %.0f ms\n", COUNT, ADDRESSES,
            milliseconds() - start);
@@ -1378,7 +1389,7 @@ static void test_large(void) {
         getrusage(RUSAGE_SELF, &before);
         start = milliseconds();
         named = 0;
-        if (!cprofi_symbols_init(&s) || !cprofi_symbols_resolve(&s, &m, pcs, ADDRESSES, names))
+        if (!cprofi_symbols_init(&s) || !resolve(&s, &m, pcs, ADDRESSES, names))
             abort();
         for (size_t i = 0; i < ADDRESSES; i++) named += names[i][0] != '[';
         getrusage(RUSAGE_SELF, &after);
