@@ -115,6 +115,7 @@
      unwind     from registers to a stack
      symbols    names for addresses
      table      the fixed-size stack table
+     os         what each system keeps
      sampler    who is looked at, when, and what a look weighs
      stats      what it all adds up to
      writers    from the table to a profile
@@ -358,35 +359,50 @@ cprof_result cprof_end(void);
 #define CPROFI_NOINLINE __attribute__((noinline))
 #define CPROFI_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-/* Relaxed unless the name says otherwise. C99 and C++11 have no common atomics, compilers do. */
-#define cprofi_load(p) __atomic_load_n((p), __ATOMIC_RELAXED)
-#define cprofi_store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
-#define cprofi_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
-#define cprofi_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
-#define cprofi_load_seq(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
-#define cprofi_store_seq(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
-#define cprofi_add(p, v) __atomic_fetch_add((p), (v), __ATOMIC_RELAXED)
-
-/* True when *p was `expected` and now is `wanted`; orders everything, as lock cmpxchg does.
-   [signal] */
+/* Loads acquire and stores release, unless the name says that they are sequentially consistent. C99
+   and C++11 have no common atomics, compilers do. [signal] */
+static inline uint32_t cprofi_load32(const uint32_t *p) {
+    return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+}
+/* [signal] */
+static inline void cprofi_store32(uint32_t *p, uint32_t v) {
+    __atomic_store_n(p, v, __ATOMIC_RELEASE);
+}
+/* [signal] */
+static inline uint32_t cprofi_load32_seq(const uint32_t *p) {
+    return __atomic_load_n(p, __ATOMIC_SEQ_CST);
+}
+/* [signal] */
+static inline void cprofi_store32_seq(uint32_t *p, uint32_t v) {
+    __atomic_store_n(p, v, __ATOMIC_SEQ_CST);
+}
+/* No order at all. [signal] */
+static inline uint64_t cprofi_load64(const uint64_t *p) {
+    return __atomic_load_n(p, __ATOMIC_RELAXED);
+}
+/* [signal] */
+static inline void cprofi_store64(uint64_t *p, uint64_t v) {
+    __atomic_store_n(p, v, __ATOMIC_RELAXED);
+}
+static inline void cprofi_add32(uint32_t *p, uint32_t v) {
+    __atomic_fetch_add(p, v, __ATOMIC_RELEASE);
+}
+/* True when *p was `expected` and now is `wanted`. [signal] */
 static inline bool cprofi_cas32(uint32_t *p, uint32_t expected, uint32_t wanted) {
     return __atomic_compare_exchange_n(p, &expected, wanted, false, __ATOMIC_SEQ_CST,
                                        __ATOMIC_SEQ_CST);
 }
+/* Pointers, sequentially consistent. */
+#define cprofi_load_pointer(type, p) ((type)__atomic_load_n((p), __ATOMIC_SEQ_CST))
+#define cprofi_store_pointer(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
+/* True when *p was NULL and now is `v`. */
+#define cprofi_set_pointer(p, v, none) \
+    __atomic_compare_exchange_n((p), &(none), (v), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
 
-/* `size` zeroed bytes in whole pages, or NULL. Pages cost memory only once they are touched, and a
-   forked child does not inherit them. */
-static void *cprofi_pages(size_t size) {
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) return NULL;
-    madvise(p, size, MADV_DONTFORK);
-    return p;
-}
-
-static void cprofi_pages_free(void *p, size_t size) {
-    if (p) munmap(p, size);
-}
+/* What each system implements: `size` zeroed bytes in whole pages, or NULL. Pages cost memory only
+   once they are touched, and a forked child does not inherit them. */
+static void *cprofi_pages(size_t size);
+static void cprofi_pages_free(void *p, size_t size);
 
 /* A piece of memory that belongs to somebody else. */
 typedef struct {
@@ -573,9 +589,10 @@ typedef struct {
     uint32_t scan;              /* number of the current full scan */
     uint32_t first_loaded;      /* list through next_loaded, built by a scan */
     size_t code_ranges;         /* in that list */
-    bool scanned, started;      /* a first scan is done; this one is past the main program */
     bool incomplete;            /* memory ran out, scan again */
-    unsigned long long adds, subs; /* the loader's counters at the last full scan */
+    /* the system's own: what tells whether the list has changed */
+    bool started;
+    unsigned long long adds, subs;
     cprofi_retired *retired;
     char *arena;
     size_t arena_left;
@@ -620,7 +637,8 @@ static const cprofi_module_range *cprofi_modules_range(const cprofi_module_index
 
 /* [signal] The id of the loaded module whose code holds pc, or 0. */
 static uint32_t cprofi_modules_find(const cprofi_modules *m, uintptr_t pc) {
-    const cprofi_module_range *range = cprofi_modules_range(cprofi_load_seq(&m->index), pc);
+    const cprofi_module_index *index = cprofi_load_pointer(cprofi_module_index *, &m->index);
+    const cprofi_module_range *range = cprofi_modules_range(index, pc);
     return range ? range->id : 0;
 }
 
@@ -642,302 +660,40 @@ static const char *cprofi_modules_string(cprofi_modules *m, const char *a, const
     return text;
 }
 
-/* What a scan found out about one image, before it is known whether it is new. */
-typedef struct {
-    uintptr_t slide, lo, hi;
-    const ElfW(Phdr) *phdr;
-    size_t phnum;
-    const char *loader_name;
-    bool is_main, is_vdso;
-    uintptr_t hdr_address;
-    cprofi_span hdr;
-    const uint8_t *build_id;
-    size_t build_id_size;
-    uintptr_t code_lo[CPROFI_TABLES_CODE], code_hi[CPROFI_TABLES_CODE];
-    size_t code_count;
-} cprofi_image;
-
-/* The readable bytes from `address` to the end of the file-backed part of its segment. */
-static cprofi_span cprofi_image_bytes(const cprofi_image *image, uintptr_t address) {
-    cprofi_span none = {NULL, 0};
-    for (size_t i = 0; i < image->phnum; i++) {
-        const ElfW(Phdr) *p = &image->phdr[i];
-        uintptr_t start = image->slide + (uintptr_t)p->p_vaddr;
-        if (p->p_type != PT_LOAD || !(p->p_flags & PF_R)) continue;
-        if (address < start || address - start >= p->p_filesz) continue;
-        cprofi_span s = {(const uint8_t *)address, (size_t)(p->p_filesz - (address - start))};
-        return s;
-    }
-    return none;
-}
-
-/* The GNU build id among the notes, with the alignment (4 or 8) that p_align announces. */
-static void cprofi_image_notes(cprofi_image *image, cprofi_span notes, size_t align) {
-    cprofi_bytes b = cprofi_bytes_of(notes);
-    if (align != 8) align = 4;
-    while (cprofi_left(&b) >= 12 && !b.bad) {
-        uint32_t name_size = cprofi_u32(&b), size = cprofi_u32(&b), type = cprofi_u32(&b);
-        const uint8_t *name = b.at;
-        cprofi_skip(&b, name_size);
-        cprofi_skip(&b, (align - (size_t)(b.at - notes.data) % align) % align);
-        const uint8_t *value = b.at;
-        cprofi_skip(&b, size);
-        if (!b.bad && type == 3 && name_size == 4 && memcmp(name, "GNU", 4) == 0) {
-            image->build_id = value;
-            image->build_id_size = size;
-            if (size > CPROFI_BUILD_ID_MAX) image->build_id_size = CPROFI_BUILD_ID_MAX;
-            return;
-        }
-        size_t gap = (align - (size_t)(b.at - notes.data) % align) % align;
-        if (gap > cprofi_left(&b)) return;
-        cprofi_skip(&b, gap);
-    }
-}
-
-static void cprofi_image_code(cprofi_image *image, uintptr_t lo, uintptr_t hi) {
-    size_t n = image->code_count;
-    if (lo >= hi) return;
-    if (n == CPROFI_TABLES_CODE) { /* more than anybody has: let the last one cover the rest */
-        if (lo < image->code_lo[n - 1]) image->code_lo[n - 1] = lo;
-        if (hi > image->code_hi[n - 1]) image->code_hi[n - 1] = hi;
-        return;
-    }
-    image->code_lo[n] = lo;
-    image->code_hi[n] = hi;
-    image->code_count = n + 1;
-}
-
-/* False when the image has no code, and so is of no interest. */
-static bool cprofi_image_read(cprofi_image *image) {
-    image->lo = UINTPTR_MAX;
-    for (size_t i = 0; i < image->phnum; i++) {
-        const ElfW(Phdr) *p = &image->phdr[i];
-        uintptr_t start = image->slide + (uintptr_t)p->p_vaddr;
-        uintptr_t end = start + (uintptr_t)p->p_memsz;
-        if (p->p_type != PT_LOAD || end < start) continue;
-        if (start < image->lo) image->lo = start;
-        if (end > image->hi) image->hi = end;
-        if (p->p_flags & PF_X) cprofi_image_code(image, start, end);
-    }
-    for (size_t i = 0; i < image->phnum; i++) {
-        const ElfW(Phdr) *p = &image->phdr[i];
-        uintptr_t start = image->slide + (uintptr_t)p->p_vaddr;
-        if (p->p_type == PT_NOTE && !image->build_id) {
-            cprofi_span notes = cprofi_image_bytes(image, start);
-            if (notes.size > p->p_memsz) notes.size = (size_t)p->p_memsz;
-            if (notes.data) cprofi_image_notes(image, notes, (size_t)p->p_align);
-        } else if (p->p_type == PT_GNU_EH_FRAME) {
-            image->hdr_address = start;
-            image->hdr = cprofi_image_bytes(image, start);
-            if (image->hdr.size > p->p_memsz) image->hdr.size = (size_t)p->p_memsz;
-        }
-    }
-    return image->code_count > 0;
-}
-
 static uint64_t cprofi_hash_bytes(uint64_t h, const void *data, size_t size) {
     const uint8_t *p = (const uint8_t *)data;
     for (size_t i = 0; i < size; i++) h = (h ^ p[i]) * 0x100000001b3u; /* FNV-1a */
     return h;
 }
 
-/* The same for two loads of the same file at the same place. The loader's name stands for the path,
-   because a relative one must not change its meaning when the program changes directory. */
-static uint64_t cprofi_image_identity(const cprofi_image *image) {
-    uint64_t h = 0xcbf29ce484222325u;
-    uintptr_t place[3] = {image->slide, image->lo, image->hi};
-    h = cprofi_hash_bytes(h, place, sizeof place);
-    h = cprofi_hash_bytes(h, image->loader_name, strlen(image->loader_name));
-    if (image->build_id) return cprofi_hash_bytes(h, image->build_id, image->build_id_size);
-    return cprofi_hash_bytes(h, image->hdr.data, image->hdr.size);
+/* What each system implements: if the list of images may have changed, calls cprofi_modules_scan,
+   and for each image cprofi_modules_record and, when it has its tables, cprofi_modules_present. */
+static void cprofi_os_modules(cprofi_modules *m);
+
+/* A new list begins. */
+static void cprofi_modules_scan(cprofi_modules *m) {
+    m->scan++;
+    m->incomplete = false;
 }
 
-/* Finds .eh_frame and the sorted table through .eh_frame_hdr (LSB Core, 10.6.2). Sets the
-   originals; .eh_frame has no size of its own: it ends with the last entry the sorted table
-   mentions, or at its zero terminator. */
-static void cprofi_tables_find(cprofi_tables *t, const cprofi_image *image) {
-    cprofi_bytes b = cprofi_bytes_of(image->hdr);
-    uint8_t version = cprofi_u8(&b), pointer = cprofi_u8(&b), count = cprofi_u8(&b);
-    uint8_t table = cprofi_u8(&b);
-    uintptr_t frame_address = 0;
-    size_t end = 0;
-    if (b.bad || version != 1) return;
-    if ((pointer & 0x0f) == 0x0b || (pointer & 0x0f) == 0x03)
-        frame_address = (uintptr_t)(intptr_t)(int32_t)cprofi_u32(&b);
-    else if ((pointer & 0x0f) == 0x0c || (pointer & 0x0f) == 0x04 || (pointer & 0x0f) == 0)
-        frame_address = (uintptr_t)cprofi_u64(&b);
-    else return;
-    if ((pointer & 0xf0) == 0x10) frame_address += image->hdr_address + 4;
-    else if ((pointer & 0xf0) == 0x30) frame_address += image->hdr_address;
-    else if ((pointer & 0xf0) != 0) return;
-    cprofi_span frame = cprofi_image_bytes(image, frame_address);
-    if (b.bad || frame.size < 4) return;
-
-    if (count == 0x03 && table == 0x3b) { /* udata4; datarel, sdata4: what every linker writes */
-        size_t n = cprofi_u32(&b), room = cprofi_left(&b) / 8;
-        if (n > room) n = room;
-        if (n) t->search = b.at; /* moved to the copy by the caller */
-        t->search_count = n;
-        for (size_t i = 0; i < n; i++) {
-            cprofi_skip(&b, 4);
-            uintptr_t fde = image->hdr_address + (uintptr_t)(intptr_t)(int32_t)cprofi_u32(&b);
-            if (fde - frame_address < frame.size && fde - frame_address > end)
-                end = fde - frame_address;
-        }
-    }
-    b = cprofi_bytes_of(cprofi_span_part(frame, end, frame.size - end));
-    while (cprofi_left(&b) >= 4) {
-        uint64_t size = cprofi_u32(&b);
-        if (size == 0xffffffffu) size = cprofi_u64(&b);
-        if (size == 0 || size > cprofi_left(&b)) break;
-        cprofi_skip(&b, size);
-        end = (size_t)(b.at - frame.data);
-        if (t->search) break;
-    }
-    t->frame_address = frame_address;
-    t->frame = cprofi_span_part(frame, 0, end);
-    t->hdr_address = image->hdr_address;
-    t->hdr = image->hdr;
-}
-
-/* Static programs linked by gcc have .eh_frame and no .eh_frame_hdr: the file's section headers
-   tell where it is. Main program only, whose file is at hand for certain. */
-static void cprofi_tables_find_section(cprofi_tables *t, const cprofi_image *image) {
-    ElfW(Ehdr) ehdr;
-    ElfW(Shdr) names, section;
-    int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-    if (file < 0) return;
-    memset(&ehdr, 0, sizeof ehdr);
-    if (pread(file, &ehdr, sizeof ehdr, 0) == (ssize_t)sizeof ehdr &&
-        memcmp(ehdr.e_ident, ELFMAG, SELFMAG) == 0 && ehdr.e_shentsize == sizeof section &&
-        pread(file, &names, sizeof names,
-              (off_t)(ehdr.e_shoff + (uint64_t)ehdr.e_shstrndx * sizeof names)) ==
-            (ssize_t)sizeof names) {
-        for (size_t i = 0; i < ehdr.e_shnum; i++) {
-            char name[10] = "";
-            if (pread(file, &section, sizeof section,
-                      (off_t)(ehdr.e_shoff + i * sizeof section)) != (ssize_t)sizeof section)
-                break;
-            if (!(section.sh_flags & SHF_ALLOC) ||
-                pread(file, name, sizeof name, (off_t)(names.sh_offset + section.sh_name)) < 10 ||
-                memcmp(name, ".eh_frame", 10) != 0)
-                continue;
-            t->frame_address = t->hdr_address = image->slide + (uintptr_t)section.sh_addr;
-            t->frame = cprofi_image_bytes(image, t->frame_address);
-            if (t->frame.size > section.sh_size) t->frame.size = (size_t)section.sh_size;
-            break;
-        }
-    }
-    close(file);
-}
-
-/* Defined with the reader of .eh_frame, in >>unwind. */
-static size_t cprofi_tables_sort(const cprofi_tables *t, uint8_t *out, size_t room);
-
-/* The tables of an image, in a block of their own; runs inside the loader's callback. */
-static cprofi_tables *cprofi_tables_make(const cprofi_image *image) {
-    cprofi_tables t;
-    bool pinned = image->is_main || image->is_vdso;
-    memset(&t, 0, sizeof t);
-    if (image->hdr.data) cprofi_tables_find(&t, image);
-    else if (image->is_main) cprofi_tables_find_section(&t, image);
-    size_t copies = pinned ? 0 : t.hdr.size + t.frame.size;
-    size_t sorted = t.search ? 0 : cprofi_tables_sort(&t, NULL, 0);
-    t.block.size = sizeof t + copies + 8 * sorted;
-    t.code_count = image->code_count;
-    memcpy(t.code_lo, image->code_lo, sizeof t.code_lo);
-    memcpy(t.code_hi, image->code_hi, sizeof t.code_hi);
-    uint8_t *block = (uint8_t *)cprofi_pages(t.block.size);
-    if (!block) return NULL;
-    if (copies) {
-        uint8_t *hdr = block + sizeof t, *frame = hdr + t.hdr.size;
-        memcpy(hdr, t.hdr.data, t.hdr.size);
-        memcpy(frame, t.frame.data, t.frame.size);
-        if (t.search) t.search = hdr + (t.search - t.hdr.data);
-        t.hdr.data = hdr;
-        t.frame.data = frame;
-    }
-    if (sorted) {
-        t.search = block + sizeof t + copies;
-        t.search_count = cprofi_tables_sort(&t, block + sizeof t + copies, sorted);
-    }
-    memcpy(block, &t, sizeof t);
-    return (cprofi_tables *)(void *)block;
-}
-
-/* Fills path and name. The main program is known by what the kernel says it runs. */
-static void cprofi_modules_name(cprofi_modules *m, cprofi_module *record,
-                                const cprofi_image *image) {
-    static const char deleted[] = " (deleted)";
-    char text[4096];
-    const char *name = image->loader_name;
-    record->path = "";
-    record->name = "[vdso]";
-    if (image->is_vdso) return;
-    if (image->is_main) {
-        ssize_t n = readlink("/proc/self/exe", text, sizeof text - 1);
-        if (n > 0) {
-            size_t size = (size_t)n, tail = sizeof deleted - 1;
-            text[size] = 0;
-            name = text;
-            if (size > tail && strcmp(text + size - tail, deleted) == 0) {
-                text[size - tail] = 0;
-                record->path = "/proc/self/exe"; /* still opens the deleted file */
-            }
-        }
-        if (!*record->path) record->path = cprofi_modules_string(m, name, "");
-        name = *name ? cprofi_modules_string(m, name, "") : "[main]";
-    } else if (*name == '/') {
-        record->path = name = cprofi_modules_string(m, name, "");
-    } else if (strchr(name, '/') && getcwd(text, sizeof text - 1)) {
-        size_t size = strlen(text);
-        if (name[0] == '.' && name[1] == '/') name += 2;
-        if (size == 0 || text[size - 1] != '/') memcpy(text + size, "/", 2);
-        record->path = name = cprofi_modules_string(m, text, name);
-    } else {
-        record->path = name = cprofi_modules_string(m, name, "");
-    }
-    const char *slash = strrchr(name, '/');
-    record->name = slash && slash[1] ? slash + 1 : *name ? name : "[unnamed]";
-}
-
-/* A new record for the image, or NULL when the registry is full. */
-static cprofi_module *cprofi_modules_add(cprofi_modules *m, const cprofi_image *image,
-                                         uint64_t identity, uint32_t *head) {
+/* The record of the image of this identity at `lo`: a new one, to be filled in, has no path. NULL
+   when the registry is full. */
+static cprofi_module *cprofi_modules_record(cprofi_modules *m, uintptr_t lo, uint64_t identity) {
+    uint32_t *head = &m->hash[(lo >> 12) % CPROFI_MODULES_HASH];
+    cprofi_module *record;
+    for (uint32_t id = *head; id; id = m->records[id].next_same_hash)
+        if (m->records[id].lo == lo && m->records[id].identity == identity) return &m->records[id];
     if (m->count > CPROFI_MODULES_MAX) return NULL;
-    uint32_t id = m->count++;
-    cprofi_module *record = &m->records[id];
-    record->lo = image->lo;
-    record->hi = image->hi;
-    record->slide = image->slide;
+    record = &m->records[m->count];
+    record->lo = lo;
     record->identity = identity;
-    record->build_id_size = (uint32_t)image->build_id_size;
-    if (image->build_id) memcpy(record->build_id, image->build_id, image->build_id_size);
-    cprofi_modules_name(m, record, image);
-    if (image->is_vdso) {
-        record->image.data = (const uint8_t *)image->lo;
-        record->image.size = (size_t)((image->hi - image->lo + 4095) & ~(uintptr_t)4095);
-    }
     record->next_same_hash = *head;
-    *head = id;
+    *head = m->count++;
     return record;
 }
 
-/* Enters one image of the current scan: known and loaded, known and back, or new. */
-static void cprofi_modules_enter(cprofi_modules *m, cprofi_image *image) {
-    if (!cprofi_image_read(image)) return;
-    uint64_t identity = cprofi_image_identity(image);
-    uint32_t *head = &m->hash[(image->lo >> 12) % CPROFI_MODULES_HASH];
-    cprofi_module *record = NULL;
-    for (uint32_t id = *head; id; id = m->records[id].next_same_hash) {
-        if (m->records[id].lo == image->lo && m->records[id].identity == identity) {
-            record = &m->records[id];
-            break;
-        }
-    }
-    if (!record) record = cprofi_modules_add(m, image, identity, head);
-    if (!record || record->seen == m->scan) return;
-    if (!record->tables) record->tables = cprofi_tables_make(image);
+/* Puts an image on the current list. Without tables (memory ran out) it is tried again. */
+static void cprofi_modules_present(cprofi_modules *m, cprofi_module *record) {
     if (!record->tables) {
         m->incomplete = true;
         return;
@@ -947,56 +703,6 @@ static void cprofi_modules_enter(cprofi_modules *m, cprofi_image *image) {
     record->next_loaded = m->first_loaded;
     m->first_loaded = (uint32_t)(record - m->records);
     m->code_ranges += record->tables->code_count;
-}
-
-static int cprofi_modules_callback(struct dl_phdr_info *info, size_t size, void *user) {
-    cprofi_modules *m = (cprofi_modules *)user;
-    bool first = !m->started;
-    m->started = true;
-    if (first) {
-        /* glibc before 2.4 passes a shorter record; then every refresh is a full one. */
-        if (size >= offsetof(struct dl_phdr_info, dlpi_subs) + sizeof info->dlpi_subs) {
-            if (m->scanned && !m->incomplete && m->adds == info->dlpi_adds &&
-                m->subs == info->dlpi_subs)
-                return 1;
-            m->adds = info->dlpi_adds;
-            m->subs = info->dlpi_subs;
-        }
-        m->scan++;
-        m->incomplete = false;
-    }
-    cprofi_image image;
-    memset(&image, 0, sizeof image);
-    image.slide = (uintptr_t)info->dlpi_addr;
-    image.phdr = info->dlpi_phdr;
-    image.phnum = info->dlpi_phnum;
-    image.loader_name = info->dlpi_name ? info->dlpi_name : "";
-    image.is_vdso = !first && image.slide != 0 && image.slide == getauxval(AT_SYSINFO_EHDR);
-    image.is_main = first;
-    cprofi_modules_enter(m, &image);
-    return 0;
-}
-
-/* Static programs do not show the vdso through dl_iterate_phdr: read its headers where it is. */
-static void cprofi_modules_vdso(cprofi_modules *m) {
-    uintptr_t base = (uintptr_t)getauxval(AT_SYSINFO_EHDR);
-    if (!base) return;
-    const ElfW(Ehdr) *ehdr = (const ElfW(Ehdr) *)base;
-    cprofi_image image;
-    memset(&image, 0, sizeof image);
-    if (memcmp(ehdr->e_ident, ELFMAG, SELFMAG) != 0) return;
-    image.phdr = (const ElfW(Phdr) *)(base + (uintptr_t)ehdr->e_phoff);
-    image.phnum = ehdr->e_phnum;
-    for (size_t i = 0; i < image.phnum; i++) {
-        if (image.phdr[i].p_type != PT_LOAD) continue;
-        image.slide = base + (uintptr_t)image.phdr[i].p_offset - (uintptr_t)image.phdr[i].p_vaddr;
-        break;
-    }
-    image.loader_name = "linux-vdso.so.1"; /* what glibc calls it: the identity must agree */
-    image.is_vdso = true;
-    for (uint32_t id = m->first_loaded; id; id = m->records[id].next_loaded)
-        if (m->records[id].lo <= base && base < m->records[id].hi) return;
-    cprofi_modules_enter(m, &image);
 }
 
 /* The index over the list a scan built, or NULL when memory ran out. */
@@ -1033,20 +739,17 @@ static cprofi_module_index *cprofi_modules_index(const cprofi_modules *m) {
 /* Brings the registry up to date; true when something changed. Sampler thread only. */
 static bool cprofi_modules_refresh(cprofi_modules *m) {
     uint32_t scan = m->scan;
-    m->started = false;
     m->first_loaded = 0;
     m->code_ranges = 0;
-    dl_iterate_phdr(cprofi_modules_callback, m);
+    cprofi_os_modules(m);
     if (m->scan == scan) return false;
-    cprofi_modules_vdso(m);
-    m->scanned = true;
     cprofi_module_index *old = m->index, *now = cprofi_modules_index(m);
     if (!now) {
         m->incomplete = true;
         return false;
     }
     now->epoch = ++m->epoch;
-    cprofi_store_seq(&m->index, now);
+    cprofi_store_pointer(&m->index, now);
     if (!old) return true;
     for (size_t i = 0; i < old->count; i++) {
         cprofi_module *record = &m->records[old->ranges[i].id];
@@ -1154,7 +857,7 @@ typedef struct { /* 32 bytes, so that a slot never spans two cache lines */
 typedef struct {
     cprofi_rule_slot *rules;
     uint32_t probe;
-    uintptr_t restorers[CPROFI_RESTORERS]; /* where signal handlers return to */
+    uint64_t restorers[CPROFI_RESTORERS]; /* where signal handlers return to */
 } cprofi_unwinder;
 
 enum { /* kinds of DW_CFA rule for a register or the CFA */
@@ -1238,7 +941,7 @@ static void cprofi_unwind_learn(cprofi_unwinder *u) {
         for (size_t i = 0; i < CPROFI_RESTORERS; i++) {
             if (u->restorers[i] == action.restorer) break;
             if (u->restorers[i]) continue;
-            cprofi_store(&u->restorers[i], action.restorer);
+            cprofi_store64(&u->restorers[i], action.restorer);
             break;
         }
     }
@@ -2123,7 +1826,7 @@ static CPROFI_NOINLINE cprofi_rule cprofi_rule_compile(const cprofi_unwinder *u,
     uintptr_t pc = exact ? address : address + 1;
     *keep = true;
     for (size_t i = 0; i < CPROFI_RESTORERS; i++) {
-        uintptr_t restorer = cprofi_load(&u->restorers[i]);
+        uint64_t restorer = cprofi_load64(&u->restorers[i]);
         if (!restorer) break;
         /* `mov $15, %rax` is 7 bytes, or 5; then comes the system call */
         if (exact ? address - restorer <= 7 : address + 1 == restorer)
@@ -2168,15 +1871,15 @@ static inline cprofi_rule cprofi_rule_get(const cprofi_unwinder *u,
     uint64_t key = stamp ^ (uint64_t)address ^ (uint64_t)exact << 63;
     cprofi_rule_slot *slot = &u->rules[(address ^ address >> 12) % CPROFI_RULES];
     cprofi_rule rule;
-    rule.cfa = cprofi_load(&slot->cfa);
-    rule.saved = cprofi_load(&slot->saved);
-    if (cprofi_load(&slot->check) != (key ^ cprofi_rule_mix(rule.cfa, rule.saved))) {
+    rule.cfa = cprofi_load64(&slot->cfa);
+    rule.saved = cprofi_load64(&slot->saved);
+    if (cprofi_load64(&slot->check) != (key ^ cprofi_rule_mix(rule.cfa, rule.saved))) {
         bool keep;
         rule = cprofi_rule_compile(u, index, address, exact, running, s, &keep);
         if (keep) {
-            cprofi_store(&slot->check, key ^ cprofi_rule_mix(rule.cfa, rule.saved));
-            cprofi_store(&slot->cfa, rule.cfa);
-            cprofi_store(&slot->saved, rule.saved);
+            cprofi_store64(&slot->check, key ^ cprofi_rule_mix(rule.cfa, rule.saved));
+            cprofi_store64(&slot->cfa, rule.cfa);
+            cprofi_store64(&slot->saved, rule.saved);
         }
     }
     return rule;
@@ -2381,7 +2084,7 @@ static CPROFI_NOINLINE int cprofi_unwind_step(const cprofi_unwinder *u,
 static size_t cprofi_unwind(const cprofi_unwinder *u, const cprofi_modules *m, cprofi_regs *regs,
                             cprofi_view *view, cprofi_scratch *s, uintptr_t *frames, size_t max,
                             cprofi_end *end) {
-    const cprofi_module_index *index = cprofi_load_seq(&m->index);
+    const cprofi_module_index *index = cprofi_load_pointer(cprofi_module_index *, &m->index);
     const uint64_t stamp = index ? index->epoch * 0x9e3779b97f4a7c15u : 0;
     const uint32_t needed = 1u << CPROFI_PC | 1u << CPROFI_SP;
     uintptr_t address = regs->r[CPROFI_PC], sp = regs->r[CPROFI_SP];
@@ -3576,89 +3279,20 @@ static bool cprofi_demangled_trim(const char *full, char *out) {
     return n > start;
 }
 
-/* ---- the demangler of the process --------------------------------------------------------------
-
-   Every C++ run-time library has __cxa_demangle (Itanium C++ ABI 3.4). It is not asked for, only
-   used if it is there: linked in, visible to dlsym, or in a library loaded with RTLD_LOCAL (a
-   plug-in's). weakref and not weak: what the host's own source says of the same functions is not
-   changed by it, and neither -lstdc++ nor -ldl becomes necessary. dlopen is looked up at run time,
-   because linkers warn of it in static programs even where nothing calls it. */
+/* ---- what each system implements ---- */
 
 typedef char *(*cprofi_demangle_fn)(const char *, char *, size_t *, int *);
-typedef void *(*cprofi_dlopen_fn)(const char *, int);
-typedef int (*cprofi_dlclose_fn)(void *);
 
-static char *cprofi_weak_demangle(const char *, char *, size_t *, int *)
-    __attribute__((weakref("__cxa_demangle")));
-static void *cprofi_weak_dlsym(void *, const char *) __attribute__((weakref("dlsym")));
-
-/* Stores the address of a function of the process, NULL if there is none, in the function pointer
-   at `function`. (ISO C has no cast from one kind of pointer to the other.) */
-static bool cprofi_dl_find(void *library, const char *name, void *function, size_t size) {
-    void *found = cprofi_weak_dlsym ? cprofi_weak_dlsym(library, name) : NULL;
-    if (size == sizeof found) memcpy(function, &found, size);
-    return found != NULL;
-}
-
-/* *library is to be given to cprofi_demangler_close when the function is no longer needed. */
-static cprofi_demangle_fn cprofi_demangler_open(void **library) {
-    static const char *const libraries[] = {"libstdc++.so.6", "libc++abi.so.1", "libc++.so.1"};
-    cprofi_demangle_fn function = NULL;
-    cprofi_dlopen_fn open_library = NULL;
-    *library = NULL;
-    if (cprofi_weak_demangle) return cprofi_weak_demangle;
-    /* A NULL library is RTLD_DEFAULT. */
-    if (cprofi_dl_find(NULL, "__cxa_demangle", &function, sizeof function)) return function;
-    if (!cprofi_dl_find(NULL, "dlopen", &open_library, sizeof open_library)) return NULL;
-    for (size_t i = 0; !*library && i < CPROFI_COUNT(libraries); i++)
-        *library = open_library(libraries[i], RTLD_LAZY | RTLD_NOLOAD);
-    if (*library) cprofi_dl_find(*library, "__cxa_demangle", &function, sizeof function);
-    return function;
-}
-
-static void cprofi_demangler_close(void *library) {
-    cprofi_dlclose_fn close_library = NULL;
-    if (library && cprofi_dl_find(NULL, "dlclose", &close_library, sizeof close_library))
-        close_library(library);
-}
-
-/* ---- image files -------------------------------------------------------------------------------
-
-   The only part of this section that asks the system. */
-
-static bool cprofi_source_pread(const cprofi_source *source, uint64_t offset, void *to,
-                                size_t size) {
-    char *at = (char *)to;
-    while (size) {
-        ssize_t n = pread(source->file, at, size, (off_t)offset);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return false; /* 0: the file has become shorter */
-        at += n;
-        offset += (uint64_t)n;
-        size -= (size_t)n;
-    }
-    return true;
-}
-
-static bool cprofi_source_open(const char *path, cprofi_source *source) {
-    struct stat status;
-    memset(source, 0, sizeof *source);
-    /* O_NONBLOCK: a path may by now belong to a FIFO */
-    do source->file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    while (source->file < 0 && errno == EINTR);
-    if (source->file < 0) return false;
-    if (fstat(source->file, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size <= 0) {
-        close(source->file);
-        return false;
-    }
-    source->size = (uint64_t)status.st_size;
-    source->read = cprofi_source_pread;
-    return true;
-}
-
-static void cprofi_source_close(cprofi_source *source) {
-    if (source->read) close(source->file);
-}
+/* Opens a regular file for reading; false: it cannot be, or there is none. */
+static bool cprofi_source_open(const char *path, cprofi_source *source);
+static void cprofi_source_close(cprofi_source *source);
+/* __cxa_demangle (Itanium C++ ABI 3.4) if the process has one; *library goes to _close. */
+static cprofi_demangle_fn cprofi_demangler_open(void **library);
+static void cprofi_demangler_close(void *library);
+/* The files a module may be read from, best first; how many there are. */
+static size_t cprofi_os_image_paths(const cprofi_module *m, const char *paths[2]);
+/* Where the process has an exported function, 0 if nowhere. */
+static uintptr_t cprofi_os_function(const char *name);
 
 /* ---- resolve -----------------------------------------------------------------------------------
 
@@ -3804,10 +3438,8 @@ static bool cprofi_symbols_same(const cprofi_elf *elf, const cprofi_module *m) {
    debug files from here. False only when out of memory. */
 static bool cprofi_symbols_open(cprofi_symbols *s, const cprofi_module *m, cprofi_source *source,
                                 cprofi_elf *elf) {
-    /* The path of the program itself may be gone, or by now belong to a newer one. */
-    const char *paths[2] = {m->path, "/proc/self/exe"};
-    uintptr_t headers = (uintptr_t)getauxval(AT_PHDR);
-    size_t count = headers >= m->lo && headers < m->hi ? 2 : 1;
+    const char *paths[2];
+    size_t count = cprofi_os_image_paths(m, paths);
     bool other = false;
     memset(elf, 0, sizeof *elf);
     if (m->image.size) {
@@ -4016,6 +3648,57 @@ static uint32_t cprofi_table_add(cprofi_table *t, uint32_t thread, const cprofi_
     return t->entry_count - 1;
 }
 /* ---------------------------------------------------------------------------------------------- */
+/* >>os: what each system keeps
+
+   Of the process, of a thread, and of a request. The functions that each system implements are
+   declared where they are used: in >>modules, >>symbols and >>sampler. */
+
+#if CPROFI_LINUX
+enum {
+    CPROFI_KEPT_OPEN = 16,        /* threads whose files are kept open */
+    CPROFI_STACK_COPY = 64 * 1024, /* bytes copied of a stack that is not unwound in place */
+    CPROFI_DEFAULT_SIGNAL = SIGURG
+};
+
+typedef struct {
+    pthread_t sampler;
+    int tasks, loadavg; /* descriptors of /proc/self/task and /proc/loadavg */
+    uint64_t links, last_pid, next_full, next_loadavg;
+    bool scanned, pid_trusted;
+    uint32_t kept[CPROFI_KEPT_OPEN]; /* threads whose files are open: index + 1 */
+    uint32_t kept_next;
+    char listing[8192];
+} cprofi_os;
+
+typedef struct {
+    int syscall_fd, schedstat_fd; /* descriptors kept open, or -1 */
+    bool sleeps_known;
+    uint64_t sleeps; /* as of the last sample that needed to know */
+} cprofi_os_thread;
+
+typedef struct {
+    int schedstat_fd;
+    uint64_t delay;    /* ns it had waited for a CPU in its life, when asked */
+    uint64_t answered; /* when the handler came */
+    uint32_t after_syscall; /* it was stopped right behind a system call instruction, */
+    uint64_t sleeps;        /* and had gone to sleep of its own will this many times */
+    char schedstat[64];     /* as the handler read it */
+    cprofi_regs regs;
+    cprofi_view view;
+    cprofi_scratch scratch;
+} cprofi_os_slot;
+
+/* An output file: written beside its place and moved there when it is complete, so that nobody
+   ever finds half a profile, or loses an old one to a full disk. What is not a regular file
+   (/dev/stdout, a pipe) is written directly. */
+typedef struct {
+    int fd;
+    char path[4096];
+    char temporary[4096 + 32];
+} cprofi_file;
+
+#endif /* CPROFI_LINUX */
+/* ---------------------------------------------------------------------------------------------- */
 /* >>sampler: who is looked at, when, and what a look weighs
 
    One thread looks at the process at instants that do not depend on what the process does: every
@@ -4056,6 +3739,7 @@ enum {
     CPROFI_MAX_STACKS = 4194304,
     CPROFI_SLOTS = 2048,          /* requests in flight at most */
     CPROFI_THREADS = 65536,       /* threads a session can tell apart */
+    CPROFI_TID_SLOTS = 2 * CPROFI_THREADS,
     CPROFI_WINDOW = 64,           /* samples of a thread that are scaled together */
     CPROFI_WINDOW_LEAST = 16,     /* fewer do not make a factor of their own */
     CPROFI_PUSHED_LOOKS = 8,      /* threads a tick that the sampler may have pushed off */
@@ -4070,37 +3754,6 @@ enum { CPROFI_FREE, CPROFI_ASKED, CPROFI_BUSY, CPROFI_DONE };
    (or is lost in a system call as long): it is not waited for. */
 #define CPROFI_PATIENCE_NS 20000000u
 
-enum {
-    CPROFI_TID_SLOTS = 2 * CPROFI_THREADS,
-    CPROFI_KEPT_OPEN = 16,             /* threads whose files are kept open */
-    CPROFI_STACK_COPY = 64 * 1024 /* bytes copied of a stack that is not unwound in place */
-};
-
-/* What the system's own section keeps of the process, of a thread, and of a request. */
-typedef struct {
-    int tasks, loadavg; /* descriptors of /proc/self/task and /proc/loadavg */
-    uint64_t links, last_pid, next_full, next_loadavg;
-    bool scanned, pid_trusted;
-    uint32_t kept[CPROFI_KEPT_OPEN]; /* threads whose files are open: index + 1 */
-    uint32_t kept_next, known_count;
-    char listing[8192];
-} cprofi_os;
-
-typedef struct {
-    int syscall_fd, schedstat_fd; /* descriptors kept open, or -1 */
-    bool sleeps_known;
-    uint64_t sleeps; /* as of the last sample that needed to know */
-} cprofi_os_thread;
-
-typedef struct {
-    int schedstat_fd;
-    uint64_t delay;    /* ns it had waited for a CPU in its life, when asked */
-    uint64_t answered; /* when the handler came */
-    uint32_t after_syscall; /* it was stopped right behind a system call instruction, */
-    uint64_t sleeps;        /* and had gone to sleep of its own will this many times */
-    char schedstat[64];     /* as the handler read it */
-} cprofi_os_slot;
-
 typedef struct {
     uint32_t word; /* sequence number and phase */
     /* what the sampler noted when it asked */
@@ -4114,9 +3767,6 @@ typedef struct {
     uint32_t depth;
     uint32_t end;            /* a cprofi_end */
     cprofi_os_slot os;
-    cprofi_regs regs;
-    cprofi_view view;
-    cprofi_scratch scratch;
     uintptr_t frames[1]; /* as many as the session's depth */
 } cprofi_slot;
 
@@ -4165,8 +3815,7 @@ typedef struct {
     uint32_t bell;      /* the sampler sleeps on this word */
     uint32_t ready;     /* set by the sampler when its first scan is done */
     int32_t pid;
-    int32_t sampler_tid;
-    pthread_t sampler;
+    uint32_t sampler_tid;
     cprof_desc desc; /* every field filled in */
     char output[4096];
     char debug_dir[4096];
@@ -4197,7 +3846,8 @@ typedef struct {
     int32_t *flying;     /* slots in flight */
     uint32_t flying_count;
     uint32_t *known; /* live threads by id, open addressing: index + 1 */
-    uintptr_t *stack_copy;
+    uint32_t known_count;
+    uintptr_t *stack_copy; /* CPROFI_STACK_COPY bytes */
     cprofi_frame *keys;  /* frames of the sample being drained */
 
     uint64_t last_tick, deadline, tick_cost;
@@ -4216,7 +3866,6 @@ static struct {
     cprofi_session *session;
     uint32_t sequence;       /* number of the last request, for ever rising */
     uint32_t hooked;         /* fork and exit handlers are registered */
-    struct sigaction before; /* what the host had installed for our signal */
 } cprofi;
 
 /* What each system implements, in its own section. */
@@ -4230,7 +3879,17 @@ static cprofi_activity cprofi_os_activity(cprofi_session *s, cprofi_thread *t, u
 static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, uint32_t seq);
 static bool cprofi_os_pushed(cprofi_thread *t, const cprofi_slot *q);
 static void cprofi_os_thread_init(cprofi_os_thread *t);
-static size_t cprofi_os_copy(cprofi_session *s, void *to, uintptr_t from, size_t size);
+static void cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t sp, uintptr_t pc,
+                                  uint64_t weight);
+static cprof_result cprofi_os_prepare(cprofi_session *s);
+static cprof_result cprofi_os_start(cprofi_session *s);
+static void cprofi_os_stop(cprofi_session *s);
+static void cprofi_os_close(cprofi_session *s);
+static int32_t cprofi_os_pid(void);
+static void cprofi_os_stderr(const char *text, size_t size);
+static bool cprofi_file_open(cprofi_file *f, const char *path);
+static bool cprofi_file_write(void *user, const void *data, size_t size);
+static bool cprofi_file_close(cprofi_file *f, bool keep);
 static void cprofi_os_scan(cprofi_session *s, uint64_t now);
 static void cprofi_os_name(cprofi_session *s, cprofi_thread *t);
 static void cprofi_os_forget(cprofi_session *s, cprofi_thread *t);
@@ -4246,17 +3905,17 @@ static cprofi_slot *cprofi_slot_at(const cprofi_session *s, uint32_t i) {
 }
 
 static void cprofi_lock(cprofi_session *s) {
-    while (cprofi_load_acquire(&s->lock_wanted) || !cprofi_cas32(&s->lock, 0, 1)) cprofi_os_nap();
+    while (cprofi_load32(&s->lock_wanted) || !cprofi_cas32(&s->lock, 0, 1)) cprofi_os_nap();
 }
 
 /* The sampler goes first: somebody who writes or asks for stats all the time must not starve it. */
 static void cprofi_lock_first(cprofi_session *s) {
-    cprofi_store_release(&s->lock_wanted, 1u);
+    cprofi_store32(&s->lock_wanted, 1u);
     while (!cprofi_cas32(&s->lock, 0, 1)) cprofi_os_nap();
-    cprofi_store_release(&s->lock_wanted, 0u);
+    cprofi_store32(&s->lock_wanted, 0u);
 }
 
-static void cprofi_unlock(cprofi_session *s) { cprofi_store_release(&s->lock, 0u); }
+static void cprofi_unlock(cprofi_session *s) { cprofi_store32(&s->lock, 0u); }
 
 /* xorshift64: the jitter and the order of looks need to be independent of the program, no more */
 static uint64_t cprofi_random(cprofi_session *s) {
@@ -4296,6 +3955,21 @@ static void cprofi_slot_release(cprofi_session *s, uint32_t flying_at) {
     s->threads[q->thread].waiting = 0;
     s->slots_free[s->slots_free_count++] = slot;
     s->flying[flying_at] = s->flying[--s->flying_count];
+}
+
+static bool cprofi_thread_known(const cprofi_session *s, uint32_t tid) {
+    for (uint32_t i = tid % CPROFI_TID_SLOTS; s->known[i]; i = (i + 1) % CPROFI_TID_SLOTS) {
+        const cprofi_thread *t = &s->threads[s->known[i] - 1];
+        if (t->tid == tid && t->live) return true;
+    }
+    return false;
+}
+
+static void cprofi_thread_remember(cprofi_session *s, uint32_t index) {
+    uint32_t i = s->threads[index].tid % CPROFI_TID_SLOTS;
+    while (s->known[i]) i = (i + 1) % CPROFI_TID_SLOTS;
+    s->known[i] = index + 1;
+    s->known_count++;
 }
 
 /* Turns addresses into frame words: leaf first, marked when the root side is missing. */
@@ -4371,7 +4045,7 @@ static uint32_t cprofi_drain(cprofi_session *s, bool last) {
     for (uint32_t i = s->flying_count; i-- > 0;) {
         cprofi_slot *q = cprofi_slot_at(s, (uint32_t)s->flying[i]);
         cprofi_thread *t = &s->threads[q->thread];
-        uint32_t word = cprofi_load_acquire(&q->word), phase = CPROFI_SLOT_PHASE(word);
+        uint32_t word = cprofi_load32(&q->word), phase = CPROFI_SLOT_PHASE(word);
         if (phase == CPROFI_ASKED &&
             (last || !t->live || t->cpu - q->asked_cpu > CPROFI_PATIENCE_NS) &&
             cprofi_cas32(&q->word, word, CPROFI_SLOT_WORD(word >> 2, CPROFI_FREE))) {
@@ -4385,9 +4059,9 @@ static uint32_t cprofi_drain(cprofi_session *s, bool last) {
             cprofi_slot_release(s, i);
         } else if (phase == CPROFI_DONE || (phase == CPROFI_BUSY && !t->live)) {
             if (phase == CPROFI_DONE) cprofi_drain_slot(s, q);
-            cprofi_store(&q->word, CPROFI_SLOT_WORD(word >> 2, CPROFI_FREE));
+            cprofi_store32(&q->word, CPROFI_SLOT_WORD(word >> 2, CPROFI_FREE));
             cprofi_slot_release(s, i);
-        } else if (cprofi_load_seq(&q->word) == CPROFI_SLOT_WORD(word >> 2, CPROFI_BUSY)) {
+        } else if (cprofi_load32_seq(&q->word) == CPROFI_SLOT_WORD(word >> 2, CPROFI_BUSY)) {
             busy = true;
         }
     }
@@ -4410,7 +4084,7 @@ static void cprofi_ask(cprofi_session *s, cprofi_thread *t, uint64_t weight, boo
     slot = (uint32_t)s->slots_free[--s->slots_free_count];
     q = cprofi_slot_at(s, slot);
     seq = ++cprofi.sequence & 0x3fffffffu;
-    cprofi_store(&s->slot_tids[slot], t->tid);
+    cprofi_store32(&s->slot_tids[slot], t->tid);
     q->thread = (uint32_t)(t - s->threads);
     q->running = running;
     q->weight = weight;
@@ -4420,37 +4094,11 @@ static void cprofi_ask(cprofi_session *s, cprofi_thread *t, uint64_t weight, boo
     s->flying[s->flying_count++] = (int32_t)slot;
     t->slot = (int32_t)slot;
     t->waiting = 0;
-    cprofi_store_seq(&q->word, CPROFI_SLOT_WORD(seq, CPROFI_ASKED));
+    cprofi_store32_seq(&q->word, CPROFI_SLOT_WORD(seq, CPROFI_ASKED));
     if (!cprofi_os_ask(s, t, slot, seq)) { /* it has ended */
-        cprofi_store_seq(&q->word, CPROFI_SLOT_WORD(seq, CPROFI_FREE));
+        cprofi_store32_seq(&q->word, CPROFI_SLOT_WORD(seq, CPROFI_FREE));
         cprofi_slot_release(s, s->flying_count - 1);
     }
-}
-
-/* Wall clock: the stack of a thread that sleeps is copied and unwound here, so that nobody has to
-   wake it. If its CPU clock has not moved since the last time, neither has its stack. */
-static void cprofi_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t sp, uintptr_t pc,
-                               uint64_t weight) {
-    cprofi_regs regs;
-    cprofi_view view;
-    cprofi_slot *q = cprofi_slot_at(s, CPROFI_SLOTS); /* the sampler's own */
-    cprofi_end end = CPROFI_END_LOST;
-    uint64_t cpu;
-    size_t size, depth;
-    size = cprofi_os_copy(s, s->stack_copy, sp, CPROFI_STACK_COPY);
-    if (!cprofi_os_cpu(t, &cpu) || cpu != t->cpu) return; /* it woke up meanwhile */
-    memset(&regs, 0, sizeof regs);
-    regs.r[CPROFI_SP] = sp;
-    regs.r[CPROFI_PC] = pc;
-    regs.known = 1u << CPROFI_SP | 1u << CPROFI_PC;
-    view.lo = sp;
-    view.hi = sp + size;
-    view.delta = (intptr_t)((uintptr_t)s->stack_copy - sp);
-    view.probe = false;
-    depth = cprofi_unwind(&s->unwinder, &s->modules, &regs, &view, &q->scratch, q->frames,
-                          (size_t)s->desc.max_depth, &end);
-    t->rest_entry = cprofi_book(s, t, q->frames, (uint32_t)depth, end, weight) + 1;
-    t->rest_cpu = cpu;
 }
 
 static void cprofi_look_wall(cprofi_session *s, uint64_t elapsed) {
@@ -4472,7 +4120,7 @@ static void cprofi_look_wall(cprofi_session *s, uint64_t elapsed) {
         activity = cpu != t->cpu ? CPROFI_RUNNABLE : cprofi_os_activity(s, t, &sp, &pc);
         t->cpu = cpu;
         if (activity == CPROFI_ASLEEP && sp && t->slot < 0)
-            cprofi_look_asleep(s, t, sp, pc, elapsed);
+            cprofi_os_look_asleep(s, t, sp, pc, elapsed);
         else
             cprofi_ask(s, t, elapsed, true);
     }
@@ -4606,17 +4254,17 @@ static void cprofi_plan(cprofi_session *s, uint64_t cost) {
 static void cprofi_sampler_run(cprofi_session *s) {
     uint64_t cost_before = cprofi_os_cpu_sampler(s);
     for (;;) {
-        uint32_t bell = cprofi_load_acquire(&s->bell);
+        uint32_t bell = cprofi_load32(&s->bell);
         uint64_t now, cost;
-        if (cprofi_load_acquire(&s->phase) != CPROFI_RUNNING) return;
-        if (cprofi_load_acquire(&s->paused)) {
+        if (cprofi_load32(&s->phase) != CPROFI_RUNNING) return;
+        if (cprofi_load32(&s->paused)) {
             cprofi_os_wait(&s->bell, bell, UINT64_MAX);
             continue;
         }
         if (cprofi_os_now() < s->deadline) {
             cprofi_os_wait(&s->bell, bell, s->deadline);
             s->woke = cprofi_os_now();
-            if (cprofi_load_acquire(&s->bell) != bell) continue;
+            if (cprofi_load32(&s->bell) != bell) continue;
         }
         cprofi_lock_first(s);
         if (s->phase == CPROFI_RUNNING && !s->paused) {
@@ -4807,11 +4455,8 @@ static const char *cprofi_name_chosen(uintptr_t start) {
         "memcpy", "memmove", "memset",  "memcmp",  "memchr",  "memrchr", "mempcpy", "strlen",
         "strcmp", "strncmp", "strchr",  "strrchr", "strcpy",  "strncpy", "strcat",  "strnlen",
         "strstr", "strspn",  "strcspn", "stpcpy",  "rawmemchr", "wcslen", "wmemset", "strcasecmp"};
-    for (size_t i = 0; i < CPROFI_COUNT(names); i++) {
-        uintptr_t address;
-        if (cprofi_dl_find(NULL, names[i], &address, sizeof address) && address == start)
-            return names[i];
-    }
+    for (size_t i = 0; i < CPROFI_COUNT(names); i++)
+        if (cprofi_os_function(names[i]) == start) return names[i];
     return NULL;
 }
 
@@ -5177,6 +4822,444 @@ static cprof_result cprofi_write_snapshot(const cprofi_snapshot *c, cprof_write_
 #define CPROFI_SWITCH_NS 30000u     /* from one thread to the sampler, and to its clock */
 #define CPROFI_SIGNAL_MAGIC 0x6370u /* "cp": tells our values from the host's */
 
+/* ---- memory ---- */
+
+static void *cprofi_pages(size_t size) {
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    madvise(p, size, MADV_DONTFORK);
+    return p;
+}
+
+static void cprofi_pages_free(void *p, size_t size) {
+    if (p) munmap(p, size);
+}
+
+/* ---- files of images, functions of the process ---- */
+
+static bool cprofi_source_pread(const cprofi_source *source, uint64_t offset, void *to,
+                                size_t size) {
+    char *at = (char *)to;
+    while (size) {
+        ssize_t n = pread(source->file, at, size, (off_t)offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false; /* 0: the file has become shorter */
+        at += n;
+        offset += (uint64_t)n;
+        size -= (size_t)n;
+    }
+    return true;
+}
+
+static bool cprofi_source_open(const char *path, cprofi_source *source) {
+    struct stat status;
+    memset(source, 0, sizeof *source);
+    /* O_NONBLOCK: a path may by now belong to a FIFO */
+    do source->file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    while (source->file < 0 && errno == EINTR);
+    if (source->file < 0) return false;
+    if (fstat(source->file, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size <= 0) {
+        close(source->file);
+        return false;
+    }
+    source->size = (uint64_t)status.st_size;
+    source->read = cprofi_source_pread;
+    return true;
+}
+
+static void cprofi_source_close(cprofi_source *source) {
+    if (source->read) close(source->file);
+}
+
+/* The path of the program itself may be gone, or by now belong to a newer one. */
+static size_t cprofi_os_image_paths(const cprofi_module *m, const char *paths[2]) {
+    uintptr_t headers = (uintptr_t)getauxval(AT_PHDR);
+    paths[0] = m->path;
+    paths[1] = "/proc/self/exe";
+    return headers >= m->lo && headers < m->hi ? 2 : 1;
+}
+
+/* The demangler of every C++ run-time library is not asked for, only used if it is there: linked in,
+   visible to dlsym, or in a library loaded with RTLD_LOCAL (a plug-in's). weakref and not weak:
+   what the host's own source says of the same functions is not changed by it, and neither
+   -lstdc++ nor -ldl becomes necessary. dlopen is looked up at run time, because linkers warn of it
+   in static programs even where nothing calls it. */
+
+typedef void *(*cprofi_dlopen_fn)(const char *, int);
+typedef int (*cprofi_dlclose_fn)(void *);
+
+static char *cprofi_weak_demangle(const char *, char *, size_t *, int *)
+    __attribute__((weakref("__cxa_demangle")));
+static void *cprofi_weak_dlsym(void *, const char *) __attribute__((weakref("dlsym")));
+
+/* Stores the address of a function of the process, NULL if there is none, in the function pointer
+   at `function`. (ISO C has no cast from one kind of pointer to the other.) */
+static bool cprofi_dl_find(void *library, const char *name, void *function, size_t size) {
+    void *found = cprofi_weak_dlsym ? cprofi_weak_dlsym(library, name) : NULL;
+    if (size == sizeof found) memcpy(function, &found, size);
+    return found != NULL;
+}
+
+static cprofi_demangle_fn cprofi_demangler_open(void **library) {
+    static const char *const libraries[] = {"libstdc++.so.6", "libc++abi.so.1", "libc++.so.1"};
+    cprofi_demangle_fn function = NULL;
+    cprofi_dlopen_fn open_library = NULL;
+    *library = NULL;
+    if (cprofi_weak_demangle) return cprofi_weak_demangle;
+    /* A NULL library is RTLD_DEFAULT. */
+    if (cprofi_dl_find(NULL, "__cxa_demangle", &function, sizeof function)) return function;
+    if (!cprofi_dl_find(NULL, "dlopen", &open_library, sizeof open_library)) return NULL;
+    for (size_t i = 0; !*library && i < CPROFI_COUNT(libraries); i++)
+        *library = open_library(libraries[i], RTLD_LAZY | RTLD_NOLOAD);
+    if (*library) cprofi_dl_find(*library, "__cxa_demangle", &function, sizeof function);
+    return function;
+}
+
+static void cprofi_demangler_close(void *library) {
+    cprofi_dlclose_fn close_library = NULL;
+    if (library && cprofi_dl_find(NULL, "dlclose", &close_library, sizeof close_library))
+        close_library(library);
+}
+
+static uintptr_t cprofi_os_function(const char *name) {
+    uintptr_t address = 0;
+    cprofi_dl_find(NULL, name, &address, sizeof address);
+    return address;
+}
+
+/* ---- images in memory ---- */
+
+/* What a scan found out about one image, before it is known whether it is new. */
+typedef struct {
+    uintptr_t slide, lo, hi;
+    const ElfW(Phdr) *phdr;
+    size_t phnum;
+    const char *loader_name;
+    bool is_main, is_vdso;
+    uintptr_t hdr_address;
+    cprofi_span hdr;
+    const uint8_t *build_id;
+    size_t build_id_size;
+    uintptr_t code_lo[CPROFI_TABLES_CODE], code_hi[CPROFI_TABLES_CODE];
+    size_t code_count;
+} cprofi_image;
+
+/* The readable bytes from `address` to the end of the file-backed part of its segment. */
+static cprofi_span cprofi_image_bytes(const cprofi_image *image, uintptr_t address) {
+    cprofi_span none = {NULL, 0};
+    for (size_t i = 0; i < image->phnum; i++) {
+        const ElfW(Phdr) *p = &image->phdr[i];
+        uintptr_t start = image->slide + (uintptr_t)p->p_vaddr;
+        if (p->p_type != PT_LOAD || !(p->p_flags & PF_R)) continue;
+        if (address < start || address - start >= p->p_filesz) continue;
+        cprofi_span s = {(const uint8_t *)address, (size_t)(p->p_filesz - (address - start))};
+        return s;
+    }
+    return none;
+}
+
+/* The GNU build id among the notes, with the alignment (4 or 8) that p_align announces. */
+static void cprofi_image_notes(cprofi_image *image, cprofi_span notes, size_t align) {
+    cprofi_bytes b = cprofi_bytes_of(notes);
+    if (align != 8) align = 4;
+    while (cprofi_left(&b) >= 12 && !b.bad) {
+        uint32_t name_size = cprofi_u32(&b), size = cprofi_u32(&b), type = cprofi_u32(&b);
+        const uint8_t *name = b.at;
+        cprofi_skip(&b, name_size);
+        cprofi_skip(&b, (align - (size_t)(b.at - notes.data) % align) % align);
+        const uint8_t *value = b.at;
+        cprofi_skip(&b, size);
+        if (!b.bad && type == 3 && name_size == 4 && memcmp(name, "GNU", 4) == 0) {
+            image->build_id = value;
+            image->build_id_size = size;
+            if (size > CPROFI_BUILD_ID_MAX) image->build_id_size = CPROFI_BUILD_ID_MAX;
+            return;
+        }
+        size_t gap = (align - (size_t)(b.at - notes.data) % align) % align;
+        if (gap > cprofi_left(&b)) return;
+        cprofi_skip(&b, gap);
+    }
+}
+
+static void cprofi_image_code(cprofi_image *image, uintptr_t lo, uintptr_t hi) {
+    size_t n = image->code_count;
+    if (lo >= hi) return;
+    if (n == CPROFI_TABLES_CODE) { /* more than anybody has: let the last one cover the rest */
+        if (lo < image->code_lo[n - 1]) image->code_lo[n - 1] = lo;
+        if (hi > image->code_hi[n - 1]) image->code_hi[n - 1] = hi;
+        return;
+    }
+    image->code_lo[n] = lo;
+    image->code_hi[n] = hi;
+    image->code_count = n + 1;
+}
+
+/* False when the image has no code, and so is of no interest. */
+static bool cprofi_image_read(cprofi_image *image) {
+    image->lo = UINTPTR_MAX;
+    for (size_t i = 0; i < image->phnum; i++) {
+        const ElfW(Phdr) *p = &image->phdr[i];
+        uintptr_t start = image->slide + (uintptr_t)p->p_vaddr;
+        uintptr_t end = start + (uintptr_t)p->p_memsz;
+        if (p->p_type != PT_LOAD || end < start) continue;
+        if (start < image->lo) image->lo = start;
+        if (end > image->hi) image->hi = end;
+        if (p->p_flags & PF_X) cprofi_image_code(image, start, end);
+    }
+    for (size_t i = 0; i < image->phnum; i++) {
+        const ElfW(Phdr) *p = &image->phdr[i];
+        uintptr_t start = image->slide + (uintptr_t)p->p_vaddr;
+        if (p->p_type == PT_NOTE && !image->build_id) {
+            cprofi_span notes = cprofi_image_bytes(image, start);
+            if (notes.size > p->p_memsz) notes.size = (size_t)p->p_memsz;
+            if (notes.data) cprofi_image_notes(image, notes, (size_t)p->p_align);
+        } else if (p->p_type == PT_GNU_EH_FRAME) {
+            image->hdr_address = start;
+            image->hdr = cprofi_image_bytes(image, start);
+            if (image->hdr.size > p->p_memsz) image->hdr.size = (size_t)p->p_memsz;
+        }
+    }
+    return image->code_count > 0;
+}
+
+/* The same for two loads of the same file at the same place. The loader's name stands for the path,
+   because a relative one must not change its meaning when the program changes directory. */
+static uint64_t cprofi_image_identity(const cprofi_image *image) {
+    uint64_t h = 0xcbf29ce484222325u;
+    uintptr_t place[3] = {image->slide, image->lo, image->hi};
+    h = cprofi_hash_bytes(h, place, sizeof place);
+    h = cprofi_hash_bytes(h, image->loader_name, strlen(image->loader_name));
+    if (image->build_id) return cprofi_hash_bytes(h, image->build_id, image->build_id_size);
+    return cprofi_hash_bytes(h, image->hdr.data, image->hdr.size);
+}
+
+/* Finds .eh_frame and the sorted table through .eh_frame_hdr (LSB Core, 10.6.2). Sets the
+   originals; .eh_frame has no size of its own: it ends with the last entry the sorted table
+   mentions, or at its zero terminator. */
+static void cprofi_tables_find(cprofi_tables *t, const cprofi_image *image) {
+    cprofi_bytes b = cprofi_bytes_of(image->hdr);
+    uint8_t version = cprofi_u8(&b), pointer = cprofi_u8(&b), count = cprofi_u8(&b);
+    uint8_t table = cprofi_u8(&b);
+    uintptr_t frame_address = 0;
+    size_t end = 0;
+    if (b.bad || version != 1) return;
+    if ((pointer & 0x0f) == 0x0b || (pointer & 0x0f) == 0x03)
+        frame_address = (uintptr_t)(intptr_t)(int32_t)cprofi_u32(&b);
+    else if ((pointer & 0x0f) == 0x0c || (pointer & 0x0f) == 0x04 || (pointer & 0x0f) == 0)
+        frame_address = (uintptr_t)cprofi_u64(&b);
+    else return;
+    if ((pointer & 0xf0) == 0x10) frame_address += image->hdr_address + 4;
+    else if ((pointer & 0xf0) == 0x30) frame_address += image->hdr_address;
+    else if ((pointer & 0xf0) != 0) return;
+    cprofi_span frame = cprofi_image_bytes(image, frame_address);
+    if (b.bad || frame.size < 4) return;
+
+    if (count == 0x03 && table == 0x3b) { /* udata4; datarel, sdata4: what every linker writes */
+        size_t n = cprofi_u32(&b), room = cprofi_left(&b) / 8;
+        if (n > room) n = room;
+        if (n) t->search = b.at; /* moved to the copy by the caller */
+        t->search_count = n;
+        for (size_t i = 0; i < n; i++) {
+            cprofi_skip(&b, 4);
+            uintptr_t fde = image->hdr_address + (uintptr_t)(intptr_t)(int32_t)cprofi_u32(&b);
+            if (fde - frame_address < frame.size && fde - frame_address > end)
+                end = fde - frame_address;
+        }
+    }
+    b = cprofi_bytes_of(cprofi_span_part(frame, end, frame.size - end));
+    while (cprofi_left(&b) >= 4) {
+        uint64_t size = cprofi_u32(&b);
+        if (size == 0xffffffffu) size = cprofi_u64(&b);
+        if (size == 0 || size > cprofi_left(&b)) break;
+        cprofi_skip(&b, size);
+        end = (size_t)(b.at - frame.data);
+        if (t->search) break;
+    }
+    t->frame_address = frame_address;
+    t->frame = cprofi_span_part(frame, 0, end);
+    t->hdr_address = image->hdr_address;
+    t->hdr = image->hdr;
+}
+
+/* Static programs linked by gcc have .eh_frame and no .eh_frame_hdr: the file's section headers
+   tell where it is. Main program only, whose file is at hand for certain. */
+static void cprofi_tables_find_section(cprofi_tables *t, const cprofi_image *image) {
+    ElfW(Ehdr) ehdr;
+    ElfW(Shdr) names, section;
+    int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    if (file < 0) return;
+    memset(&ehdr, 0, sizeof ehdr);
+    if (pread(file, &ehdr, sizeof ehdr, 0) == (ssize_t)sizeof ehdr &&
+        memcmp(ehdr.e_ident, ELFMAG, SELFMAG) == 0 && ehdr.e_shentsize == sizeof section &&
+        pread(file, &names, sizeof names,
+              (off_t)(ehdr.e_shoff + (uint64_t)ehdr.e_shstrndx * sizeof names)) ==
+            (ssize_t)sizeof names) {
+        for (size_t i = 0; i < ehdr.e_shnum; i++) {
+            char name[10] = "";
+            if (pread(file, &section, sizeof section,
+                      (off_t)(ehdr.e_shoff + i * sizeof section)) != (ssize_t)sizeof section)
+                break;
+            if (!(section.sh_flags & SHF_ALLOC) ||
+                pread(file, name, sizeof name, (off_t)(names.sh_offset + section.sh_name)) < 10 ||
+                memcmp(name, ".eh_frame", 10) != 0)
+                continue;
+            t->frame_address = t->hdr_address = image->slide + (uintptr_t)section.sh_addr;
+            t->frame = cprofi_image_bytes(image, t->frame_address);
+            if (t->frame.size > section.sh_size) t->frame.size = (size_t)section.sh_size;
+            break;
+        }
+    }
+    close(file);
+}
+
+/* Defined with the reader of .eh_frame, in >>unwind. */
+static size_t cprofi_tables_sort(const cprofi_tables *t, uint8_t *out, size_t room);
+
+/* The tables of an image, in a block of their own; runs inside the loader's callback. */
+static cprofi_tables *cprofi_tables_make(const cprofi_image *image) {
+    cprofi_tables t;
+    bool pinned = image->is_main || image->is_vdso;
+    memset(&t, 0, sizeof t);
+    if (image->hdr.data) cprofi_tables_find(&t, image);
+    else if (image->is_main) cprofi_tables_find_section(&t, image);
+    size_t copies = pinned ? 0 : t.hdr.size + t.frame.size;
+    size_t sorted = t.search ? 0 : cprofi_tables_sort(&t, NULL, 0);
+    t.block.size = sizeof t + copies + 8 * sorted;
+    t.code_count = image->code_count;
+    memcpy(t.code_lo, image->code_lo, sizeof t.code_lo);
+    memcpy(t.code_hi, image->code_hi, sizeof t.code_hi);
+    uint8_t *block = (uint8_t *)cprofi_pages(t.block.size);
+    if (!block) return NULL;
+    if (copies) {
+        uint8_t *hdr = block + sizeof t, *frame = hdr + t.hdr.size;
+        memcpy(hdr, t.hdr.data, t.hdr.size);
+        memcpy(frame, t.frame.data, t.frame.size);
+        if (t.search) t.search = hdr + (t.search - t.hdr.data);
+        t.hdr.data = hdr;
+        t.frame.data = frame;
+    }
+    if (sorted) {
+        t.search = block + sizeof t + copies;
+        t.search_count = cprofi_tables_sort(&t, block + sizeof t + copies, sorted);
+    }
+    memcpy(block, &t, sizeof t);
+    return (cprofi_tables *)(void *)block;
+}
+
+/* Fills path and name. The main program is known by what the kernel says it runs. */
+static void cprofi_image_name(cprofi_modules *m, cprofi_module *record,
+                              const cprofi_image *image) {
+    static const char deleted[] = " (deleted)";
+    char text[4096];
+    const char *name = image->loader_name;
+    record->path = "";
+    record->name = "[vdso]";
+    if (image->is_vdso) return;
+    if (image->is_main) {
+        ssize_t n = readlink("/proc/self/exe", text, sizeof text - 1);
+        if (n > 0) {
+            size_t size = (size_t)n, tail = sizeof deleted - 1;
+            text[size] = 0;
+            name = text;
+            if (size > tail && strcmp(text + size - tail, deleted) == 0) {
+                text[size - tail] = 0;
+                record->path = "/proc/self/exe"; /* still opens the deleted file */
+            }
+        }
+        if (!*record->path) record->path = cprofi_modules_string(m, name, "");
+        name = *name ? cprofi_modules_string(m, name, "") : "[main]";
+    } else if (*name == '/') {
+        record->path = name = cprofi_modules_string(m, name, "");
+    } else if (strchr(name, '/') && getcwd(text, sizeof text - 1)) {
+        size_t size = strlen(text);
+        if (name[0] == '.' && name[1] == '/') name += 2;
+        if (size == 0 || text[size - 1] != '/') memcpy(text + size, "/", 2);
+        record->path = name = cprofi_modules_string(m, text, name);
+    } else {
+        record->path = name = cprofi_modules_string(m, name, "");
+    }
+    const char *slash = strrchr(name, '/');
+    record->name = slash && slash[1] ? slash + 1 : *name ? name : "[unnamed]";
+}
+
+/* Enters one image of the current scan. */
+static void cprofi_image_enter(cprofi_modules *m, cprofi_image *image) {
+    cprofi_module *record;
+    if (!cprofi_image_read(image)) return;
+    record = cprofi_modules_record(m, image->lo, cprofi_image_identity(image));
+    if (!record || record->seen == m->scan) return;
+    if (!record->path) {
+        record->hi = image->hi;
+        record->slide = image->slide;
+        record->build_id_size = (uint32_t)image->build_id_size;
+        if (image->build_id) memcpy(record->build_id, image->build_id, image->build_id_size);
+        if (image->is_vdso) {
+            record->image.data = (const uint8_t *)image->lo;
+            record->image.size = (size_t)((image->hi - image->lo + 4095) & ~(uintptr_t)4095);
+        }
+        cprofi_image_name(m, record, image);
+    }
+    if (!record->tables) record->tables = cprofi_tables_make(image);
+    cprofi_modules_present(m, record);
+}
+
+static int cprofi_image_callback(struct dl_phdr_info *info, size_t size, void *user) {
+    cprofi_modules *m = (cprofi_modules *)user;
+    bool first = !m->started;
+    m->started = true;
+    if (first) {
+        /* glibc before 2.4 passes a shorter record; then every refresh is a full one. */
+        if (size >= offsetof(struct dl_phdr_info, dlpi_subs) + sizeof info->dlpi_subs) {
+            if (m->scan && !m->incomplete && m->adds == info->dlpi_adds &&
+                m->subs == info->dlpi_subs)
+                return 1;
+            m->adds = info->dlpi_adds;
+            m->subs = info->dlpi_subs;
+        }
+        cprofi_modules_scan(m);
+    }
+    cprofi_image image;
+    memset(&image, 0, sizeof image);
+    image.slide = (uintptr_t)info->dlpi_addr;
+    image.phdr = info->dlpi_phdr;
+    image.phnum = info->dlpi_phnum;
+    image.loader_name = info->dlpi_name ? info->dlpi_name : "";
+    image.is_vdso = !first && image.slide != 0 && image.slide == getauxval(AT_SYSINFO_EHDR);
+    image.is_main = first;
+    cprofi_image_enter(m, &image);
+    return 0;
+}
+
+/* Static programs do not show the vdso through dl_iterate_phdr: read its headers where it is. */
+static void cprofi_image_vdso(cprofi_modules *m) {
+    uintptr_t base = (uintptr_t)getauxval(AT_SYSINFO_EHDR);
+    if (!base) return;
+    const ElfW(Ehdr) *ehdr = (const ElfW(Ehdr) *)base;
+    cprofi_image image;
+    memset(&image, 0, sizeof image);
+    if (memcmp(ehdr->e_ident, ELFMAG, SELFMAG) != 0) return;
+    image.phdr = (const ElfW(Phdr) *)(base + (uintptr_t)ehdr->e_phoff);
+    image.phnum = ehdr->e_phnum;
+    for (size_t i = 0; i < image.phnum; i++) {
+        if (image.phdr[i].p_type != PT_LOAD) continue;
+        image.slide = base + (uintptr_t)image.phdr[i].p_offset - (uintptr_t)image.phdr[i].p_vaddr;
+        break;
+    }
+    image.loader_name = "linux-vdso.so.1"; /* what glibc calls it: the identity must agree */
+    image.is_vdso = true;
+    for (uint32_t id = m->first_loaded; id; id = m->records[id].next_loaded)
+        if (m->records[id].lo <= base && base < m->records[id].hi) return;
+    cprofi_image_enter(m, &image);
+}
+
+static void cprofi_os_modules(cprofi_modules *m) {
+    uint32_t scan = m->scan;
+    m->started = false;
+    dl_iterate_phdr(cprofi_image_callback, m);
+    if (m->scan != scan) cprofi_image_vdso(m);
+}
+
 /* ---- clocks ---- */
 
 static uint64_t cprofi_clock_read(clockid_t id) {
@@ -5200,7 +5283,7 @@ static bool cprofi_os_cpu(const cprofi_thread *t, uint64_t *ns) {
 }
 
 static uint64_t cprofi_os_cpu_sampler(cprofi_session *s) {
-    return s->sampler_tid ? cprofi_clock_read(cprofi_clock_of((uint32_t)s->sampler_tid)) : 0;
+    return s->sampler_tid ? cprofi_clock_read(cprofi_clock_of(s->sampler_tid)) : 0;
 }
 
 /* ---- sleeping and waking ---- */
@@ -5218,7 +5301,7 @@ static void cprofi_os_wait(uint32_t *word, uint32_t value, uint64_t deadline) {
 }
 
 static void cprofi_os_wake(uint32_t *word) {
-    cprofi_add(word, 1u);
+    cprofi_add32(word, 1u);
     syscall(SYS_futex, word, 1 | 128, INT32_MAX, NULL, NULL, 0); /* FUTEX_WAKE */
 }
 
@@ -5343,28 +5426,39 @@ static size_t cprofi_os_copy(cprofi_session *s, void *to, uintptr_t from, size_t
     return n > 0 ? (size_t)n : 0;
 }
 
-static bool cprofi_thread_known(const cprofi_session *s, uint32_t tid) {
-    for (uint32_t i = tid % CPROFI_TID_SLOTS; s->known[i]; i = (i + 1) % CPROFI_TID_SLOTS) {
-        const cprofi_thread *t = &s->threads[s->known[i] - 1];
-        if (t->tid == tid && t->live) return true;
-    }
-    return false;
-}
-
-static void cprofi_thread_remember(cprofi_session *s, uint32_t index) {
-    uint32_t i = s->threads[index].tid % CPROFI_TID_SLOTS;
-    while (s->known[i]) i = (i + 1) % CPROFI_TID_SLOTS;
-    s->known[i] = index + 1;
-    s->os.known_count++;
+/* Wall clock: the stack of a thread that sleeps is copied and unwound here, so that nobody has to
+   wake it. If its CPU clock has not moved since the last time, neither has its stack. */
+static void cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t sp, uintptr_t pc,
+                                  uint64_t weight) {
+    cprofi_regs regs;
+    cprofi_view view;
+    cprofi_slot *q = cprofi_slot_at(s, CPROFI_SLOTS); /* the sampler's own */
+    cprofi_end end = CPROFI_END_LOST;
+    uint64_t cpu;
+    size_t size, depth;
+    size = cprofi_os_copy(s, s->stack_copy, sp, CPROFI_STACK_COPY);
+    if (!cprofi_os_cpu(t, &cpu) || cpu != t->cpu) return; /* it woke up meanwhile */
+    memset(&regs, 0, sizeof regs);
+    regs.r[CPROFI_SP] = sp;
+    regs.r[CPROFI_PC] = pc;
+    regs.known = 1u << CPROFI_SP | 1u << CPROFI_PC;
+    view.lo = sp;
+    view.hi = sp + size;
+    view.delta = (intptr_t)((uintptr_t)s->stack_copy - sp);
+    view.probe = false;
+    depth = cprofi_unwind(&s->unwinder, &s->modules, &regs, &view, &q->os.scratch, q->frames,
+                          (size_t)s->desc.max_depth, &end);
+    t->rest_entry = cprofi_book(s, t, q->frames, (uint32_t)depth, end, weight) + 1;
+    t->rest_cpu = cpu;
 }
 
 static void cprofi_thread_found(cprofi_session *s, uint32_t tid) {
     cprofi_thread *t, probe;
     uint64_t cpu;
-    if (tid == (uint32_t)s->sampler_tid || cprofi_thread_known(s, tid)) return;
-    if (s->os.known_count >= CPROFI_TID_SLOTS / 2) { /* forget the dead ones */
+    if (tid == s->sampler_tid || cprofi_thread_known(s, tid)) return;
+    if (s->known_count >= CPROFI_TID_SLOTS / 2) { /* forget the dead ones */
         memset(s->known, 0, CPROFI_TID_SLOTS * sizeof *s->known);
-        s->os.known_count = 0;
+        s->known_count = 0;
         for (uint32_t i = 0; i < s->live_count; i++) cprofi_thread_remember(s, s->live[i]);
     }
     probe.tid = tid;
@@ -5472,6 +5566,9 @@ static bool cprofi_os_pushed(cprofi_thread *t, const cprofi_slot *q) {
     return true;
 }
 
+/* What the host had installed for our signal. Not in the session: it must outlive a fork. */
+static struct sigaction cprofi_signal_before;
+
 /* Makes a slot that was asked the handler's. [signal] */
 static bool cprofi_slot_win(cprofi_slot *q, uint32_t word) {
     return CPROFI_SLOT_PHASE(word) == CPROFI_ASKED &&
@@ -5481,7 +5578,7 @@ static bool cprofi_slot_win(cprofi_slot *q, uint32_t word) {
 /* Is this signal ours? Then *slot is the request it answers, NULL if that was given up. [signal] */
 static bool cprofi_signal_ours(cprofi_session *s, const siginfo_t *info, cprofi_slot **slot) {
     *slot = NULL;
-    if (!s || !cprofi_load_acquire(&s->slots)) return false;
+    if (!s || !cprofi_load_pointer(char *, &s->slots)) return false;
     if (info->si_code == SI_QUEUE && info->si_pid == s->pid) {
         uintptr_t value = (uintptr_t)info->si_value.sival_ptr;
         uint32_t i = (uint32_t)(value & 0xffff), seq = (uint32_t)(value >> 32);
@@ -5495,9 +5592,9 @@ static bool cprofi_signal_ours(cprofi_session *s, const siginfo_t *info, cprofi_
         uint32_t tid = (uint32_t)cprofi_unwind_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
         for (uint32_t i = 0; i < CPROFI_SLOTS; i++) {
             cprofi_slot *q;
-            if (cprofi_load(&s->slot_tids[i]) != tid) continue;
+            if (cprofi_load32(&s->slot_tids[i]) != tid) continue;
             q = cprofi_slot_at(s, i);
-            if (cprofi_slot_win(q, cprofi_load_acquire(&q->word))) {
+            if (cprofi_slot_win(q, cprofi_load32(&q->word))) {
                 *slot = q;
                 return true;
             }
@@ -5508,7 +5605,7 @@ static bool cprofi_signal_ours(cprofi_session *s, const siginfo_t *info, cprofi_
 
 /* A signal somebody else sent goes to the handler that was there before. [signal] */
 static void cprofi_signal_chain(int number, siginfo_t *info, void *context) {
-    const struct sigaction *before = &cprofi.before;
+    const struct sigaction *before = &cprofi_signal_before;
     if (before->sa_flags & SA_SIGINFO) {
         before->sa_sigaction(number, info, context);
     } else if (before->sa_handler == SIG_DFL) {
@@ -5531,7 +5628,7 @@ static void cprofi_signal_chain(int number, siginfo_t *info, void *context) {
 /* What cprofi_os_pushed wants to know. [signal] */
 static void cprofi_signal_pushed(const cprofi_unwinder *u, cprofi_slot *q) {
     cprofi_view view = {0, 0, 0, true};
-    uintptr_t at = q->regs.r[CPROFI_PC] - 2, low, high;
+    uintptr_t at = q->os.regs.r[CPROFI_PC] - 2, low, high;
     struct timespec now;
     struct rusage usage;
     if (q->os.schedstat_fd >= 0) {
@@ -5555,13 +5652,13 @@ static void cprofi_signal_pushed(const cprofi_unwinder *u, cprofi_slot *q) {
 /* Captures the stack that was interrupted. [signal] */
 static void cprofi_signal_capture(cprofi_session *s, cprofi_slot *q, void *context) {
     cprofi_end end = CPROFI_END_LOST;
-    cprofi_regs_from_ucontext(&q->regs, context);
+    cprofi_regs_from_ucontext(&q->os.regs, context);
     if (!q->running) cprofi_signal_pushed(&s->unwinder, q);
-    q->view.lo = q->view.hi = 0;
-    q->view.delta = 0;
-    q->view.probe = true;
-    q->depth = (uint32_t)cprofi_unwind(&s->unwinder, &s->modules, &q->regs, &q->view, &q->scratch,
-                                       q->frames, (size_t)s->desc.max_depth, &end);
+    q->os.view.lo = q->os.view.hi = 0;
+    q->os.view.delta = 0;
+    q->os.view.probe = true;
+    q->depth = (uint32_t)cprofi_unwind(&s->unwinder, &s->modules, &q->os.regs, &q->os.view,
+                                       &q->os.scratch, q->frames, (size_t)s->desc.max_depth, &end);
     q->end = (uint32_t)end;
 }
 #else
@@ -5577,14 +5674,14 @@ static void cprofi_signal_capture(cprofi_session *s, cprofi_slot *q, void *conte
 
 /* The handler. Calls nothing that locks, allocates, or sets errno. [signal] */
 static void cprofi_signal_handler(int number, siginfo_t *info, void *context) {
-    cprofi_session *s = cprofi_load_acquire(&cprofi.session);
+    cprofi_session *s = cprofi_load_pointer(cprofi_session *, &cprofi.session);
     cprofi_slot *q;
     if (!cprofi_signal_ours(s, info, &q)) {
         cprofi_signal_chain(number, info, context);
     } else if (q) {
         uint32_t word = q->word;
         cprofi_signal_capture(s, q, context);
-        cprofi_store_release(&q->word, CPROFI_SLOT_WORD(word >> 2, CPROFI_DONE));
+        cprofi_store32(&q->word, CPROFI_SLOT_WORD(word >> 2, CPROFI_DONE));
     }
 }
 
@@ -5595,7 +5692,7 @@ static void cprofi_signal_bind(void) {
     volatile size_t size = sizeof to;
     memset(to, 1, size);
     memcpy(to, from, size);
-    cprofi_store(&to[0], to[1]);
+    *(volatile char *)to = to[1];
 }
 
 static cprof_result cprofi_signal_install(int number) {
@@ -5605,7 +5702,7 @@ static cprof_result cprofi_signal_install(int number) {
         number == SIGTRAP || number == SIGABRT || sigaction(number, NULL, &now) != 0)
         return CPROF_ERROR_SIGNAL;
     if (!(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != cprofi_signal_handler)
-        cprofi.before = now;
+        cprofi_signal_before = now;
     memset(&ours, 0, sizeof ours);
     ours.sa_sigaction = cprofi_signal_handler;
     ours.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
@@ -5625,7 +5722,7 @@ static bool cprofi_signal_restore(int number, bool late) {
         now.sa_handler = SIG_IGN;
         sigaction(number, &now, NULL);
     }
-    return sigaction(number, &cprofi.before, NULL) == 0;
+    return sigaction(number, &cprofi_signal_before, NULL) == 0;
 }
 
 /* ---- the sampler thread ---- */
@@ -5649,14 +5746,14 @@ static void *cprofi_sampler_main(void *argument) {
     prctl(PR_SET_NAME, "cprof", 0, 0, 0);
     prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
     cprofi_short_slice();
-    cprofi_store(&s->sampler_tid, (int32_t)syscall(SYS_gettid));
+    cprofi_store32(&s->sampler_tid, (uint32_t)syscall(SYS_gettid));
     s->os.last_pid = cprofi_last_pid(s);
     s->os.pid_trusted = s->os.last_pid != pid_before; /* it saw this very thread come */
     cprofi_modules_refresh(&s->modules);
     cprofi_unwind_learn(&s->unwinder);
     cprofi_os_scan(s, cprofi_os_now());
     cprofi_span_begin(s);
-    cprofi_store_release(&s->ready, 1u);
+    cprofi_store32(&s->ready, 1u);
     syscall(SYS_futex, &s->ready, 1 | 128, INT32_MAX, NULL, NULL, 0);
     cprofi_sampler_run(s);
     return NULL;
@@ -5668,6 +5765,12 @@ static bool cprofi_os_can_ask(const cprofi_session *s) {
     memset(&info, 0, sizeof info);
     info.si_code = SI_QUEUE;
     return syscall(SYS_rt_tgsigqueueinfo, s->pid, syscall(SYS_gettid), 0, &info) == 0;
+}
+
+static cprof_result cprofi_os_prepare(cprofi_session *s) {
+    if (s->unwinder.probe == CPROFI_PROBE_NONE) return CPROF_ERROR_SYSTEM;
+    s->os.tasks = s->os.loadavg = -1;
+    return cprofi_signal_install(s->desc.signal);
 }
 
 /* Starts the sampler with every signal blocked, and waits for its first scan. */
@@ -5686,15 +5789,18 @@ static cprof_result cprofi_os_start(cprofi_session *s) {
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, 256 * 1024);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(&s->sampler, &attributes, cprofi_sampler_main, s);
+    error = pthread_create(&s->os.sampler, &attributes, cprofi_sampler_main, s);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
     if (error) return CPROF_ERROR_THREAD;
-    while (!cprofi_load_acquire(&s->ready)) cprofi_os_wait(&s->ready, 0, UINT64_MAX);
+    while (!cprofi_load32(&s->ready)) cprofi_os_wait(&s->ready, 0, UINT64_MAX);
     return CPROF_OK;
 }
 
+static void cprofi_os_stop(cprofi_session *s) { pthread_join(s->os.sampler, NULL); }
+
 static void cprofi_os_close(cprofi_session *s) {
+    s->signal_gone = !cprofi_signal_restore(s->desc.signal, s->given_up != 0);
     for (uint32_t i = 0; i < s->thread_count; i++) cprofi_os_forget(s, &s->threads[i]);
     if (s->os.tasks >= 0) close(s->os.tasks);
     if (s->os.loadavg >= 0) close(s->os.loadavg);
@@ -5720,7 +5826,7 @@ static void cprofi_fork_child(void) { memset(cprofi.session, 0, sizeof *cprofi.s
 
 /* A program that exits in the middle of a profile still gets what was sampled. */
 static void cprofi_exit(void) {
-    if (cprofi_load_acquire(&cprofi.session->phase) == CPROFI_RUNNING) cprof_stop();
+    if (cprofi_load32(&cprofi.session->phase) == CPROFI_RUNNING) cprof_stop();
 }
 
 static void cprofi_os_hooks(void) {
@@ -5729,62 +5835,15 @@ static void cprofi_os_hooks(void) {
     atexit(cprofi_exit);
 }
 
+static int32_t cprofi_os_pid(void) { return (int32_t)getpid(); }
+
+static void cprofi_os_stderr(const char *text, size_t size) {
+    while (write(STDERR_FILENO, text, size) < 0 && errno == EINTR) {}
+}
+
 void cprof_thread_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
-/* ---------------------------------------------------------------------------------------------- */
-/* >>api: the public functions
-
-   Each takes the session's lock, changes one thing, and lets go. Start and stop wait for the
-   sampler thread; a write takes the lock only to copy. */
-
-/* The session's pages, made at the first use. A forked child finds them zeroed. */
-static cprofi_session *cprofi_session_get(void) {
-    cprofi_session *s = cprofi_load_acquire(&cprofi.session), *none = NULL;
-    if (s) return s;
-    s = (cprofi_session *)cprofi_os_session_pages(sizeof *s);
-    if (!s) return NULL;
-    if (__atomic_compare_exchange_n(&cprofi.session, &none, s, false, __ATOMIC_SEQ_CST,
-                                    __ATOMIC_SEQ_CST))
-        return s;
-    cprofi_pages_free(s, sizeof *s);
-    return none;
-}
-
-const char *cprof_result_string(cprof_result result) {
-    switch (result) {
-    case CPROF_OK: return "no error";
-    case CPROF_ERROR_ARGUMENT: return "an argument is out of its range";
-    case CPROF_ERROR_RUNNING: return "a profile is being taken already; it goes on";
-    case CPROF_ERROR_NOT_RUNNING: return "nothing is being profiled";
-    case CPROF_ERROR_NO_PROFILE: return "nothing was profiled yet";
-    case CPROF_ERROR_MEMORY: return "the system gave no memory";
-    case CPROF_ERROR_THREAD: return "the system gave no thread for the sampler";
-    case CPROF_ERROR_SIGNAL: return "this signal cannot be used for sampling";
-    case CPROF_ERROR_SYSTEM: return "the system lacks what sampling needs (is /proc mounted?)";
-    case CPROF_ERROR_OUTPUT: return "the output file cannot be written";
-    case CPROF_ERROR_WRITE: return "the write function refused data";
-    }
-    return "unknown result";
-}
-
-void cprof_get_stats(cprof_stats *stats) {
-    cprofi_session *s = cprofi_session_get();
-    memset(stats, 0, sizeof *stats);
-    if (!s) return;
-    cprofi_lock(s);
-    cprofi_stats_fill(s, stats);
-    cprofi_unlock(s);
-}
 
 /* ---- files ---- */
-
-/* An output file: written beside its place and moved there when it is complete, so that nobody
-   ever finds half a profile, or loses an old one to a full disk. What is not a regular file
-   (/dev/stdout, a pipe) is written directly. */
-typedef struct {
-    int fd;
-    char path[4096];
-    char temporary[4096 + 32];
-} cprofi_file;
 
 static bool cprofi_file_open(cprofi_file *f, const char *path) {
     struct stat info;
@@ -5834,6 +5893,49 @@ static bool cprofi_file_close(cprofi_file *f, bool keep) {
     return false;
 }
 
+/* ---------------------------------------------------------------------------------------------- */
+/* >>api: the public functions
+
+   Each takes the session's lock, changes one thing, and lets go. Start and stop wait for the
+   sampler thread; a write takes the lock only to copy. */
+
+/* The session's pages, made at the first use. A forked child finds them zeroed. */
+static cprofi_session *cprofi_session_get(void) {
+    cprofi_session *s = cprofi_load_pointer(cprofi_session *, &cprofi.session), *none = NULL;
+    if (s) return s;
+    s = (cprofi_session *)cprofi_os_session_pages(sizeof *s);
+    if (!s) return NULL;
+    if (cprofi_set_pointer(&cprofi.session, s, none)) return s;
+    cprofi_pages_free(s, sizeof *s);
+    return none;
+}
+
+const char *cprof_result_string(cprof_result result) {
+    switch (result) {
+    case CPROF_OK: return "no error";
+    case CPROF_ERROR_ARGUMENT: return "an argument is out of its range";
+    case CPROF_ERROR_RUNNING: return "a profile is being taken already; it goes on";
+    case CPROF_ERROR_NOT_RUNNING: return "nothing is being profiled";
+    case CPROF_ERROR_NO_PROFILE: return "nothing was profiled yet";
+    case CPROF_ERROR_MEMORY: return "the system gave no memory";
+    case CPROF_ERROR_THREAD: return "the system gave no thread for the sampler";
+    case CPROF_ERROR_SIGNAL: return "this signal cannot be used for sampling";
+    case CPROF_ERROR_SYSTEM: return "the system lacks what sampling needs (is /proc mounted?)";
+    case CPROF_ERROR_OUTPUT: return "the output file cannot be written";
+    case CPROF_ERROR_WRITE: return "the write function refused data";
+    }
+    return "unknown result";
+}
+
+void cprof_get_stats(cprof_stats *stats) {
+    cprofi_session *s = cprofi_session_get();
+    memset(stats, 0, sizeof *stats);
+    if (!s) return;
+    cprofi_lock(s);
+    cprofi_stats_fill(s, stats);
+    cprofi_unlock(s);
+}
+
 /* ---- start and stop ---- */
 
 /* One sentence on stderr in one piece, so that other threads' output does not come between. */
@@ -5846,7 +5948,7 @@ __attribute__((format(printf, 1, 2))) static void cprofi_say(const char *format,
     va_end(arguments);
     used = strlen(text);
     text[used++] = '\n';
-    while (write(STDERR_FILENO, text, used) < 0 && errno == EINTR) {}
+    cprofi_os_stderr(text, used);
 }
 
 /* Reads an environment variable that holds a number. False when it holds something else. */
@@ -5896,7 +5998,7 @@ static cprof_result cprofi_desc_complete(cprofi_session *s, const cprof_desc *de
     if (!d->hz) d->hz = CPROFI_DEFAULT_HZ;
     if (!d->max_depth) d->max_depth = CPROFI_DEFAULT_DEPTH;
     if (!d->max_stacks) d->max_stacks = CPROFI_DEFAULT_STACKS;
-    if (!d->signal) d->signal = SIGURG;
+    if (!d->signal) d->signal = CPROFI_DEFAULT_SIGNAL;
     if (!d->max_sampler_percent) d->max_sampler_percent = CPROFI_DEFAULT_PERCENT;
     if (!cprofi_in_range(d->hz, 1, CPROFI_MAX_HZ))
         s->culprit = "hz";
@@ -5942,7 +6044,7 @@ static bool cprofi_memory_lasting(cprofi_session *s) {
         if (!slots) return false;
         s->slot_size = size;
         s->slots_depth = depth;
-        cprofi_store_release(&s->slots, slots);
+        cprofi_store_pointer(&s->slots, slots);
     }
     return true;
 }
@@ -6007,22 +6109,20 @@ static cprof_result cprofi_start_locked(cprofi_session *s, const cprof_desc *des
     if (result == CPROF_OK && s->desc.output) result = cprofi_output_check(s->desc.output);
     if (result != CPROF_OK) return result;
     cprofi_counters_clear(s);
-    s->pid = (int32_t)getpid();
+    s->pid = cprofi_os_pid();
     s->period = 1000000000u / (uint64_t)s->desc.hz;
     s->random = (cprofi_os_now() ^ (uint64_t)s->pid << 32) | 1;
     if (!cprofi_memory_lasting(s) || !cprofi_memory_session(s)) return CPROF_ERROR_MEMORY;
-    if (s->unwinder.probe == CPROFI_PROBE_NONE) return CPROF_ERROR_SYSTEM;
-    result = cprofi_signal_install(s->desc.signal);
+    result = cprofi_os_prepare(s);
     if (result != CPROF_OK) return result;
     s->paused = 0;
-    cprofi_store_release(&s->phase, (uint32_t)CPROFI_RUNNING);
+    cprofi_store32(&s->phase, (uint32_t)CPROFI_RUNNING);
     s->signal_gone = 0;
     s->given_up = 0;
     result = cprofi_os_start(s);
     if (result != CPROF_OK) {
-        cprofi_signal_restore(s->desc.signal, false);
         cprofi_os_close(s);
-        cprofi_store_release(&s->phase, (uint32_t)CPROFI_IDLE);
+        cprofi_store32(&s->phase, (uint32_t)CPROFI_IDLE);
     }
     return result;
 }
@@ -6043,7 +6143,7 @@ cprof_result cprof_start(const cprof_desc *desc) {
 static void cprofi_wind_down(cprofi_session *s) {
     uint64_t patience = cprofi_os_now() + 100000000u;
     cprofi_os_wake(&s->bell);
-    pthread_join(s->sampler, NULL);
+    cprofi_os_stop(s);
     /* answers of threads that run arrive within microseconds; of those that wait for a core, when
        they get one */
     while (cprofi_drain(s, false) && cprofi_os_now() < patience) {
@@ -6051,7 +6151,6 @@ static void cprofi_wind_down(cprofi_session *s) {
         cprofi_os_nap();
     }
     while (cprofi_drain(s, true)) cprofi_os_nap();
-    s->signal_gone = !cprofi_signal_restore(s->desc.signal, s->given_up != 0);
     cprofi_os_close(s);
 }
 
@@ -6112,7 +6211,7 @@ cprof_result cprof_stop(void) {
         return result;
     }
     if (!s->paused) cprofi_span_end(s);
-    cprofi_store_release(&s->phase, (uint32_t)CPROFI_STOPPING);
+    cprofi_store32(&s->phase, (uint32_t)CPROFI_STOPPING);
     cprofi_unlock(s);
     cprofi_wind_down(s);
     if (s->desc.output) result = cprof_write(s->desc.output, s->desc.format);
@@ -6121,7 +6220,7 @@ cprof_result cprof_stop(void) {
         cprofi_report(&stats, s, result);
         cprofi_report_remarks(&s->remarks);
     }
-    cprofi_store_release(&s->phase, (uint32_t)CPROFI_IDLE);
+    cprofi_store32(&s->phase, (uint32_t)CPROFI_IDLE);
     return result;
 }
 
@@ -6142,7 +6241,7 @@ static cprof_result cprofi_change(void (*change)(cprofi_session *s)) {
 
 static void cprofi_pause(cprofi_session *s) {
     if (!s->paused) cprofi_span_end(s);
-    cprofi_store_release(&s->paused, 1u);
+    cprofi_store32(&s->paused, 1u);
 }
 
 static void cprofi_resume(cprofi_session *s) {
@@ -6150,7 +6249,7 @@ static void cprofi_resume(cprofi_session *s) {
         cprofi_os_scan(s, cprofi_os_now());
         cprofi_span_begin(s);
     }
-    cprofi_store_release(&s->paused, 0u);
+    cprofi_store32(&s->paused, 0u);
 }
 
 static void cprofi_reset(cprofi_session *s) {

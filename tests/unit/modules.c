@@ -3,6 +3,14 @@
 #define CPROF_IMPLEMENTATION
 #include "cprof.h"
 
+#define load(p) __atomic_load_n((p), __ATOMIC_RELAXED)
+#define store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
+#define load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+#define load_seq(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
+#define store_seq(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
+
+
 #include <dlfcn.h>
 #include <stdarg.h>
 
@@ -101,7 +109,7 @@ static void on_sample(int sig, siginfo_t *info, void *context) {
     worker *w = (worker *)info->si_value.sival_ptr;
     int saved_errno = errno;
     (void)sig;
-    cprofi_store_seq(&w->busy, 1); /* announced before the index is loaded */
+    store_seq(&w->busy, 1); /* announced before the index is loaded */
     cprofi_regs regs;
     cprofi_view view = {0, 0, 0, true};
     cprofi_end end;
@@ -110,14 +118,14 @@ static void on_sample(int sig, siginfo_t *info, void *context) {
                                          FRAMES, &end);
     w->samples++;
     w->rooted += end == CPROFI_END_ROOT;
-    cprofi_store_seq(&w->busy, 0);
+    store_seq(&w->busy, 0);
     errno = saved_errno;
 }
 
 static void *work(void *argument) {
     worker *w = (worker *)argument;
-    cprofi_store_release(&w->ready, true);
-    for (size_t i = (size_t)(w - workers); !cprofi_load(&stop); i++) {
+    store_release(&w->ready, true);
+    for (size_t i = (size_t)(w - workers); !load(&stop); i++) {
         void *library = dlopen(libraries[i % LIBRARIES], RTLD_LAZY | RTLD_LOCAL);
         if (!library) continue;
         double (*function)(double);
@@ -128,8 +136,8 @@ static void *work(void *argument) {
         dlclose(library);
         w->loads++;
     }
-    cprofi_store_release(&w->done, true);
-    while (cprofi_load_acquire(&w->done)) usleep(1000); /* stays until nobody signals it */
+    store_release(&w->done, true);
+    while (load_acquire(&w->done)) usleep(1000); /* stays until nobody signals it */
     return NULL;
 }
 
@@ -153,7 +161,7 @@ static size_t storm(uint64_t ns) {
     while (now_ns() < until) {
         changes += cprofi_modules_refresh(&modules);
         bool idle = true;
-        for (size_t i = 0; i < WORKERS; i++) idle &= !cprofi_load_seq(&workers[i].busy);
+        for (size_t i = 0; i < WORKERS; i++) idle &= !load_seq(&workers[i].busy);
         if (idle) cprofi_modules_quiescent(&modules);
         for (size_t i = 0; i < WORKERS; i++) ask(&workers[i]);
         struct timespec nap = {0, 30000};
@@ -172,7 +180,7 @@ static void test_storm(void) {
     for (size_t i = 0; i < WORKERS; i++)
         if (pthread_create(&workers[i].thread, NULL, work, &workers[i]) != 0) exit(1);
     for (size_t i = 0; i < WORKERS; i++)
-        while (!cprofi_load_acquire(&workers[i].ready)) sched_yield();
+        while (!load_acquire(&workers[i].ready)) sched_yield();
     size_t changes = storm(STORM_MS * 1000000ull / 2);
     uint32_t count = modules.count;
     size_t before = memory_pages();
@@ -181,11 +189,11 @@ static void test_storm(void) {
     size_t after = memory_pages();
     uint32_t samples = 0, rooted = 0, walked = 0;
     unsigned long loads = 0;
-    cprofi_store(&stop, true);
+    store(&stop, true);
     for (size_t i = 0; i < WORKERS; i++) {
-        while (!cprofi_load_acquire(&workers[i].done)) usleep(1000);
+        while (!load_acquire(&workers[i].done)) usleep(1000);
         usleep(20000);
-        cprofi_store_release(&workers[i].done, false);
+        store_release(&workers[i].done, false);
         pthread_join(workers[i].thread, NULL);
         samples += workers[i].samples;
         rooted += workers[i].rooted;
