@@ -113,6 +113,7 @@
      base       atomics, bounds-checked bytes, memory straight from the system
      modules    what is loaded, and what was
      unwind     from registers to a stack
+     seh        the same by the tables of Windows programs
      symbols    names for addresses
      table      the fixed-size stack table
      os         what each system keeps
@@ -120,6 +121,7 @@
      stats      what it all adds up to
      writers    from the table to a profile
      linux      threads, clocks, signals, sleeping
+     windows    threads, clocks, suspending, files
      api        the public functions
 
    LICENCE: MIT, see the end of this file. */
@@ -309,28 +311,39 @@ cprof_result cprof_end(void);
 /* >>platform: which system, compiler and processor this is */
 #if defined(__linux__)
 #define CPROFI_LINUX 1
+#elif defined(_WIN32)
+#define CPROFI_WINDOWS 1
 #else
-#error "cprof: this version samples Linux programs only; build others with -DCPROF_DISABLE"
+#error "cprof: this version samples Linux and Windows programs; build others with -DCPROF_DISABLE"
 #endif
 
-#if defined(__x86_64__) && defined(__LP64__)
+#if (defined(__x86_64__) && defined(__LP64__)) || (defined(_M_X64) && !defined(_M_ARM64EC))
 #define CPROFI_X64 1
+#elif defined(_WIN32) && defined(__x86_64__)
+#define CPROFI_X64 1
+#elif defined(_WIN32) && (defined(__aarch64__) || defined(_M_ARM64))
+#define CPROFI_ARM64 1
+#elif defined(_WIN32) && (defined(__i386__) || defined(_M_IX86))
+#define CPROFI_X86 1
 #else
-#error "cprof: this version knows x86-64 only; build others with -DCPROF_DISABLE"
+#error "cprof: this version does not know this processor; build with -DCPROF_DISABLE"
 #endif
 
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef CPROFI_LINUX
+#define CPROFI_CFI 1 /* stacks are unwound by .eh_frame, in the signal handler */
 #include <dirent.h>
 #include <dlfcn.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <link.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -341,26 +354,50 @@ cprof_result cprof_end(void);
 #include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
-
 #if defined(__GLIBC__) && !defined(__USE_GNU)
 #error "cprof: include cprof.h before any system header, or compile with -D_GNU_SOURCE"
+#endif
+#endif /* CPROFI_LINUX */
+
+#ifdef CPROFI_WINDOWS
+#define CPROFI_SEH 1 /* stacks are copied, and unwound by .pdata */
+#ifndef WIN32_LEAN_AND_MEAN
+#define WIN32_LEAN_AND_MEAN
+#endif
+#ifndef NOMINMAX
+#define NOMINMAX
+#endif
+#include <windows.h>
+#include <tlhelp32.h>
+#endif /* CPROFI_WINDOWS */
+
+#if defined(__GNUC__) || defined(__clang__)
+#define CPROFI_GNU 1
 #endif
 
 /* ---------------------------------------------------------------------------------------------- */
 /* >>base: atomics, bounds-checked bytes, memory straight from the system
 
-   Everything above this section stands on these few things. Memory comes from mmap, never from
+   All the rest stands on these few things. While sampling, memory comes from the system, never from
    malloc: the profiled program's heap may be locked, broken or the thing under study.
    Bytes that come from files or from other people's memory are read through cprofi_bytes only:
    every read is checked, a read past the end yields zero and sets `bad` for good, so a parser may
    read a whole record and test once. */
 
-#define CPROFI_UNUSED __attribute__((unused))
-#define CPROFI_NOINLINE __attribute__((noinline))
 #define CPROFI_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-/* Loads acquire and stores release, unless the name says that they are sequentially consistent. C99
-   and C++11 have no common atomics, compilers do. [signal] */
+/* What differs between compilers. Loads acquire and stores release, unless the name says that they
+   are sequentially consistent, as all of those of pointers are. C99 and C++11 have no common
+   atomics, compilers do. */
+#ifdef CPROFI_GNU
+#define CPROFI_UNUSED __attribute__((unused))
+#define CPROFI_NOINLINE __attribute__((noinline))
+#ifdef __MINGW32__
+#define CPROFI_PRINTF(at, first) __attribute__((format(gnu_printf, at, first)))
+#else
+#define CPROFI_PRINTF(at, first) __attribute__((format(printf, at, first)))
+#endif
+/* [signal] */
 static inline uint32_t cprofi_load32(const uint32_t *p) {
     return __atomic_load_n(p, __ATOMIC_ACQUIRE);
 }
@@ -376,28 +413,47 @@ static inline uint32_t cprofi_load32_seq(const uint32_t *p) {
 static inline void cprofi_store32_seq(uint32_t *p, uint32_t v) {
     __atomic_store_n(p, v, __ATOMIC_SEQ_CST);
 }
-/* No order at all. [signal] */
-static inline uint64_t cprofi_load64(const uint64_t *p) {
-    return __atomic_load_n(p, __ATOMIC_RELAXED);
-}
-/* [signal] */
-static inline void cprofi_store64(uint64_t *p, uint64_t v) {
-    __atomic_store_n(p, v, __ATOMIC_RELAXED);
-}
 static inline void cprofi_add32(uint32_t *p, uint32_t v) {
-    __atomic_fetch_add(p, v, __ATOMIC_RELEASE);
+    __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST);
 }
 /* True when *p was `expected` and now is `wanted`. [signal] */
 static inline bool cprofi_cas32(uint32_t *p, uint32_t expected, uint32_t wanted) {
     return __atomic_compare_exchange_n(p, &expected, wanted, false, __ATOMIC_SEQ_CST,
                                        __ATOMIC_SEQ_CST);
 }
-/* Pointers, sequentially consistent. */
 #define cprofi_load_pointer(type, p) ((type)__atomic_load_n((p), __ATOMIC_SEQ_CST))
 #define cprofi_store_pointer(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
-/* True when *p was NULL and now is `v`. */
+/* True when *p was NULL and now is `v`; else `none`, which was NULL, is what *p is. */
 #define cprofi_set_pointer(p, v, none) \
     __atomic_compare_exchange_n((p), &(none), (v), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
+#else /* the Microsoft compiler */
+#define CPROFI_UNUSED
+#define CPROFI_NOINLINE __declspec(noinline)
+#define CPROFI_PRINTF(at, first)
+static inline uint32_t cprofi_load32_seq(const uint32_t *p) {
+    return (uint32_t)InterlockedCompareExchange((volatile LONG *)(uint32_t *)p, 0, 0);
+}
+static inline void cprofi_store32_seq(uint32_t *p, uint32_t v) {
+    InterlockedExchange((volatile LONG *)p, (LONG)v);
+}
+static inline uint32_t cprofi_load32(const uint32_t *p) { return cprofi_load32_seq(p); }
+static inline void cprofi_store32(uint32_t *p, uint32_t v) { cprofi_store32_seq(p, v); }
+static inline void cprofi_add32(uint32_t *p, uint32_t v) {
+    InterlockedExchangeAdd((volatile LONG *)p, (LONG)v);
+}
+static inline bool cprofi_cas32(uint32_t *p, uint32_t expected, uint32_t wanted) {
+    return InterlockedCompareExchange((volatile LONG *)p, (LONG)wanted, (LONG)expected) ==
+           (LONG)expected;
+}
+#define cprofi_load_pointer(type, p) \
+    ((type)InterlockedCompareExchangePointer((PVOID volatile *)(void *)(p), NULL, NULL))
+#define cprofi_store_pointer(p, v) \
+    InterlockedExchangePointer((PVOID volatile *)(void *)(p), (void *)(v))
+#define cprofi_set_pointer(p, v, none) \
+    (*(void **)(void *)&(none) = \
+         InterlockedCompareExchangePointer((PVOID volatile *)(void *)(p), (v), NULL), \
+     (none) == NULL)
+#endif
 
 /* What each system implements: `size` zeroed bytes in whole pages, or NULL. Pages cost memory only
    once they are touched, and a forked child does not inherit them. */
@@ -533,7 +589,8 @@ typedef struct cprofi_module {
     uintptr_t slide;     /* run-time address minus virtual address in the file */
     uint32_t loaded;     /* 1 while it is in the address space */
     uint32_t build_id_size;
-    uint8_t build_id[CPROFI_BUILD_ID_MAX];
+    uint8_t build_id[CPROFI_BUILD_ID_MAX]; /* Windows: GUID and age of the PDB */
+    uint32_t stamp;      /* Windows: the header's TimeDateStamp */
     const char *path;    /* file to read symbols from; "" if there is none (vdso) */
     const char *name;    /* what users call it: last part of the path, or "[vdso]" */
     cprofi_span image;   /* the whole ELF image in memory, for the vdso; else empty */
@@ -565,6 +622,10 @@ typedef struct cprofi_tables {
     size_t search_count;
     uintptr_t code_lo[CPROFI_TABLES_CODE], code_hi[CPROFI_TABLES_CODE];
     size_t code_count;
+    /* Windows: */
+    uintptr_t base;           /* where the image is */
+    cprofi_span pdata, infos; /* the table of functions; the part with unwind infos, */
+    uint32_t infos_rva;       /* and where that is in the image */
 } cprofi_tables;
 
 typedef struct {
@@ -792,6 +853,18 @@ static bool cprofi_modules_refresh(cprofi_modules *m) {
    Not handled: code without tables that keeps no frame pointer, except at instructions whose bytes
    give the frame away. */
 
+typedef enum {
+    CPROFI_END_ROOT,  /* the outermost frame was reached */
+    CPROFI_END_DEPTH, /* there are more frames than were asked for */
+    CPROFI_END_LOST   /* no way on from the last frame */
+} cprofi_end;
+
+/* Where the function at `pc` begins by a module's tables, 0 if they do not tell (any more). Under
+   the lock that keeps the sampler from retiring them. */
+static uintptr_t cprofi_unwind_function(const cprofi_modules *m, uint32_t id, uintptr_t pc);
+
+#ifdef CPROFI_CFI
+
 enum {
     CPROFI_REGS = 17, /* DWARF numbers; 16 is the return address column, our pc */
     CPROFI_BX = 3,
@@ -823,12 +896,6 @@ typedef struct {
     intptr_t delta;
     bool probe;
 } cprofi_view;
-
-typedef enum {
-    CPROFI_END_ROOT,  /* the outermost frame was reached */
-    CPROFI_END_DEPTH, /* there are more frames than were asked for */
-    CPROFI_END_LOST   /* no way on from the last frame */
-} cprofi_end;
 
 enum { /* how pages are verified */
     CPROFI_PROBE_NONE,
@@ -894,6 +961,15 @@ typedef struct {
     uintptr_t stack[CPROFI_EXPRESSION_STACK];
     uintptr_t next[CPROFI_REGS];
 } cprofi_scratch;
+
+/* For the cache, whose slots check themselves: no order at all. [signal] */
+static inline uint64_t cprofi_load64(const uint64_t *p) {
+    return __atomic_load_n(p, __ATOMIC_RELAXED);
+}
+/* [signal] */
+static inline void cprofi_store64(uint64_t *p, uint64_t v) {
+    __atomic_store_n(p, v, __ATOMIC_RELAXED);
+}
 
 /* A system call without errno: in a dlopened object the first touch of a thread-local allocates.
    [signal] */
@@ -2140,12 +2216,759 @@ static size_t cprofi_unwind(const cprofi_unwinder *u, const cprofi_modules *m, c
     }
 }
 
-/* Where the function at `pc` begins by a module's tables, 0 if they do not tell (any more). Under
-   the lock that keeps the sampler from retiring them. */
 static uintptr_t cprofi_unwind_function(const cprofi_modules *m, uint32_t id, uintptr_t pc) {
     const cprofi_tables *tables = m->records[id].tables;
     cprofi_fde fde;
     return tables && cprofi_cfi_find(tables, pc, &fde) ? fde.start : 0;
+}
+#endif /* CPROFI_CFI */
+/* ---------------------------------------------------------------------------------------------- */
+/* >>seh: unwinding by the tables of Windows programs
+
+   Problem: the Windows sampler has a thread's registers and a copy of its stack, the thread runs
+   on, and wants the callers. RtlVirtualUnwind takes locks, reads the live stack and cannot be
+   tested elsewhere. So: interpreters of the tables of x64 and ARM64; x86 has none, only the chain
+   of frame pointers. Specification: Microsoft Learn, "x64 exception handling", "x64 prolog and
+   epilog", "ARM64 exception handling"; what these leave open is told by the unwinder of .NET.
+
+   Idea (x64): .pdata is a sorted table (begin, end, unwind info). The info lists what the prologue
+   did, last instruction first, each with the offset behind the instruction: a frame is left by
+   undoing those that have been executed. An epilogue is not in the tables of version 1: it shows in
+   the code at pc, nothing but pops and then a return or a jump out of the function. The add or lea
+   that frees the frame need not be known: until it has been executed, undoing the prologue gives
+   the same answer. Only the instruction a thread stands at can be in an epilogue, not a caller.
+   Version 2 lists where the pops are; then code is not read.
+
+   Idea (ARM64): unwind codes are bytes, one per instruction of the prologue or epilogue, so
+   counting instructions says how many to skip. A packed record is expanded to such codes first.
+
+   Invariant: tables, code and stack are read through checked spans only; every loop is bounded by
+   what it reads, chains by a count; the stack pointer grows from frame to frame. Nothing allocates
+   or locks. Cost: a binary search and a few codes a frame, tens of nanoseconds.
+   Not handled: x64 version 3 (APX, a preview), ARM64EC contexts, SVE stack allocation, trap frames
+   of the kernel; x86 code without frame pointers (FPO) hides its callers. */
+
+typedef enum {
+    CPROFI_SEH_FRAME, /* the registers are the caller's now */
+    CPROFI_SEH_END,   /* the outermost frame: it returns to address 0, or nothing is above it */
+    CPROFI_SEH_BROKEN /* no way on; what the registers hold is of no use */
+} cprofi_seh_result;
+
+enum {
+    CPROFI_SEH_X64_SP = 4,
+    CPROFI_SEH_X64_BP = 5,
+    CPROFI_SEH_ARM64_FP = 29,
+    CPROFI_SEH_ARM64_LR = 30,
+    CPROFI_SEH_ARM64_SP = 31,
+    CPROFI_SEH_CHAIN = 32, /* chained unwind infos followed; the limit of Windows */
+    CPROFI_SEH_CODE = 64, /* bytes of an epilogue: 16 pops and a jump are fewer */
+    CPROFI_SEH_PACKED = 64 /* bytes a packed record expands to; 28 at most */
+};
+
+enum { /* x64 unwind operations */
+    CPROFI_SEH_PUSH_NONVOL,
+    CPROFI_SEH_ALLOC_LARGE,
+    CPROFI_SEH_ALLOC_SMALL,
+    CPROFI_SEH_SET_FPREG,
+    CPROFI_SEH_SAVE_NONVOL,
+    CPROFI_SEH_SAVE_NONVOL_FAR,
+    CPROFI_SEH_EPILOG, /* version 1: an old form of SAVE_XMM */
+    CPROFI_SEH_SPARE,
+    CPROFI_SEH_SAVE_XMM128,
+    CPROFI_SEH_SAVE_XMM128_FAR,
+    CPROFI_SEH_PUSH_MACHFRAME,
+    CPROFI_SEH_CHAINED = 4 /* flag of an info that has a parent */
+};
+
+/* One type for all processors. x64 and x86: numbers as instructions encode them, 4 is the stack
+   pointer, 5 the frame pointer. ARM64: x0 to x30, 31 is the stack pointer. */
+typedef struct {
+    uint64_t pc, r[32];
+} cprofi_seh_registers;
+
+/* The copied stack: the bytes at [lo, hi). */
+typedef struct {
+    const uint8_t *data;
+    uint64_t lo, hi;
+} cprofi_seh_stack;
+
+/* Bytes of an image that are there to be read: a section, the whole mapped image (rva 0), or the
+   code at a thread's pc, copied while it was suspended. */
+typedef struct {
+    cprofi_span bytes;
+    uint32_t rva;
+} cprofi_seh_part;
+
+/* What is known of one image. Code is needed only near where threads stand, and before return
+   addresses into them; without it an epilogue goes unnoticed. */
+typedef struct {
+    uint64_t base;
+    cprofi_span pdata; /* the exception directory, sorted */
+    const cprofi_seh_part *parts;
+    size_t part_count;
+} cprofi_seh_image;
+
+/* Who knows the images: fills *image with the one that holds `address`; false: there is none. */
+typedef struct {
+    bool (*find)(void *user, uint64_t address, cprofi_seh_image *image);
+    void *user;
+} cprofi_seh_images;
+
+/* A frame. The owner sets all but the last two; each step makes it the caller's. */
+typedef struct {
+    const cprofi_seh_images *images;
+    cprofi_seh_stack stack;
+    cprofi_seh_registers regs;
+    bool exact; /* pc is where a thread stands or was interrupted, not a return address */
+    bool known; /* its code is in `image` */
+    cprofi_seh_image image;
+} cprofi_seh_frame;
+
+typedef cprofi_seh_result (*cprofi_seh_step)(cprofi_seh_frame *f);
+
+/* ---- reading */
+
+static inline uint32_t cprofi_seh_u32(const uint8_t *p) {
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+/* What is there from `rva` on, at least `size` bytes; NULL data if fewer. */
+static cprofi_span cprofi_seh_bytes(const cprofi_seh_image *image, uint64_t rva, size_t size) {
+    cprofi_span none = {NULL, 0};
+    for (size_t i = 0; i < image->part_count; i++) {
+        const cprofi_seh_part *part = &image->parts[i];
+        uint64_t at = rva - part->rva, all = part->bytes.size;
+        if (rva >= part->rva && at < all && all - at >= size)
+            return cprofi_span_part(part->bytes, at, all - at);
+    }
+    return none;
+}
+
+/* The 8 bytes of stack at `address`, if the copy has them. */
+static bool cprofi_seh_word(const cprofi_seh_frame *f, uint64_t address, uint64_t *out) {
+    const cprofi_seh_stack *s = &f->stack;
+    if (address < s->lo || address >= s->hi || s->hi - address < 8) return false;
+    const uint8_t *p = s->data + (size_t)(address - s->lo);
+    *out = cprofi_seh_u32(p) | (uint64_t)cprofi_seh_u32(p + 4) << 32;
+    return true;
+}
+
+/* Whether `pc` can be code: user addresses have 47 bits, the first 64 KB are never mapped, and
+   nobody runs code on the stack. */
+static bool cprofi_seh_plausible(const cprofi_seh_frame *f, uint64_t pc) {
+    return pc >= 0x10000 && pc >> 47 == 0 && (pc < f->stack.lo || pc >= f->stack.hi);
+}
+
+/* What the caller that was found is worth. least: the stack pointer it has at least. */
+static cprofi_seh_result cprofi_seh_check(const cprofi_seh_frame *f, uint64_t sp, uint64_t least) {
+    if (f->regs.pc == 0) return CPROFI_SEH_END;
+    if (sp < least || sp > f->stack.hi || !cprofi_seh_plausible(f, f->regs.pc))
+        return CPROFI_SEH_BROKEN;
+    return CPROFI_SEH_FRAME;
+}
+
+/* By the frame pointer: `fp` points at the caller's, the return address is in the word above. False
+   if that does not look like a frame. Sets all three. */
+static bool cprofi_seh_pointer(const cprofi_seh_frame *f, uint64_t *fp, uint64_t *sp,
+                               uint64_t *pc) {
+    uint64_t caller, ra;
+    if (*fp < *sp || *fp % 8 != 0 || !cprofi_seh_word(f, *fp, &caller) ||
+        !cprofi_seh_word(f, *fp + 8, &ra))
+        return false;
+    if (caller != 0 && (caller <= *fp || caller >= f->stack.hi || caller % 8 != 0)) return false;
+    *sp = *fp + 16;
+    *fp = caller;
+    *pc = ra;
+    return true;
+}
+
+/* Sets image and known of a frame. size: of the shortest call. Returns the RVA of its code. */
+static uint64_t cprofi_seh_open(cprofi_seh_frame *f, uint64_t size) {
+    uint64_t address = f->regs.pc - (f->exact ? 0 : size);
+    f->known = f->images->find(f->images->user, address, &f->image);
+    return f->known ? address - f->image.base : 0;
+}
+
+/* The last record of `size` bytes in .pdata that begins at `rva` or before, or NULL. */
+static const uint8_t *cprofi_seh_search(const cprofi_seh_image *image, uint64_t rva, size_t size) {
+    const uint8_t *table = image->pdata.data;
+    size_t lo = 0, hi = image->pdata.size / size;
+    while (lo < hi) {
+        size_t middle = lo + (hi - lo) / 2;
+        if (cprofi_seh_u32(table + middle * size) <= rva) lo = middle + 1;
+        else hi = middle;
+    }
+    return lo ? table + (lo - 1) * size : NULL;
+}
+
+/* ---- x64 */
+
+typedef struct {
+    uint32_t begin, end, info;
+} cprofi_seh_entry;
+
+/* An unwind info in place. */
+typedef struct {
+    const uint8_t *codes; /* two bytes a slot: offset in the prologue; operand and operation */
+    size_t count;
+    uint8_t version, flags, frame_register;
+    uint32_t frame_offset;
+    cprofi_seh_entry parent; /* with CPROFI_SEH_CHAINED */
+} cprofi_seh_info;
+
+static cprofi_seh_entry cprofi_seh_x64_entry(const uint8_t *p) {
+    cprofi_seh_entry e = {cprofi_seh_u32(p), cprofi_seh_u32(p + 4), cprofi_seh_u32(p + 8)};
+    return e;
+}
+
+static bool cprofi_seh_x64_find(const cprofi_seh_image *image, uint64_t rva, cprofi_seh_entry *e) {
+    const uint8_t *p = cprofi_seh_search(image, rva, 12);
+    if (p) *e = cprofi_seh_x64_entry(p);
+    return p && rva < e->end;
+}
+
+/* Reads the unwind info of an entry, which an odd address makes that of another entry. */
+static bool cprofi_seh_x64_info(const cprofi_seh_image *image, cprofi_seh_entry *e,
+                                cprofi_seh_info *info) {
+    cprofi_span s;
+    for (int i = 0; e->info & 1; i++) {
+        s = cprofi_seh_bytes(image, e->info & ~(uint32_t)1, 12);
+        if (!s.data || i == CPROFI_SEH_CHAIN) return false;
+        *e = cprofi_seh_x64_entry(s.data);
+    }
+    s = cprofi_seh_bytes(image, e->info, 4);
+    if (!s.data) return false;
+    info->version = s.data[0] & 7;
+    info->flags = s.data[0] >> 3;
+    info->count = s.data[2];
+    info->frame_register = s.data[3] & 15;
+    info->frame_offset = s.data[3] / 16 * 16u;
+    info->codes = s.data + 4;
+    size_t size = 4 + (info->count + 1) / 2 * 4; /* an even number of slots */
+    if (info->flags & CPROFI_SEH_CHAINED) {
+        if (s.size < size + 12) return false;
+        info->parent = cprofi_seh_x64_entry(s.data + size);
+    }
+    return s.size >= 4 + 2 * info->count && (info->version == 1 || info->version == 2);
+}
+
+static unsigned cprofi_seh_x64_op(const cprofi_seh_info *info, size_t i) {
+    return info->codes[2 * i + 1] & 15u;
+}
+
+/* How many slots an operation takes; more than there are if it is unknown. */
+static size_t cprofi_seh_x64_slots(const cprofi_seh_info *info, size_t i) {
+    static const uint8_t slots[11] = {1, 2, 1, 1, 2, 3, 2, 3, 2, 3, 1};
+    unsigned op = cprofi_seh_x64_op(info, i);
+    if (op > CPROFI_SEH_PUSH_MACHFRAME) return info->count + 1;
+    if (op == CPROFI_SEH_ALLOC_LARGE && info->codes[2 * i + 1] >> 4) return 3;
+    if (op == CPROFI_SEH_EPILOG && info->version == 2) return 1;
+    return slots[op];
+}
+
+static bool cprofi_seh_x64_pop(cprofi_seh_frame *f, uint64_t *to) {
+    uint64_t *sp = &f->regs.r[CPROFI_SEH_X64_SP];
+    if (!cprofi_seh_word(f, *sp, to)) return false;
+    *sp += 8;
+    return true;
+}
+
+static cprofi_seh_result cprofi_seh_x64_return(cprofi_seh_frame *f, uint64_t least) {
+    if (f->regs.r[CPROFI_SEH_X64_SP] == f->stack.hi) return CPROFI_SEH_END;
+    if (!cprofi_seh_x64_pop(f, &f->regs.pc)) return CPROFI_SEH_BROKEN;
+    f->exact = false;
+    return cprofi_seh_check(f, f->regs.r[CPROFI_SEH_X64_SP], least);
+}
+
+/* Whether a jump to `target` leaves the function: it goes to where no entry knows of a frame, or to
+   the beginning of a function, where nothing is on the stack yet. A chained entry, and one that has
+   a frame from its first instruction on, is a part of a function that was put elsewhere. */
+static bool cprofi_seh_x64_leaves(const cprofi_seh_image *image, uint64_t target) {
+    cprofi_seh_entry e;
+    cprofi_seh_info info;
+    if (!cprofi_seh_x64_find(image, target, &e)) return true;
+    if (e.begin != target || !cprofi_seh_x64_info(image, &e, &info) || e.begin != target ||
+        (info.flags & CPROFI_SEH_CHAINED))
+        return false;
+    for (size_t i = 0; i < info.count; i += cprofi_seh_x64_slots(&info, i))
+        if (info.codes[2 * i] == 0 && cprofi_seh_x64_op(&info, i) != CPROFI_SEH_EPILOG)
+            return false;
+    return true;
+}
+
+/* Whether the instruction at `code` ends a function. */
+static bool cprofi_seh_x64_ends(const cprofi_seh_image *image, cprofi_bytes code, uint64_t rva) {
+    const uint8_t *start = code.at;
+    uint8_t op = cprofi_u8(&code), rex = 0, modrm;
+    if (op == 0xf2) op = cprofi_u8(&code); /* bnd: no matter */
+    if ((op & 0xf0) == 0x40) {
+        rex = op;
+        op = cprofi_u8(&code);
+    }
+    switch (op) {
+    case 0xc2: case 0xc3: return !code.bad; /* ret */
+    case 0xf3: return cprofi_u8(&code) == 0xc3; /* rep ret */
+    case 0xe9: case 0xeb: { /* jmp */
+        int64_t distance = op == 0xeb ? (int8_t)cprofi_u8(&code) : (int32_t)cprofi_u32(&code);
+        uint64_t next = rva + (uint64_t)(code.at - start);
+        return !code.bad && cprofi_seh_x64_leaves(image, next + (uint64_t)distance);
+    }
+    case 0xff:
+        /* jmp to where a word says: [rip+n], an import; else compilers give a needless REX.W to
+           tail calls and none to the jumps of switch statements */
+        modrm = cprofi_u8(&code);
+        return !code.bad && (modrm == 0x25 || ((rex & 8) && (modrm & 0x38) == 0x20));
+    default: return false;
+    }
+}
+
+/* True if the code at pc is the rest of an epilogue, behind the freeing of the frame; then its pops
+   are done, and the return address is on top of the stack. listed: it is one, says version 2. */
+static bool cprofi_seh_x64_epilogue(cprofi_seh_frame *f, uint64_t rva, bool listed) {
+    cprofi_span code = cprofi_seh_bytes(&f->image, rva, 1);
+    if (code.size > CPROFI_SEH_CODE) code.size = CPROFI_SEH_CODE;
+    cprofi_seh_registers saved = f->regs;
+    for (;;) {
+        size_t rex = code.size && (code.data[0] & 0xf0) == 0x40;
+        if (code.size <= rex || (code.data[rex] & 0xf8) != 0x58) break;
+        size_t reg = (code.data[rex] & 7u) | (rex && (code.data[0] & 1) ? 8u : 0u);
+        if (reg == CPROFI_SEH_X64_SP || !cprofi_seh_x64_pop(f, &f->regs.r[reg])) break;
+        rva += rex + 1;
+        code = cprofi_span_part(code, rex + 1, code.size - rex - 1);
+    }
+    if (code.size && (listed || cprofi_seh_x64_ends(&f->image, cprofi_bytes_of(code), rva)))
+        return true;
+    f->regs = saved;
+    return false;
+}
+
+/* Version 2: whether `rva` is among the pops of an epilogue. The first code has the size of all
+   epilogues, and whether one is at the function's end; each other the distance of one from there,
+   0 for padding. */
+static bool cprofi_seh_x64_listed(const cprofi_seh_info *info, const cprofi_seh_entry *e,
+                                  uint64_t rva) {
+    for (size_t i = 0; i < info->count; i++) {
+        const uint8_t *code = info->codes + 2 * i;
+        uint64_t size = info->codes[0], distance = code[0];
+        if (cprofi_seh_x64_op(info, i) != CPROFI_SEH_EPILOG) return false;
+        if (i > 0) distance |= (uint64_t)(code[1] >> 4) << 8;
+        else if (!(code[1] & 16)) continue;
+        if (distance && rva + distance >= e->end && rva + distance - e->end < size) return true;
+    }
+    return false;
+}
+
+/* Where the fixed part of the frame begins, to which saved registers are relative: the stack
+   pointer, or what the frame register makes of it, once the prologue has set that. */
+static uint64_t cprofi_seh_x64_base(const cprofi_seh_info *info, const cprofi_seh_registers *r,
+                                    uint64_t executed) {
+    bool set = info->frame_register != 0;
+    for (size_t i = 0; i < info->count && set; i += cprofi_seh_x64_slots(info, i))
+        if (cprofi_seh_x64_op(info, i) == CPROFI_SEH_SET_FPREG)
+            set = executed >= info->codes[2 * i];
+    return set ? r->r[info->frame_register] - info->frame_offset : r->r[CPROFI_SEH_X64_SP];
+}
+
+/* Undoes one operation. False if the stack does not have what it saved. */
+static bool cprofi_seh_x64_undo(cprofi_seh_frame *f, const cprofi_seh_info *info, size_t i,
+                                uint64_t base) {
+    const uint8_t *code = info->codes + 2 * i;
+    size_t slots = cprofi_seh_x64_slots(info, i), operand = code[1] >> 4;
+    uint64_t *sp = &f->regs.r[CPROFI_SEH_X64_SP], word, number = 0;
+    if (slots == 2) number = 8u * (code[2] | (uint32_t)code[3] << 8);
+    if (slots == 3) number = cprofi_seh_u32(code + 2);
+    switch (code[1] & 15) {
+    case CPROFI_SEH_PUSH_NONVOL:
+        if (!cprofi_seh_x64_pop(f, &word)) return false;
+        if (operand != CPROFI_SEH_X64_SP) f->regs.r[operand] = word;
+        return true;
+    case CPROFI_SEH_ALLOC_LARGE: *sp += number; return true;
+    case CPROFI_SEH_ALLOC_SMALL: *sp += 8 * operand + 8; return true;
+    case CPROFI_SEH_SET_FPREG:
+        *sp = f->regs.r[info->frame_register] - info->frame_offset;
+        return true;
+    case CPROFI_SEH_SAVE_NONVOL: case CPROFI_SEH_SAVE_NONVOL_FAR:
+        return cprofi_seh_word(f, base + number, &f->regs.r[operand]);
+    default: return true; /* vector registers, epilogues */
+    }
+}
+
+/* Pushed by the processor or the system: [error code] rip cs flags rsp ss. */
+static cprofi_seh_result cprofi_seh_x64_machine(cprofi_seh_frame *f, bool error_code,
+                                                uint64_t least) {
+    uint64_t *sp = &f->regs.r[CPROFI_SEH_X64_SP], at = *sp + (error_code ? 8 : 0);
+    if (!cprofi_seh_word(f, at, &f->regs.pc) || !cprofi_seh_word(f, at + 24, sp))
+        return CPROFI_SEH_BROKEN;
+    f->exact = true;
+    return cprofi_seh_check(f, *sp, least);
+}
+
+/* Undoes what has been executed of a prologue and of those it is chained to, and returns. */
+static cprofi_seh_result cprofi_seh_x64_prologue(cprofi_seh_frame *f, cprofi_seh_entry e,
+                                                 cprofi_seh_info info, uint64_t rva) {
+    const uint64_t least = f->regs.r[CPROFI_SEH_X64_SP] + 8;
+    const uint64_t base = cprofi_seh_x64_base(&info, &f->regs, rva - e.begin);
+    for (int chain = 0;; chain++) {
+        uint64_t executed = rva - e.begin; /* huge before a parent: all of it was executed */
+        for (size_t i = 0, slots; i < info.count; i += slots) {
+            slots = cprofi_seh_x64_slots(&info, i);
+            if (slots > info.count - i) return CPROFI_SEH_BROKEN;
+            if (executed < info.codes[2 * i]) continue;
+            if (cprofi_seh_x64_op(&info, i) == CPROFI_SEH_PUSH_MACHFRAME)
+                return cprofi_seh_x64_machine(f, info.codes[2 * i + 1] >> 4, least);
+            if (!cprofi_seh_x64_undo(f, &info, i, base)) return CPROFI_SEH_BROKEN;
+        }
+        if (!(info.flags & CPROFI_SEH_CHAINED)) return cprofi_seh_x64_return(f, least);
+        e = info.parent;
+        if (chain == CPROFI_SEH_CHAIN || !cprofi_seh_x64_info(&f->image, &e, &info))
+            return CPROFI_SEH_BROKEN;
+    }
+}
+
+/* Whether `pc` is in an image and follows a call there: e8, or ff /2 with up to 5 more bytes. */
+static bool cprofi_seh_x64_returns(const cprofi_seh_frame *f, uint64_t pc) {
+    cprofi_seh_image image;
+    if (!cprofi_seh_plausible(f, pc) || !f->images->find(f->images->user, pc - 1, &image))
+        return false;
+    cprofi_span code = cprofi_seh_bytes(&image, pc - 7 - image.base, 7);
+    for (size_t i = 0; i < 6 && code.data; i++)
+        if ((code.data[i] == 0xff && (code.data[i + 1] & 0x38) == 0x10) ||
+            (i == 2 && code.data[i] == 0xe8))
+            return true;
+    return false;
+}
+
+/* Code without an entry has no frame, so the return address is on top of the stack. But the
+   routines that touch the stack for large frames (__chkstk) push two registers; and code of no
+   image, made at run time, may have a frame pointer. */
+static cprofi_seh_result cprofi_seh_x64_leaf(cprofi_seh_frame *f) {
+    uint64_t *sp = &f->regs.r[CPROFI_SEH_X64_SP], least = *sp + 8, word;
+    for (uint64_t i = 0; i < (f->exact ? 3 : f->known ? 1 : 0); i++)
+        if (cprofi_seh_word(f, *sp + 8 * i, &word) && cprofi_seh_x64_returns(f, word)) {
+            *sp += 8 * i;
+            return cprofi_seh_x64_return(f, least);
+        }
+    if ((f->known && f->exact) ||
+        !cprofi_seh_pointer(f, &f->regs.r[CPROFI_SEH_X64_BP], sp, &f->regs.pc))
+        return f->known || f->exact ? cprofi_seh_x64_return(f, least) : CPROFI_SEH_BROKEN;
+    f->exact = false;
+    return cprofi_seh_check(f, *sp, least);
+}
+
+/* A cprofi_seh_step. */
+CPROFI_UNUSED static cprofi_seh_result cprofi_seh_x64_step(cprofi_seh_frame *f) {
+    const uint64_t rva = cprofi_seh_open(f, 1), least = f->regs.r[CPROFI_SEH_X64_SP] + 8;
+    cprofi_seh_entry e;
+    cprofi_seh_info info;
+    if (!f->known || !cprofi_seh_x64_find(&f->image, rva, &e)) return cprofi_seh_x64_leaf(f);
+    if (!cprofi_seh_x64_info(&f->image, &e, &info)) return CPROFI_SEH_BROKEN;
+    bool listed = info.version == 2 && cprofi_seh_x64_listed(&info, &e, rva);
+    if (f->exact && (info.version == 1 || listed) && cprofi_seh_x64_epilogue(f, rva, listed))
+        return cprofi_seh_x64_return(f, least);
+    return cprofi_seh_x64_prologue(f, e, info, rva);
+}
+
+/* ---- ARM64 */
+
+/* Return addresses may be signed in the bits that addresses do not use. */
+static uint64_t cprofi_seh_arm64_strip(uint64_t pc) { return pc & (((uint64_t)1 << 47) - 1); }
+
+/* How many bytes the unwind code that begins with `code` has. */
+static size_t cprofi_seh_arm64_size(uint8_t code) {
+    if (code < 0xc0) return 1;
+    if (code < 0xe0 || code == 0xe2) return 2;
+    if (code == 0xe0) return 4;
+    if (code == 0xe7) return 3;
+    if (code >= 0xf8 && code <= 0xfb) return code - 0xf8u + 2; /* reserved, nothing to undo */
+    return 1;
+}
+
+/* How many instructions the codes from `at` to the end of their scope stand for. */
+static uint32_t cprofi_seh_arm64_length(cprofi_span codes, size_t at) {
+    uint32_t length = 0;
+    for (; at < codes.size; at += cprofi_seh_arm64_size(codes.data[at])) {
+        uint8_t code = codes.data[at];
+        if (code == 0xe4 || code == 0xe5) break;
+        if (code < 0xe8 || code >= 0xf8) length++; /* others: made by the system */
+    }
+    return length;
+}
+
+/* Loads `count` registers that were stored at sp + offset; negative: by a push of so many bytes. */
+static bool cprofi_seh_arm64_load(cprofi_seh_frame *f, uint32_t first, uint32_t count,
+                                  int64_t offset) {
+    uint64_t *sp = &f->regs.r[CPROFI_SEH_ARM64_SP], at = *sp + (offset > 0 ? (uint64_t)offset : 0);
+    if (first + count > CPROFI_SEH_ARM64_SP) return false;
+    for (uint32_t i = 0; i < count; i++)
+        if (!cprofi_seh_word(f, at + 8 * i, &f->regs.r[first + i])) return false;
+    if (offset < 0) *sp -= (uint64_t)offset;
+    return true;
+}
+
+/* Codes 00 to df, and e7. pair: 2, and 2 more for each save_next before. */
+static bool cprofi_seh_arm64_save(cprofi_seh_frame *f, const uint8_t *code, uint32_t pair) {
+    uint64_t *sp = &f->regs.r[CPROFI_SEH_ARM64_SP];
+    uint32_t c = code[0], v = c < 0xc0 ? c : c << 8 | code[1], reg = 19 + (v >> 6 & 15);
+    int64_t up = 8 * (int64_t)(v & 63), down = -8 - up, down5 = -8 - 8 * (int64_t)(v & 31);
+    if (c < 0x20) *sp += 16 * c; /* alloc_s */
+    else if (c < 0x40) return cprofi_seh_arm64_load(f, 19, pair, down5 + 8); /* save_r19r20_x */
+    else if (c < 0x80) return cprofi_seh_arm64_load(f, 29, 2, up);     /* save_fplr */
+    else if (c < 0xc0) return cprofi_seh_arm64_load(f, 29, 2, down);   /* save_fplr_x */
+    else if (c < 0xc8) *sp += 16 * (v & 0x7ff);                        /* alloc_m */
+    else if (c < 0xcc) return cprofi_seh_arm64_load(f, reg, pair, up); /* save_regp */
+    else if (c < 0xd0) return cprofi_seh_arm64_load(f, reg, pair, down);
+    else if (c < 0xd4) return cprofi_seh_arm64_load(f, reg, 1, up); /* save_reg */
+    else if (c < 0xd6) return cprofi_seh_arm64_load(f, 19 + (v >> 5 & 15), 1, down5);
+    else if (c < 0xd8) /* save_lrpair */
+        return cprofi_seh_arm64_load(f, 19 + 2 * (v >> 6 & 7), 1, up) &&
+               cprofi_seh_arm64_load(f, CPROFI_SEH_ARM64_LR, 1, up + 8);
+    else if (c == 0xda || c == 0xdb) *sp -= (uint64_t)down; /* save_fregp_x */
+    else if (c == 0xde) *sp -= (uint64_t)down5;             /* save_freg_x */
+    else if (c == 0xdf) return false; /* alloc_z: of a length that only the thread knows */
+    else if (c == 0xe7) {             /* save_any_reg: 0 pair push register; kind offset */
+        bool two = code[1] & 0x40, push = code[1] & 0x20;
+        uint32_t kind = code[2] >> 6;
+        int64_t size = two || push || kind == 2 ? 16 : 8, offset = size * (code[2] & 63);
+        if (push) offset = -offset - size;
+        if (code[1] & 0x80) return false;
+        if (kind == 0) return cprofi_seh_arm64_load(f, code[1] & 31, two ? pair : 1, offset);
+        if (kind < 3 && push) *sp -= (uint64_t)offset;
+    }
+    return true;
+}
+
+/* A CONTEXT on the stack: two words of flags, x0 to x30, sp, pc. */
+static bool cprofi_seh_arm64_context(cprofi_seh_frame *f) {
+    const uint64_t at = f->regs.r[CPROFI_SEH_ARM64_SP], unwound_to_call = 0x20000000;
+    uint64_t flags;
+    if (!cprofi_seh_word(f, at, &flags)) return false;
+    for (uint32_t i = 0; i < 32; i++)
+        if (!cprofi_seh_word(f, at + 8 + 8 * i, &f->regs.r[i])) return false;
+    f->exact = !(flags & unwound_to_call);
+    return cprofi_seh_word(f, at + 8 + 8 * 32, &f->regs.pc);
+}
+
+/* Codes that set pc: what the system has on the stack. */
+static bool cprofi_seh_arm64_custom(cprofi_seh_frame *f, uint8_t code) {
+    uint64_t *sp = &f->regs.r[CPROFI_SEH_ARM64_SP], frame = *sp;
+    f->exact = true;
+    switch (code) {
+    case 0xe9: return cprofi_seh_word(f, frame, sp) && cprofi_seh_word(f, frame + 8, &f->regs.pc);
+    case 0xea: return cprofi_seh_arm64_context(f);
+    case 0xec: /* clear_unwound_to_call: it was interrupted where lr says */
+        f->regs.pc = f->regs.r[CPROFI_SEH_ARM64_LR];
+        return true;
+    default: return false;
+    }
+}
+
+/* Executes the codes from `at` on but for the first `skip`. False if they are damaged. Sets pc. */
+static bool cprofi_seh_arm64_run(cprofi_seh_frame *f, cprofi_span codes, size_t at,
+                                 uint32_t skip) {
+    uint64_t *sp = &f->regs.r[CPROFI_SEH_ARM64_SP], *fp = &f->regs.r[CPROFI_SEH_ARM64_FP];
+    uint64_t *lr = &f->regs.r[CPROFI_SEH_ARM64_LR];
+    bool by_lr = true;
+    f->exact = false;
+    for (uint32_t pair = 2; at < codes.size;) {
+        const uint8_t *code = codes.data + at, c = *code;
+        size_t size = cprofi_seh_arm64_size(c);
+        if (size > codes.size - at) return false;
+        at += size;
+        if (c == 0xe4) break;
+        if (skip > 0) {
+            skip = c == 0xe5 ? 0 : skip - 1;
+            continue;
+        }
+        if (c == 0xe6) { /* save_next: one more pair with the save that follows */
+            pair += 2;
+            continue;
+        }
+        if (c < 0xe0 || c == 0xe7) {
+            if (!cprofi_seh_arm64_save(f, code, pair)) return false;
+        } else if (c == 0xe0) {
+            *sp += 16 * ((uint64_t)code[1] << 16 | (uint64_t)code[2] << 8 | code[3]);
+        } else if (c == 0xe1 || c == 0xe2) { /* set_fp, add_fp */
+            *sp = *fp - (c == 0xe2 ? 8u * code[1] : 0);
+        } else if (c >= 0xe8 && c < 0xf8) {
+            if (!cprofi_seh_arm64_custom(f, c)) return false;
+            by_lr = false;
+        } else if (c == 0xfc) {
+            *lr = cprofi_seh_arm64_strip(*lr);
+        } /* else: nop, end_c, reserved without effect */
+        pair = 2;
+    }
+    f->regs.pc = cprofi_seh_arm64_strip(by_lr ? *lr : f->regs.pc);
+    return true;
+}
+
+static void cprofi_seh_arm64_put(uint8_t *out, size_t *n, uint32_t code) {
+    if (code >= 0x100) out[(*n)++] = (uint8_t)(code >> 8);
+    out[(*n)++] = (uint8_t)code;
+}
+
+/* Allocation of 16 times `size`, in two instructions if one cannot have it. */
+static void cprofi_seh_arm64_put_alloc(uint8_t *out, size_t *n, uint32_t size) {
+    uint32_t rest = size > 255 ? size - 255 : 0;
+    if (rest) cprofi_seh_arm64_put(out, n, rest < 32 ? rest : 0xc000 | rest);
+    size -= rest;
+    cprofi_seh_arm64_put(out, n, size < 32 ? size : 0xc000 | size);
+}
+
+/* The codes that a packed record stands for, of the prologue or the epilogue; 0 if it is damaged.
+   Saved registers lie from the lowest address on: x19 up, lr, d8 up, the arguments; the first
+   instruction makes room for all. */
+static size_t cprofi_seh_arm64_expand(uint32_t word, bool epilogue, uint8_t *out) {
+    uint32_t floats = word >> 13 & 7, regs = word >> 16 & 15, cr = word >> 21 & 3;
+    uint32_t lr = cr == 1, ints = regs + lr, local = (word >> 23) * 2, saved, i;
+    size_t n = 0;
+    if (floats) floats++;
+    saved = ints + floats;
+    bool homes = (word >> 20 & 1) && saved; /* else they are in the local part, and in the body */
+    saved = (saved + (homes ? 8 : 0) + 1) / 2 * 2;
+    if (local < saved || regs > 10) return 0;
+    local -= saved;
+    if (local && cr >= 2) {
+        if (!epilogue) cprofi_seh_arm64_put(out, &n, 0xe1); /* set_fp */
+        cprofi_seh_arm64_put(out, &n, local <= 64 ? 0x80 | (local - 1) : 0x40); /* save_fplr */
+    }
+    if (local && (cr < 2 || local > 64)) cprofi_seh_arm64_put_alloc(out, &n, local / 2);
+    for (i = 0; i < 4 && homes && !epilogue; i++) cprofi_seh_arm64_put(out, &n, 0xe3);
+    i = floats;
+    if (i % 2) i--, cprofi_seh_arm64_put(out, &n, 0xdc00 | i << 6 | (ints + i));
+    while (i > 0) {
+        i -= 2;
+        cprofi_seh_arm64_put(out, &n,
+                             i + ints ? 0xd800 | i << 6 | (ints + i) : 0xda00 | (saved - 1));
+    }
+    if (regs % 2 && lr) {
+        cprofi_seh_arm64_put(out, &n, 0xd600 | regs / 2 << 6 | (regs - 1)); /* save_lrpair */
+        if (regs == 1) cprofi_seh_arm64_put_alloc(out, &n, saved / 2);
+    } else if (regs % 2 || lr) {
+        uint32_t reg = lr ? 11 : regs - 1, at = ints - 1;
+        cprofi_seh_arm64_put(out, &n,
+                             at ? 0xd000 | reg << 6 | at : 0xd400 | reg << 5 | (saved - 1));
+    }
+    for (i = regs - regs % 2; i > 0;) {
+        i -= 2;
+        cprofi_seh_arm64_put(out, &n, i ? 0xc800 | i << 6 | i : 0xcc00 | (saved - 1));
+    }
+    if (cr == 2) cprofi_seh_arm64_put(out, &n, 0xfc);
+    cprofi_seh_arm64_put(out, &n, 0xe4);
+    return n;
+}
+
+/* A packed record. at: instructions from the function's beginning. */
+static bool cprofi_seh_arm64_packed(cprofi_seh_frame *f, uint32_t word, uint32_t at) {
+    uint8_t bytes[CPROFI_SEH_PACKED], other[CPROFI_SEH_PACKED];
+    cprofi_span codes = {bytes, cprofi_seh_arm64_expand(word, false, bytes)};
+    cprofi_span end = {other, cprofi_seh_arm64_expand(word, true, other)};
+    uint32_t length = word >> 2 & 0x7ff, prologue = cprofi_seh_arm64_length(codes, 0);
+    uint32_t epilogue = cprofi_seh_arm64_length(end, 0) + 1; /* and the return */
+    if (!codes.size || (word & 3) == 3) return false;
+    if ((word & 3) == 2) return cprofi_seh_arm64_run(f, codes, 0, 0); /* a part without either */
+    if (at >= prologue && at + epilogue >= length)
+        return cprofi_seh_arm64_run(f, end, 0, at + epilogue - length);
+    return cprofi_seh_arm64_run(f, codes, 0, at < prologue ? prologue - at : 0);
+}
+
+/* A record in .xdata. */
+static bool cprofi_seh_arm64_full(cprofi_seh_frame *f, cprofi_span xdata, uint32_t at) {
+    uint32_t head = cprofi_seh_u32(xdata.data), length = head & 0x3ffff;
+    uint32_t scopes = head >> 22 & 31, words = head >> 27, header = 4;
+    bool single = head >> 21 & 1; /* one epilogue at the end, instead of a list */
+    if (head >> 18 & 3) return false; /* version */
+    if (!scopes && !words) {
+        if (xdata.size < 8) return false;
+        scopes = cprofi_seh_u32(xdata.data + 4) & 0xffff;
+        words = xdata.data[6];
+        header = 8;
+    }
+    cprofi_span list = cprofi_span_part(xdata, header, single ? 0 : 4 * (uint64_t)scopes);
+    cprofi_span codes = cprofi_span_part(xdata, header + (uint64_t)list.size, 4 * (uint64_t)words);
+    if (!codes.data || !list.data) return false;
+    uint32_t prologue = cprofi_seh_arm64_length(codes, 0);
+    if (at < prologue) return cprofi_seh_arm64_run(f, codes, 0, prologue - at);
+    if (single) {
+        uint32_t epilogue = cprofi_seh_arm64_length(codes, scopes) + 1;
+        if (at + epilogue >= length)
+            return cprofi_seh_arm64_run(f, codes, scopes, at + epilogue - length);
+    }
+    for (size_t i = 0; i < list.size; i += 4) {
+        uint32_t scope = cprofi_seh_u32(list.data + i), begin = scope & 0x3ffff;
+        if (at < begin) break; /* they are in order */
+        if (at - begin > 4 * words) continue; /* a code is at least a byte: spares the counting */
+        if (at - begin <= cprofi_seh_arm64_length(codes, scope >> 22))
+            return cprofi_seh_arm64_run(f, codes, scope >> 22, at - begin);
+    }
+    return cprofi_seh_arm64_run(f, codes, 0, 0);
+}
+
+/* By the table. 0: there is no entry for `rva`; 1: the caller is found; -1: not. */
+static int cprofi_seh_arm64_table(cprofi_seh_frame *f, uint64_t rva) {
+    const uint8_t *p = cprofi_seh_search(&f->image, rva, 8);
+    if (!p) return 0;
+    uint32_t word = cprofi_seh_u32(p + 4), at = (uint32_t)(rva - cprofi_seh_u32(p)) / 4;
+    if (word & 3) {
+        if (at >= (word >> 2 & 0x7ff)) return 0;
+        return cprofi_seh_arm64_packed(f, word, at) ? 1 : -1;
+    }
+    cprofi_span xdata = cprofi_seh_bytes(&f->image, word, 4);
+    if (!xdata.data) return -1;
+    if (at >= (cprofi_seh_u32(xdata.data) & 0x3ffff)) return 0;
+    return cprofi_seh_arm64_full(f, xdata, at) ? 1 : -1;
+}
+
+/* A cprofi_seh_step. */
+CPROFI_UNUSED static cprofi_seh_result cprofi_seh_arm64_step(cprofi_seh_frame *f) {
+    const uint64_t rva = cprofi_seh_open(f, 4);
+    uint64_t *sp = &f->regs.r[CPROFI_SEH_ARM64_SP], least = *sp + (f->exact ? 0 : 16);
+    uint64_t *lr = &f->regs.r[CPROFI_SEH_ARM64_LR];
+    bool pointer = !f->known || !f->exact;
+    int found = f->known ? cprofi_seh_arm64_table(f, rva) : 0;
+    if (found == 0) { /* no frame, or in code made at run time: a frame pointer */
+        if (pointer && !cprofi_seh_pointer(f, &f->regs.r[CPROFI_SEH_ARM64_FP], sp, lr) && !f->exact)
+            return CPROFI_SEH_BROKEN;
+        f->regs.pc = cprofi_seh_arm64_strip(*lr);
+        f->exact = false;
+    }
+    return found < 0 ? CPROFI_SEH_BROKEN : cprofi_seh_check(f, *sp, least);
+}
+
+/* ---- x86 */
+
+/* A cprofi_seh_step; knows frame pointers only. */
+CPROFI_UNUSED static cprofi_seh_result cprofi_seh_x86_step(cprofi_seh_frame *f) {
+    uint64_t *sp = &f->regs.r[CPROFI_SEH_X64_SP], *bp = &f->regs.r[CPROFI_SEH_X64_BP], words;
+    if (*bp < *sp || *bp % 4 != 0 || !cprofi_seh_word(f, *bp, &words)) return CPROFI_SEH_BROKEN;
+    *sp = *bp + 8;
+    *bp = words & 0xffffffff;
+    f->regs.pc = words >> 32;
+    f->exact = false;
+    return cprofi_seh_check(f, *sp, *sp);
+}
+
+/* ---- the walk */
+
+/* Stores at most `max` addresses, leaf first: where the thread stands and what was interrupted as
+   they are, return addresses minus one, so that each lies inside the instruction that was running.
+   Returns how many. *truncated: there were more, or the way to the root was not found. */
+CPROFI_UNUSED static uint32_t cprofi_seh_walk(cprofi_seh_step step, const cprofi_seh_images *images,
+                                              const cprofi_seh_stack *stack,
+                                              const cprofi_seh_registers *registers, uint64_t *pcs,
+                                              uint32_t max, bool *truncated) {
+    cprofi_seh_frame f;
+    cprofi_seh_result result = CPROFI_SEH_FRAME;
+    uint32_t n = 0;
+    f.images = images;
+    f.stack = *stack;
+    f.regs = *registers;
+    f.exact = true;
+    while (n < max && result == CPROFI_SEH_FRAME) {
+        pcs[n++] = f.regs.pc - (f.exact ? 0 : 1);
+        result = step(&f);
+    }
+    *truncated = result != CPROFI_SEH_END;
+    return n;
 }
 /* ---------------------------------------------------------------------------------------------- */
 /* >>symbols: names for addresses
@@ -2173,12 +2996,12 @@ typedef struct cprofi_source cprofi_source;
 struct cprofi_source {
     uint64_t base, size; /* where it begins in what it is a part of */
     cprofi_span memory;  /* the bytes, when `read` is NULL */
-    int file;            /* for `read`; the platform's affair */
+    intptr_t file;       /* for `read`; the system's affair */
     bool (*read)(const cprofi_source *source, uint64_t offset, void *to, size_t size);
 };
 
 static cprofi_source cprofi_source_of(cprofi_span memory) {
-    cprofi_source source = {0, memory.size, memory, -1, NULL};
+    cprofi_source source = {0, memory.size, memory, 0, NULL};
     return source;
 }
 
@@ -3279,6 +4102,14 @@ static bool cprofi_demangled_trim(const char *full, char *out) {
     return n > start;
 }
 
+/* The last part of a path, of any system. */
+static const char *cprofi_file_name(const char *path) {
+    const char *name = path;
+    for (; *path; path++)
+        if (*path == '/' || *path == '\\') name = path + 1;
+    return name;
+}
+
 /* ---- what each system implements ---- */
 
 typedef char *(*cprofi_demangle_fn)(const char *, char *, size_t *, int *);
@@ -3653,15 +4484,17 @@ static uint32_t cprofi_table_add(cprofi_table *t, uint32_t thread, const cprofi_
    Of the process, of a thread, and of a request. The functions that each system implements are
    declared where they are used: in >>modules, >>symbols and >>sampler. */
 
-#if CPROFI_LINUX
+#ifdef CPROFI_LINUX
 enum {
     CPROFI_KEPT_OPEN = 16,        /* threads whose files are kept open */
     CPROFI_STACK_COPY = 64 * 1024, /* bytes copied of a stack that is not unwound in place */
+    CPROFI_PUSHED_LOOKS = 8,       /* threads a tick that the sampler may have pushed off */
     CPROFI_DEFAULT_SIGNAL = SIGURG
 };
 
 typedef struct {
     pthread_t sampler;
+    cprofi_unwinder unwinder;
     int tasks, loadavg; /* descriptors of /proc/self/task and /proc/loadavg */
     uint64_t links, last_pid, next_full, next_loadavg;
     bool scanned, pid_trusted;
@@ -3698,6 +4531,83 @@ typedef struct {
 } cprofi_file;
 
 #endif /* CPROFI_LINUX */
+
+#ifdef CPROFI_WINDOWS
+enum {
+    CPROFI_STACK_COPY = 256 * 1024, /* bytes copied of a stack; what is beyond is [truncated] */
+    CPROFI_DEFAULT_SIGNAL = 0,
+    CPROFI_CALLS = 8,     /* system calls a thread is remembered in */
+    CPROFI_CODE_BEFORE = 8, CPROFI_CODE = 64, /* bytes copied around a thread's pc */
+    CPROFI_PATH = 1024
+};
+
+/* An image that was loaded or (without tables) unloaded, as the loader told it. */
+typedef struct cprofi_news cprofi_news;
+struct cprofi_news {
+    cprofi_news *next;
+    uintptr_t base;
+    size_t size;
+    uint64_t identity;
+    uint32_t stamp;
+    uint32_t build_id_size;
+    uint8_t build_id[CPROFI_BUILD_ID_MAX];
+    cprofi_tables *tables;
+    char path[CPROFI_PATH * 3];
+};
+
+/* Functions that not every Windows has, or that are in no import library. The clocks are here for
+   tests to replace them. */
+typedef struct {
+    BOOL(WINAPI *cycles)(HANDLE thread, PULONG64 cycles);
+    BOOL(WINAPI *process_cycles)(HANDLE process, PULONG64 cycles);
+    BOOL(WINAPI *times)(HANDLE thread, FILETIME *, FILETIME *, FILETIME *kernel, FILETIME *user);
+    LONG(NTAPI *next_thread)(HANDLE process, HANDLE thread, ACCESS_MASK, ULONG, ULONG, HANDLE *);
+    LONG(NTAPI *query_thread)(HANDLE thread, int kind, void *to, ULONG size, ULONG *got);
+    LONG(NTAPI *notify)(ULONG flags, void *function, void *user, void **cookie);
+    LONG(NTAPI *notify_no_more)(void *cookie);
+    HRESULT(WINAPI *get_name)(HANDLE thread, WCHAR **name);
+    HRESULT(WINAPI *set_name)(HANDLE thread, const WCHAR *name);
+} cprofi_windows_api;
+
+typedef struct {
+    cprofi_windows_api api;
+    HANDLE sampler, bell, ready, over, timer;
+    HMODULE timer_library; /* winmm.dll, while the system's timer is set to 1 ms */
+    void *cookie;          /* of the loader's notification */
+    cprofi_news *news;     /* the newest first */
+    CONTEXT *context;
+    bool fine;           /* threads' cycles are counted; else only times in coarse steps */
+    double ns_per_cycle; /* of a thread's cycle count */
+    uint64_t next_full;
+    uint32_t last; /* the thread listed last: index + 1 */
+    bool scanned;
+    bool state_known; /* the system tells which threads run */
+} cprofi_os;
+
+typedef struct {
+    HANDLE handle;
+    const NT_TIB *tib;
+    bool ended;
+    bool was_running; /* when last looked at, it was not in a system call */
+    uint64_t user, kernel;  /* ns, as of the last look at its times */
+    uint64_t kernel_booked; /* of which that much is booked */
+    double user_weight;     /* samples outside of system calls, in ns */
+    struct {
+        uint32_t entry; /* of the table */
+        float weight;
+    } calls[CPROFI_CALLS]; /* system calls it was met in since kernel time was last booked */
+    uint32_t call_count;
+} cprofi_os_thread;
+
+typedef struct {
+    uint32_t in_call; /* it was stopped in a system call */
+} cprofi_os_slot;
+
+typedef struct {
+    HANDLE handle;
+    WCHAR path[CPROFI_PATH * 4], temporary[CPROFI_PATH * 4 + 32];
+} cprofi_file;
+#endif /* CPROFI_WINDOWS */
 /* ---------------------------------------------------------------------------------------------- */
 /* >>sampler: who is looked at, when, and what a look weighs
 
@@ -3742,8 +4652,7 @@ enum {
     CPROFI_TID_SLOTS = 2 * CPROFI_THREADS,
     CPROFI_WINDOW = 64,           /* samples of a thread that are scaled together */
     CPROFI_WINDOW_LEAST = 16,     /* fewer do not make a factor of their own */
-    CPROFI_PUSHED_LOOKS = 8,      /* threads a tick that the sampler may have pushed off */
-    CPROFI_NAME_SIZE = 32
+    CPROFI_NAME_SIZE = 64
 };
 
 enum { CPROFI_FREE, CPROFI_ASKED, CPROFI_BUSY, CPROFI_DONE };
@@ -3828,7 +4737,6 @@ typedef struct {
     size_t memory_size;
     cprofi_table table;
     cprofi_modules modules;
-    cprofi_unwinder unwinder;
 
     cprofi_thread *threads;
     uint32_t thread_count;
@@ -3877,7 +4785,10 @@ typedef enum { CPROFI_ASLEEP, CPROFI_RUNNABLE, CPROFI_UNKNOWN } cprofi_activity;
 static cprofi_activity cprofi_os_activity(cprofi_session *s, cprofi_thread *t, uintptr_t *sp,
                                           uintptr_t *pc);
 static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, uint32_t seq);
-static bool cprofi_os_pushed(cprofi_thread *t, const cprofi_slot *q);
+static bool cprofi_os_may_run(const cprofi_session *s, const cprofi_thread *t);
+static bool cprofi_os_counts(cprofi_session *s, cprofi_thread *t, const cprofi_slot *q);
+static bool cprofi_os_rests(const cprofi_session *s, const cprofi_slot *q);
+static void cprofi_os_look_rest(cprofi_session *s, uint32_t count, uint64_t elapsed);
 static void cprofi_os_thread_init(cprofi_os_thread *t);
 static void cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t sp, uintptr_t pc,
                                   uint64_t weight);
@@ -3957,12 +4868,13 @@ static void cprofi_slot_release(cprofi_session *s, uint32_t flying_at) {
     s->flying[flying_at] = s->flying[--s->flying_count];
 }
 
-static bool cprofi_thread_known(const cprofi_session *s, uint32_t tid) {
+/* The index of a live thread's record + 1; 0: it has none yet. */
+static uint32_t cprofi_thread_known(const cprofi_session *s, uint32_t tid) {
     for (uint32_t i = tid % CPROFI_TID_SLOTS; s->known[i]; i = (i + 1) % CPROFI_TID_SLOTS) {
         const cprofi_thread *t = &s->threads[s->known[i] - 1];
-        if (t->tid == tid && t->live) return true;
+        if (t->tid == tid && t->live) return s->known[i];
     }
-    return false;
+    return 0;
 }
 
 static void cprofi_thread_remember(cprofi_session *s, uint32_t index) {
@@ -3970,6 +4882,14 @@ static void cprofi_thread_remember(cprofi_session *s, uint32_t index) {
     while (s->known[i]) i = (i + 1) % CPROFI_TID_SLOTS;
     s->known[i] = index + 1;
     s->known_count++;
+}
+
+/* Before a new thread is remembered: forgets those that have ended when there are too many. */
+static void cprofi_threads_make_room(cprofi_session *s) {
+    if (s->known_count < CPROFI_TID_SLOTS / 2) return;
+    memset(s->known, 0, CPROFI_TID_SLOTS * sizeof *s->known);
+    s->known_count = 0;
+    for (uint32_t i = 0; i < s->live_count; i++) cprofi_thread_remember(s, s->live[i]);
 }
 
 /* Turns addresses into frame words: leaf first, marked when the root side is missing. */
@@ -4010,11 +4930,8 @@ static void cprofi_windows_close(cprofi_session *s) {
     for (uint32_t i = 0; i < s->thread_count; i++) cprofi_window_close(s, &s->threads[i]);
 }
 
-/* Books one captured stack. Returns its entry, or UINT32_MAX when the table is full. */
-static uint32_t cprofi_book(cprofi_session *s, cprofi_thread *t, const uintptr_t *frames,
-                            uint32_t depth, cprofi_end end, uint64_t weight) {
-    uint32_t n = cprofi_keys(s, frames, depth, end);
-    uint32_t entry = cprofi_table_add(&s->table, (uint32_t)(t - s->threads), s->keys, n, 0);
+/* Adds a sample to a thread's window. */
+static void cprofi_window_add(cprofi_session *s, cprofi_thread *t, uint32_t entry, double weight) {
     if (entry == UINT32_MAX) s->lost++;
     s->samples++;
     t->samples++;
@@ -4023,19 +4940,32 @@ static uint32_t cprofi_book(cprofi_session *s, cprofi_thread *t, const uintptr_t
     if (t->window_count == CPROFI_WINDOW || s->desc.clock == CPROF_WALL) cprofi_window_close(s, t);
     /* A thread is often named after it was started: look again after 1, 2, 4, 8, ... samples. */
     if ((t->samples & (t->samples - 1)) == 0) cprofi_os_name(s, t);
+}
+
+/* Books one captured stack. Returns its entry, or UINT32_MAX when the table is full. */
+static uint32_t cprofi_book(cprofi_session *s, cprofi_thread *t, const uintptr_t *frames,
+                            uint32_t depth, cprofi_end end, uint64_t weight) {
+    uint32_t n = cprofi_keys(s, frames, depth, end);
+    uint32_t entry = cprofi_table_add(&s->table, (uint32_t)(t - s->threads), s->keys, n, 0);
+    cprofi_window_add(s, t, entry, (double)weight);
     return entry;
 }
 
 static void cprofi_drain_slot(cprofi_session *s, const cprofi_slot *q) {
     cprofi_thread *t = &s->threads[q->thread];
     uint64_t weight = q->weight;
+    uint32_t entry;
     if (s->desc.clock == CPROF_WALL)
         weight += t->waiting;
-    else if (!q->running && !cprofi_os_pushed(t, q)) {
+    else if (!q->running && !cprofi_os_counts(s, t, q)) {
         s->discarded++;
         return;
     }
-    cprofi_book(s, t, q->frames, q->depth, (cprofi_end)q->end, weight);
+    entry = cprofi_book(s, t, q->frames, q->depth, (cprofi_end)q->end, weight);
+    if (s->desc.clock == CPROF_WALL && cprofi_os_rests(s, q)) {
+        t->rest_entry = entry + 1;
+        t->rest_cpu = q->asked_cpu;
+    }
 }
 
 /* Takes in what was answered, gives up on what will not be. Returns how many requests are still
@@ -4126,30 +5056,14 @@ static void cprofi_look_wall(cprofi_session *s, uint64_t elapsed) {
     }
 }
 
-/* One of the threads that are not on a CPU may have been on this one until the sampler woke up and
-   pushed it off. Which, only its answer can tell (see cprofi_os_pushed); so all that ran since the
-   last look and could go on are asked, those that ran most first, and no more than a few. */
-static void cprofi_look_pushed(cprofi_session *s, uint32_t count, uint64_t elapsed) {
-    for (uint32_t looks = 0; count && looks < CPROFI_PUSHED_LOOKS; looks++) {
-        uint32_t most = 0;
-        cprofi_thread *t;
-        uintptr_t sp, pc;
-        for (uint32_t i = 1; i < count; i++)
-            if (s->threads[s->candidates[i]].charged > s->threads[s->candidates[most]].charged)
-                most = i;
-        t = &s->threads[s->candidates[most]];
-        if (cprofi_os_activity(s, t, &sp, &pc) == CPROFI_RUNNABLE) cprofi_ask(s, t, elapsed, false);
-        s->candidates[most] = s->candidates[--count];
-    }
-}
-
 /* CPU clock: who is on a CPU? Its clock differs between two readings. They are taken back to back:
    if the sampler could lose its CPU in between, to a thread that has just been woken, it would see
    each burst's beginning and favour short bursts. */
 static void cprofi_look_cpu(cprofi_session *s, uint64_t elapsed) {
     uint32_t count = 0, pushed = 0;
     for (uint32_t i = 0; i < s->live_count; i++)
-        if (s->threads[s->live[i]].charged) s->candidates[count++] = s->live[i];
+        if (s->threads[s->live[i]].charged || cprofi_os_may_run(s, &s->threads[s->live[i]]))
+            s->candidates[count++] = s->live[i];
     for (uint32_t i = count; i > 1; i--) { /* shuffled: nobody is always looked at late */
         uint32_t j = (uint32_t)(cprofi_random(s) % i), swap = s->candidates[j];
         s->candidates[j] = s->candidates[i - 1];
@@ -4166,7 +5080,7 @@ static void cprofi_look_cpu(cprofi_session *s, uint64_t elapsed) {
         else
             s->candidates[pushed++] = s->candidates[i];
     }
-    cprofi_look_pushed(s, pushed, elapsed);
+    cprofi_os_look_rest(s, pushed, elapsed);
 }
 
 /* Reads every live thread's clock, and drops the threads that have ended. */
@@ -4424,14 +5338,6 @@ static void cprofi_names_free(cprofi_names *n) {
     cprofi_symbols_free(&n->symbols);
     free(n->words);
     free(n->places);
-}
-
-/* The last part of a path, of any system. */
-static const char *cprofi_file_name(const char *path) {
-    const char *name = path;
-    for (; *path; path++)
-        if (*path == '/' || *path == '\\') name = path + 1;
-    return name;
 }
 
 /* Copies a name, without what the format gives a meaning: ';' and control characters. */
@@ -4817,6 +5723,8 @@ static cprof_result cprofi_write_snapshot(const cprofi_snapshot *c, cprof_write_
    The sampler asks the scheduler for short slices (Linux 6.12 honours sched_runtime for
    SCHED_OTHER), which makes it be woken on time on a busy core, and takes 1 ns of timer slack. */
 
+#ifdef CPROFI_LINUX
+
 #define CPROFI_SCAN_NS 50000000u    /* full scan at least that often */
 #define CPROFI_LOADAVG_NS 4000000u  /* look at the last process id that often */
 #define CPROFI_SWITCH_NS 30000u     /* from one thread to the sampler, and to its clock */
@@ -4842,7 +5750,7 @@ static bool cprofi_source_pread(const cprofi_source *source, uint64_t offset, vo
                                 size_t size) {
     char *at = (char *)to;
     while (size) {
-        ssize_t n = pread(source->file, at, size, (off_t)offset);
+        ssize_t n = pread((int)source->file, at, size, (off_t)offset);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) return false; /* 0: the file has become shorter */
         at += n;
@@ -4854,22 +5762,24 @@ static bool cprofi_source_pread(const cprofi_source *source, uint64_t offset, vo
 
 static bool cprofi_source_open(const char *path, cprofi_source *source) {
     struct stat status;
+    int file;
     memset(source, 0, sizeof *source);
     /* O_NONBLOCK: a path may by now belong to a FIFO */
-    do source->file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    while (source->file < 0 && errno == EINTR);
-    if (source->file < 0) return false;
-    if (fstat(source->file, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size <= 0) {
-        close(source->file);
+    do file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    while (file < 0 && errno == EINTR);
+    if (file < 0) return false;
+    if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size <= 0) {
+        close(file);
         return false;
     }
+    source->file = file;
     source->size = (uint64_t)status.st_size;
     source->read = cprofi_source_pread;
     return true;
 }
 
 static void cprofi_source_close(cprofi_source *source) {
-    if (source->read) close(source->file);
+    if (source->read) close((int)source->file);
 }
 
 /* The path of the program itself may be gone, or by now belong to a newer one. */
@@ -4880,8 +5790,8 @@ static size_t cprofi_os_image_paths(const cprofi_module *m, const char *paths[2]
     return headers >= m->lo && headers < m->hi ? 2 : 1;
 }
 
-/* The demangler of every C++ run-time library is not asked for, only used if it is there: linked in,
-   visible to dlsym, or in a library loaded with RTLD_LOCAL (a plug-in's). weakref and not weak:
+/* The demangler of every C++ run-time library is not asked for, only used if it is there: linked
+   in, visible to dlsym, or in a library loaded with RTLD_LOCAL (a plug-in's). weakref and not weak:
    what the host's own source says of the same functions is not changed by it, and neither
    -lstdc++ nor -ldl becomes necessary. dlopen is looked up at run time, because linkers warn of it
    in static programs even where nothing calls it. */
@@ -5446,7 +6356,7 @@ static void cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t
     view.hi = sp + size;
     view.delta = (intptr_t)((uintptr_t)s->stack_copy - sp);
     view.probe = false;
-    depth = cprofi_unwind(&s->unwinder, &s->modules, &regs, &view, &q->os.scratch, q->frames,
+    depth = cprofi_unwind(&s->os.unwinder, &s->modules, &regs, &view, &q->os.scratch, q->frames,
                           (size_t)s->desc.max_depth, &end);
     t->rest_entry = cprofi_book(s, t, q->frames, (uint32_t)depth, end, weight) + 1;
     t->rest_cpu = cpu;
@@ -5456,11 +6366,7 @@ static void cprofi_thread_found(cprofi_session *s, uint32_t tid) {
     cprofi_thread *t, probe;
     uint64_t cpu;
     if (tid == s->sampler_tid || cprofi_thread_known(s, tid)) return;
-    if (s->known_count >= CPROFI_TID_SLOTS / 2) { /* forget the dead ones */
-        memset(s->known, 0, CPROFI_TID_SLOTS * sizeof *s->known);
-        s->known_count = 0;
-        for (uint32_t i = 0; i < s->live_count; i++) cprofi_thread_remember(s, s->live[i]);
-    }
+    cprofi_threads_make_room(s);
     probe.tid = tid;
     if (!cprofi_os_cpu(&probe, &cpu)) return;
     t = cprofi_thread_add(s, tid, cpu, s->os.scanned ? 0 : cpu);
@@ -5550,8 +6456,9 @@ static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, ui
    Put there because it woke up itself, it was asleep before: then it is stopped behind a system
    call. But so is a thread for which the kernel was working. If it has not gone to sleep once since
    it was last met in such a place, that is what it is. */
-static bool cprofi_os_pushed(cprofi_thread *t, const cprofi_slot *q) {
+static bool cprofi_os_counts(cprofi_session *s, cprofi_thread *t, const cprofi_slot *q) {
     uint64_t delay;
+    (void)s;
     if (q->os.schedstat_fd >= 0 && cprofi_schedstat_delay(q->os.schedstat, &delay)) {
         uint64_t since = q->os.answered - (delay - q->os.delay);
         if (since + CPROFI_SWITCH_NS < q->woke || since > q->woke + CPROFI_SWITCH_NS / 3)
@@ -5564,6 +6471,33 @@ static bool cprofi_os_pushed(cprofi_thread *t, const cprofi_slot *q) {
         return awake;
     }
     return true;
+}
+
+/* One of the threads that are not on a CPU may have been on this one until the sampler woke up and
+   pushed it off. Which, only its answer can tell (see cprofi_os_counts); so all that ran since the
+   last look and could go on are asked, those that ran most first, and no more than a few. */
+static void cprofi_os_look_rest(cprofi_session *s, uint32_t count, uint64_t elapsed) {
+    for (uint32_t looks = 0; count && looks < CPROFI_PUSHED_LOOKS; looks++) {
+        uint32_t most = 0;
+        cprofi_thread *t;
+        uintptr_t sp, pc;
+        for (uint32_t i = 1; i < count; i++)
+            if (s->threads[s->candidates[i]].charged > s->threads[s->candidates[most]].charged)
+                most = i;
+        t = &s->threads[s->candidates[most]];
+        if (cprofi_os_activity(s, t, &sp, &pc) == CPROFI_RUNNABLE) cprofi_ask(s, t, elapsed, false);
+        s->candidates[most] = s->candidates[--count];
+    }
+}
+
+static bool cprofi_os_may_run(const cprofi_session *s, const cprofi_thread *t) {
+    (void)s, (void)t;
+    return false; /* the clock of one that did has moved */
+}
+
+static bool cprofi_os_rests(const cprofi_session *s, const cprofi_slot *q) {
+    (void)s, (void)q;
+    return false; /* see cprofi_os_look_asleep */
 }
 
 /* What the host had installed for our signal. Not in the session: it must outlive a fork. */
@@ -5625,7 +6559,7 @@ static void cprofi_signal_chain(int number, siginfo_t *info, void *context) {
 }
 
 #ifndef CPROF_TEST_EMPTY_HANDLER
-/* What cprofi_os_pushed wants to know. [signal] */
+/* What cprofi_os_counts wants to know. [signal] */
 static void cprofi_signal_pushed(const cprofi_unwinder *u, cprofi_slot *q) {
     cprofi_view view = {0, 0, 0, true};
     uintptr_t at = q->os.regs.r[CPROFI_PC] - 2, low, high;
@@ -5653,11 +6587,11 @@ static void cprofi_signal_pushed(const cprofi_unwinder *u, cprofi_slot *q) {
 static void cprofi_signal_capture(cprofi_session *s, cprofi_slot *q, void *context) {
     cprofi_end end = CPROFI_END_LOST;
     cprofi_regs_from_ucontext(&q->os.regs, context);
-    if (!q->running) cprofi_signal_pushed(&s->unwinder, q);
+    if (!q->running) cprofi_signal_pushed(&s->os.unwinder, q);
     q->os.view.lo = q->os.view.hi = 0;
     q->os.view.delta = 0;
     q->os.view.probe = true;
-    q->depth = (uint32_t)cprofi_unwind(&s->unwinder, &s->modules, &q->os.regs, &q->os.view,
+    q->depth = (uint32_t)cprofi_unwind(&s->os.unwinder, &s->modules, &q->os.regs, &q->os.view,
                                        &q->os.scratch, q->frames, (size_t)s->desc.max_depth, &end);
     q->end = (uint32_t)end;
 }
@@ -5750,7 +6684,7 @@ static void *cprofi_sampler_main(void *argument) {
     s->os.last_pid = cprofi_last_pid(s);
     s->os.pid_trusted = s->os.last_pid != pid_before; /* it saw this very thread come */
     cprofi_modules_refresh(&s->modules);
-    cprofi_unwind_learn(&s->unwinder);
+    cprofi_unwind_learn(&s->os.unwinder);
     cprofi_os_scan(s, cprofi_os_now());
     cprofi_span_begin(s);
     cprofi_store32(&s->ready, 1u);
@@ -5768,7 +6702,8 @@ static bool cprofi_os_can_ask(const cprofi_session *s) {
 }
 
 static cprof_result cprofi_os_prepare(cprofi_session *s) {
-    if (s->unwinder.probe == CPROFI_PROBE_NONE) return CPROF_ERROR_SYSTEM;
+    if (!cprofi_unwind_init(&s->os.unwinder)) return CPROF_ERROR_MEMORY;
+    if (s->os.unwinder.probe == CPROFI_PROBE_NONE) return CPROF_ERROR_SYSTEM;
     s->os.tasks = s->os.loadavg = -1;
     return cprofi_signal_install(s->desc.signal);
 }
@@ -5778,7 +6713,10 @@ static cprof_result cprofi_os_start(cprofi_session *s) {
     pthread_attr_t attributes;
     sigset_t all, before;
     int error;
-    memset(&s->os, 0, sizeof s->os);
+    memset(s->os.kept, 0, sizeof s->os.kept);
+    s->os.links = s->os.next_full = s->os.next_loadavg = 0;
+    s->os.scanned = s->os.pid_trusted = false;
+    s->known_count = 0;
     s->os.tasks = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (s->os.tasks < 0 || !cprofi_os_can_ask(s)) return CPROF_ERROR_SYSTEM;
     s->os.loadavg = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
@@ -5893,6 +6831,1077 @@ static bool cprofi_file_close(cprofi_file *f, bool keep) {
     return false;
 }
 
+#endif /* CPROFI_LINUX */
+/* ---------------------------------------------------------------------------------------------- */
+/* >>windows: threads, clocks, suspending, files
+
+   Capture: there are no signals, so the sampler stops a thread from outside: SuspendThread,
+   GetThreadContext, a copy of the stack, ResumeThread; the copy is unwound when the thread is
+   running again. One thread at a time. While it is stopped it may hold any lock, that of the heap
+   and of the loader too; so between suspend and resume nothing is called but GetThreadContext,
+   VirtualQuery and memcpy, and stack bounds are read from its TIB.
+
+   Who runs? QueryThreadCycleTime moves between two readings for a thread that is on a CPU, if the
+   system keeps the count up to date; some only do so when a thread is switched off its CPU or at a
+   clock interrupt. So a thread whose count moved since the last look, or that was met running
+   then, is stopped to see: outside of a system call it was running. In a system call, it may be
+   asleep or the kernel may work for it, and nothing tells which. Those samples wait until
+   GetThreadTimes says that the thread used kernel time, and share that; user samples make up the
+   rest. Where there are no cycle counts (Wine), each thread is stopped at each look, and
+   GetThreadTimes alone, in steps of 10 or 16 ms, says what the samples are worth.
+
+   Images: the loader notifies of what comes and goes (LdrRegisterDllNotification), on the thread
+   and under the lock of whoever loads; the note goes into a list without a lock, with a copy of the
+   image's unwind tables, so that the sampler never needs the loader's lock and nothing it reads
+   can be unmapped. The list at the beginning is made by the thread that starts.
+
+   Sleeping: a high-resolution timer (Windows 10 1803), else the system's clock is set to 1 ms while
+   a profile is being taken. */
+
+#ifdef CPROFI_WINDOWS
+
+#define CPROFI_SCAN_NS 50000000u /* full look at the list of threads at least that often */
+
+enum {
+    CPROFI_THREAD_ACCESS = THREAD_SUSPEND_RESUME | THREAD_GET_CONTEXT | THREAD_QUERY_INFORMATION |
+                           SYNCHRONIZE
+};
+
+/* ---- memory, text ---- */
+
+static void *cprofi_pages(size_t size) {
+    return VirtualAlloc(NULL, size, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
+}
+
+static void cprofi_pages_free(void *p, size_t size) {
+    (void)size;
+    if (p) VirtualFree(p, 0, MEM_RELEASE);
+}
+
+static void *cprofi_os_session_pages(size_t size) { return cprofi_pages(size); }
+
+/* UTF-16 from UTF-8; false: too long, or no UTF-8. */
+static bool cprofi_wide(const char *text, WCHAR *to, size_t capacity) {
+    return MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, text, -1, to, (int)capacity) > 0;
+}
+
+/* UTF-8 from UTF-16, as much as fits. */
+static void cprofi_narrow(const WCHAR *text, char *to, size_t capacity) {
+    size_t length = wcslen(text);
+    int n = 0;
+    for (; length; length--) {
+        n = WideCharToMultiByte(CP_UTF8, 0, text, (int)length, to, (int)capacity - 1, NULL, NULL);
+        if (n > 0) break;
+        if (text[length - 1] >= 0xdc00 && text[length - 1] < 0xe000 && length > 1) length--;
+    }
+    to[n > 0 ? n : 0] = 0;
+}
+
+/* The address of a function of a library that is loaded, in the function pointer at `function`. */
+static bool cprofi_windows_find(const WCHAR *library, const char *name, void *function,
+                                size_t size) {
+    HMODULE module = GetModuleHandleW(library);
+    FARPROC found = module ? GetProcAddress(module, name) : NULL;
+    if (size == sizeof found) memcpy(function, &found, size);
+    return found != NULL;
+}
+
+static void cprofi_windows_api_find(cprofi_windows_api *a) {
+#define CPROFI_FIND(library, name, field) \
+    cprofi_windows_find(library, name, &a->field, sizeof a->field)
+    CPROFI_FIND(L"kernel32.dll", "QueryThreadCycleTime", cycles);
+    CPROFI_FIND(L"kernel32.dll", "QueryProcessCycleTime", process_cycles);
+    CPROFI_FIND(L"kernel32.dll", "GetThreadTimes", times);
+    CPROFI_FIND(L"ntdll.dll", "NtGetNextThread", next_thread);
+    CPROFI_FIND(L"ntdll.dll", "NtQueryInformationThread", query_thread);
+    CPROFI_FIND(L"ntdll.dll", "LdrRegisterDllNotification", notify);
+    CPROFI_FIND(L"ntdll.dll", "LdrUnregisterDllNotification", notify_no_more);
+    if (!CPROFI_FIND(L"kernelbase.dll", "GetThreadDescription", get_name))
+        CPROFI_FIND(L"kernel32.dll", "GetThreadDescription", get_name);
+    if (!CPROFI_FIND(L"kernelbase.dll", "SetThreadDescription", set_name))
+        CPROFI_FIND(L"kernel32.dll", "SetThreadDescription", set_name);
+#undef CPROFI_FIND
+}
+
+/* ---- clocks ---- */
+
+static uint64_t cprofi_os_now(void) {
+    static uint64_t frequency; /* never changes while the system is up */
+    LARGE_INTEGER t;
+    uint64_t f = frequency, n;
+    if (!f) {
+        QueryPerformanceFrequency(&t);
+        frequency = f = (uint64_t)t.QuadPart;
+    }
+    QueryPerformanceCounter(&t);
+    n = (uint64_t)t.QuadPart;
+    return n / f * 1000000000u + n % f * 1000000000u / f;
+}
+
+static uint64_t cprofi_filetime_ns(const FILETIME *t) {
+    return ((uint64_t)t->dwHighDateTime << 32 | t->dwLowDateTime) * 100;
+}
+
+/* CPU time of a thread by the system's coarse clock. */
+static bool cprofi_windows_times(const cprofi_os *os, HANDLE thread, uint64_t *user,
+                                 uint64_t *kernel) {
+    FILETIME created, ended, k, u;
+    if (!os->api.times(thread, &created, &ended, &k, &u)) return false;
+    *user = cprofi_filetime_ns(&u);
+    *kernel = cprofi_filetime_ns(&k);
+    return true;
+}
+
+static uint64_t cprofi_windows_cycles_ns(const cprofi_os *os, ULONG64 cycles) {
+    return (uint64_t)((double)cycles * os->ns_per_cycle);
+}
+
+static bool cprofi_windows_cpu(const cprofi_os *os, HANDLE thread, uint64_t *ns) {
+    uint64_t user, kernel;
+    ULONG64 cycles;
+    if (os->fine) {
+        if (!os->api.cycles(thread, &cycles)) return false;
+        *ns = cprofi_windows_cycles_ns(os, cycles);
+        return true;
+    }
+    if (!cprofi_windows_times(os, thread, &user, &kernel)) return false;
+    *ns = user + kernel;
+    return true;
+}
+
+static bool cprofi_os_cpu(const cprofi_thread *t, uint64_t *ns) {
+    return !t->os.ended && cprofi_windows_cpu(&cprofi.session->os, t->os.handle, ns);
+}
+
+static uint64_t cprofi_os_cpu_process(void) {
+    const cprofi_os *os = &cprofi.session->os;
+    FILETIME created, ended, kernel, user;
+    ULONG64 cycles;
+    if (os->fine && os->api.process_cycles && os->api.process_cycles(GetCurrentProcess(), &cycles))
+        return cprofi_windows_cycles_ns(os, cycles);
+    if (!GetProcessTimes(GetCurrentProcess(), &created, &ended, &kernel, &user)) return 0;
+    return cprofi_filetime_ns(&kernel) + cprofi_filetime_ns(&user);
+}
+
+static uint64_t cprofi_os_cpu_sampler(cprofi_session *s) {
+    uint64_t ns = 0;
+    if (s->os.sampler) cprofi_windows_cpu(&s->os, s->os.sampler, &ns);
+    return ns;
+}
+
+/* How long a cycle of the count is: a thread that does nothing else counts as fast as time goes by,
+   or slower when it is interrupted; so the fastest of a few measurements is right. */
+static void cprofi_windows_calibrate(cprofi_os *os) {
+    double best = 0;
+    os->fine = false;
+    for (int i = 0; i < 5; i++) {
+        uint64_t begin = cprofi_os_now(), end;
+        ULONG64 before = 0, after = 0;
+        if (!os->api.cycles || !os->api.cycles(GetCurrentThread(), &before)) return;
+        do end = cprofi_os_now();
+        while (end - begin < 200000);
+        if (!os->api.cycles(GetCurrentThread(), &after) || after <= before) return;
+        if ((double)(after - before) / (double)(end - begin) > best)
+            best = (double)(after - before) / (double)(end - begin);
+    }
+    os->ns_per_cycle = 1 / best;
+    os->fine = true;
+}
+
+/* ---- sleeping and waking ---- */
+
+static void cprofi_os_wait(uint32_t *word, uint32_t value, uint64_t deadline) {
+    cprofi_os *os = &cprofi.session->os;
+    HANDLE handles[2];
+    DWORD count = 1;
+    if (cprofi_load32(word) != value) return;
+    handles[0] = os->bell;
+    handles[1] = os->timer;
+    if (deadline != UINT64_MAX) {
+        uint64_t now = cprofi_os_now();
+        LARGE_INTEGER due;
+        due.QuadPart = deadline > now ? -(LONGLONG)((deadline - now) / 100) : 0;
+        if (due.QuadPart == 0 || !SetWaitableTimer(os->timer, &due, 0, NULL, NULL, FALSE)) return;
+        count = 2;
+    }
+    WaitForMultipleObjects(count, handles, FALSE, INFINITE);
+}
+
+static void cprofi_os_wake(uint32_t *word) {
+    cprofi_add32(word, 1u);
+    if (cprofi.session->os.bell) SetEvent(cprofi.session->os.bell);
+}
+
+static void cprofi_os_nap(void) { Sleep(1); }
+
+static bool cprofi_windows_timer_open(cprofi_os *os) {
+    os->timer = CreateWaitableTimerExW(NULL, NULL, 2 /* high resolution */, TIMER_ALL_ACCESS);
+    if (!os->timer) {
+        UINT(WINAPI *begin)(UINT) = NULL;
+        os->timer = CreateWaitableTimerW(NULL, FALSE, NULL);
+        os->timer_library = LoadLibraryW(L"winmm.dll");
+        if (os->timer_library &&
+            cprofi_windows_find(L"winmm.dll", "timeBeginPeriod", &begin, sizeof begin))
+            begin(1);
+    }
+    return os->timer != NULL;
+}
+
+static void cprofi_windows_timer_close(cprofi_os *os) {
+    UINT(WINAPI *end)(UINT) = NULL;
+    if (os->timer_library) {
+        if (cprofi_windows_find(L"winmm.dll", "timeEndPeriod", &end, sizeof end)) end(1);
+        FreeLibrary(os->timer_library);
+        os->timer_library = NULL;
+    }
+    if (os->timer) CloseHandle(os->timer);
+    os->timer = NULL;
+}
+
+/* ---- files, functions of the process ---- */
+
+/* Windows takes paths of more than 260 characters only in this form. */
+static bool cprofi_windows_path(const char *path, WCHAR *to, size_t capacity) {
+    WCHAR given[CPROFI_PATH * 4];
+    DWORD n;
+    if (!cprofi_wide(path, given, CPROFI_COUNT(given)) || !given[0]) return false;
+    if (wcslen(given) < 240 || wcsncmp(given, L"\\\\", 2) == 0) {
+        if (wcslen(given) >= capacity) return false;
+        wcscpy(to, given);
+        return true;
+    }
+    wcscpy(to, L"\\\\?\\");
+    n = GetFullPathNameW(given, (DWORD)capacity - 4, to + 4, NULL);
+    return n > 0 && n < capacity - 4;
+}
+
+static bool cprofi_source_read_file(const cprofi_source *source, uint64_t offset, void *to,
+                                    size_t size) {
+    char *at = (char *)to;
+    while (size) {
+        OVERLAPPED place;
+        DWORD part = size > 1u << 30 ? 1u << 30 : (DWORD)size, got = 0;
+        memset(&place, 0, sizeof place);
+        place.Offset = (DWORD)offset;
+        place.OffsetHigh = (DWORD)(offset >> 32);
+        if (!ReadFile((HANDLE)source->file, at, part, &got, &place) || !got) return false;
+        at += got;
+        offset += got;
+        size -= got;
+    }
+    return true;
+}
+
+static bool cprofi_source_open(const char *path, cprofi_source *source) {
+    WCHAR wide[CPROFI_PATH * 4];
+    LARGE_INTEGER size;
+    HANDLE file;
+    memset(source, 0, sizeof *source);
+    if (!cprofi_windows_path(path, wide, CPROFI_COUNT(wide))) return false;
+    file = CreateFileW(wide, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE,
+                       NULL, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, NULL);
+    if (file == INVALID_HANDLE_VALUE) return false;
+    if (GetFileType(file) != FILE_TYPE_DISK || !GetFileSizeEx(file, &size) || size.QuadPart <= 0) {
+        CloseHandle(file);
+        return false;
+    }
+    source->file = (intptr_t)file;
+    source->size = (uint64_t)size.QuadPart;
+    source->read = cprofi_source_read_file;
+    return true;
+}
+
+static void cprofi_source_close(cprofi_source *source) {
+    if (source->read) CloseHandle((HANDLE)source->file);
+}
+
+static size_t cprofi_os_image_paths(const cprofi_module *m, const char *paths[2]) {
+    paths[0] = m->path;
+    return 1;
+}
+
+static uintptr_t cprofi_os_function(const char *name) {
+    (void)name;
+    return 0;
+}
+
+static cprofi_demangle_fn cprofi_demangler_open(void **library) {
+    static const WCHAR *const libraries[] = {NULL, L"libstdc++-6.dll", L"libc++.dll",
+                                             L"libc++abi.dll"};
+    cprofi_demangle_fn function = NULL;
+    *library = NULL;
+    for (size_t i = 0; i < CPROFI_COUNT(libraries); i++)
+        if (cprofi_windows_find(libraries[i], "__cxa_demangle", &function, sizeof function)) break;
+    return function;
+}
+
+static void cprofi_demangler_close(void *library) { (void)library; }
+
+/* An output file, as on the other systems: written beside its place and moved there. */
+static bool cprofi_file_open(cprofi_file *f, const char *path) {
+    DWORD attributes;
+    f->temporary[0] = 0;
+    f->handle = INVALID_HANDLE_VALUE;
+    if (!cprofi_windows_path(path, f->path, CPROFI_COUNT(f->path))) return false;
+    attributes = GetFileAttributesW(f->path);
+    if (wcsncmp(f->path, L"\\\\.\\", 4) == 0 || _wcsicmp(f->path, L"NUL") == 0 ||
+        _wcsicmp(f->path, L"CON") == 0) {
+        f->handle = CreateFileW(f->path, GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_WRITE, NULL,
+                                OPEN_EXISTING, 0, NULL);
+        return f->handle != INVALID_HANDLE_VALUE;
+    }
+    if (attributes != INVALID_FILE_ATTRIBUTES &&
+        (attributes & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_READONLY)))
+        return false;
+    _snwprintf(f->temporary, CPROFI_COUNT(f->temporary) - 1, L"%ls.%lu.tmp", f->path,
+               (unsigned long)GetCurrentProcessId());
+    f->temporary[CPROFI_COUNT(f->temporary) - 1] = 0;
+    f->handle = CreateFileW(f->temporary, GENERIC_WRITE, FILE_SHARE_READ, NULL, CREATE_ALWAYS,
+                            FILE_ATTRIBUTE_NORMAL, NULL);
+    return f->handle != INVALID_HANDLE_VALUE;
+}
+
+static bool cprofi_file_write(void *user, const void *data, size_t size) {
+    const cprofi_file *f = (const cprofi_file *)user;
+    const char *at = (const char *)data;
+    while (size) {
+        DWORD part = size > 1u << 30 ? 1u << 30 : (DWORD)size, done = 0;
+        if (!WriteFile(f->handle, at, part, &done, NULL) || !done) return false;
+        at += done;
+        size -= done;
+    }
+    return true;
+}
+
+static bool cprofi_file_close(cprofi_file *f, bool keep) {
+    if (f->handle == INVALID_HANDLE_VALUE) return false;
+    if (!CloseHandle(f->handle)) keep = false;
+    if (!f->temporary[0]) return keep;
+    if (keep && MoveFileExW(f->temporary, f->path, MOVEFILE_REPLACE_EXISTING)) return true;
+    DeleteFileW(f->temporary);
+    return false;
+}
+
+static void cprofi_os_stderr(const char *text, size_t size) {
+    DWORD done;
+    WriteFile(GetStdHandle(STD_ERROR_HANDLE), text, (DWORD)size, &done, NULL);
+}
+
+static int32_t cprofi_os_pid(void) { return (int32_t)GetCurrentProcessId(); }
+
+/* ---- images ---- */
+
+/* The headers of a mapped image, NULL if they are not what they should be. */
+static const IMAGE_NT_HEADERS *cprofi_image_headers(uintptr_t base) {
+    const IMAGE_DOS_HEADER *dos = (const IMAGE_DOS_HEADER *)base;
+    const IMAGE_NT_HEADERS *nt;
+    if (dos->e_magic != IMAGE_DOS_SIGNATURE || dos->e_lfanew < 0 || dos->e_lfanew > 0x10000)
+        return NULL;
+    nt = (const IMAGE_NT_HEADERS *)(base + (uintptr_t)dos->e_lfanew);
+    if (nt->Signature != IMAGE_NT_SIGNATURE ||
+        nt->OptionalHeader.Magic != IMAGE_NT_OPTIONAL_HDR_MAGIC)
+        return NULL;
+    return nt;
+}
+
+/* A data directory that lies inside the image, else empty. */
+static cprofi_span cprofi_image_directory(uintptr_t base, const IMAGE_NT_HEADERS *nt, DWORD which) {
+    const IMAGE_DATA_DIRECTORY *d = &nt->OptionalHeader.DataDirectory[which];
+    cprofi_span image = {(const uint8_t *)base, nt->OptionalHeader.SizeOfImage};
+    if (which >= nt->OptionalHeader.NumberOfRvaAndSizes || !d->VirtualAddress)
+        return cprofi_span_part(image, 0, 0);
+    return cprofi_span_part(image, d->VirtualAddress, d->Size);
+}
+
+/* GUID and age of the PDB: what symbol servers know an image by. */
+static void cprofi_image_build_id(cprofi_news *n, const IMAGE_NT_HEADERS *nt) {
+    cprofi_span image = {(const uint8_t *)n->base, n->size};
+    cprofi_span debug = cprofi_image_directory(n->base, nt, IMAGE_DIRECTORY_ENTRY_DEBUG);
+    for (size_t at = 0; debug.size - at >= sizeof(IMAGE_DEBUG_DIRECTORY);
+         at += sizeof(IMAGE_DEBUG_DIRECTORY)) {
+        IMAGE_DEBUG_DIRECTORY d;
+        cprofi_span record;
+        memcpy(&d, debug.data + at, sizeof d);
+        record = cprofi_span_part(image, d.AddressOfRawData, 24);
+        if (d.Type != IMAGE_DEBUG_TYPE_CODEVIEW || !record.data ||
+            memcmp(record.data, "RSDS", 4) != 0)
+            continue;
+        memcpy(n->build_id, record.data + 4, 20);
+        n->build_id_size = 20;
+        return;
+    }
+}
+
+/* The part of the image that holds unwind infos: from the first that the table mentions to some
+   way behind the last. */
+static cprofi_span cprofi_image_unwind_infos(uintptr_t base, const IMAGE_NT_HEADERS *nt,
+                                             cprofi_span pdata, uint32_t *rva) {
+    cprofi_span image = {(const uint8_t *)base, nt->OptionalHeader.SizeOfImage};
+    const IMAGE_SECTION_HEADER *section = IMAGE_FIRST_SECTION(nt);
+    uint32_t lo = UINT32_MAX, hi = 0, end = 0;
+#ifdef CPROFI_ARM64
+    const size_t entry = 8, at = 4;
+#else
+    const size_t entry = 12, at = 8;
+#endif
+    for (size_t i = 0; i + entry <= pdata.size; i += entry) {
+        uint32_t info = cprofi_get32(pdata.data + i + at);
+        if (entry == 8 && (info & 3)) continue; /* packed: there is none */
+        if (info < lo) lo = info;
+        if (info > hi) hi = info;
+    }
+    for (unsigned i = 0; lo <= hi && i < nt->FileHeader.NumberOfSections; i++)
+        if (hi >= section[i].VirtualAddress &&
+            hi - section[i].VirtualAddress < section[i].Misc.VirtualSize)
+            end = section[i].VirtualAddress + section[i].Misc.VirtualSize;
+    if (end - hi > 2048) end = hi + 2048; /* an info is at most 4 + 255 * 2 + 2 + 12 bytes */
+    *rva = lo;
+    return cprofi_span_part(image, lo <= hi ? lo : 0, lo <= hi && end > lo ? end - lo : 0);
+}
+
+/* What is read of an image while samples are unwound; a copy, but of the program itself, which
+   stays. */
+static cprofi_tables *cprofi_tables_make(uintptr_t base, const IMAGE_NT_HEADERS *nt) {
+    const IMAGE_SECTION_HEADER *section = IMAGE_FIRST_SECTION(nt);
+    bool stays = base == (uintptr_t)GetModuleHandleW(NULL);
+    cprofi_tables t, *copy;
+    memset(&t, 0, sizeof t);
+    t.base = base;
+    t.pdata = cprofi_image_directory(base, nt, IMAGE_DIRECTORY_ENTRY_EXCEPTION);
+    t.infos = cprofi_image_unwind_infos(base, nt, t.pdata, &t.infos_rva);
+    for (unsigned i = 0; i < nt->FileHeader.NumberOfSections; i++) {
+        uintptr_t lo = base + section[i].VirtualAddress, hi = lo + section[i].Misc.VirtualSize;
+        if (!(section[i].Characteristics & IMAGE_SCN_MEM_EXECUTE) || hi <= lo) continue;
+        if (t.code_count == CPROFI_TABLES_CODE) t.code_hi[t.code_count - 1] = hi;
+        else {
+            t.code_lo[t.code_count] = lo;
+            t.code_hi[t.code_count++] = hi;
+        }
+    }
+    t.block.size = sizeof t + (stays ? 0 : t.pdata.size + t.infos.size);
+    copy = (cprofi_tables *)cprofi_pages(t.block.size);
+    if (!copy) return NULL;
+    if (!stays) {
+        uint8_t *to = (uint8_t *)(copy + 1);
+        memcpy(to, t.pdata.data, t.pdata.size);
+        t.pdata.data = to;
+        memcpy(to + t.pdata.size, t.infos.data, t.infos.size);
+        t.infos.data = to + t.pdata.size;
+    }
+    *copy = t;
+    return copy;
+}
+
+static void cprofi_news_free(cprofi_news *n) {
+    if (n->tables) cprofi_pages_free(n->tables, n->tables->block.size);
+    cprofi_pages_free(n, sizeof *n);
+}
+
+/* A note on an image that is mapped and stays so meanwhile, or with `there` false has gone. */
+static void cprofi_news_add(cprofi_os *os, uintptr_t base, const WCHAR *path, bool there) {
+    const IMAGE_NT_HEADERS *nt = there ? cprofi_image_headers(base) : NULL;
+    cprofi_news *n;
+    if (there && !nt) return;
+    n = (cprofi_news *)cprofi_pages(sizeof *n);
+    if (!n) return;
+    n->base = base;
+    if (there) {
+        uint32_t facts[3];
+        n->size = nt->OptionalHeader.SizeOfImage;
+        n->stamp = facts[0] = nt->FileHeader.TimeDateStamp;
+        facts[1] = nt->OptionalHeader.CheckSum;
+        facts[2] = (uint32_t)n->size;
+        cprofi_narrow(path, n->path, sizeof n->path);
+        cprofi_image_build_id(n, nt);
+        n->identity = cprofi_hash_bytes(0xcbf29ce484222325u, facts, sizeof facts);
+        n->identity = cprofi_hash_bytes(n->identity, n->path, strlen(n->path));
+        n->tables = cprofi_tables_make(base, nt);
+        if (!n->tables) {
+            cprofi_news_free(n);
+            return;
+        }
+    }
+    do n->next = cprofi_load_pointer(cprofi_news *, &os->news);
+    while (InterlockedCompareExchangePointer((PVOID volatile *)(void *)&os->news, n, n->next) !=
+           n->next);
+}
+
+/* What the loader passes (documented with LdrDllNotification): the same for both reasons. */
+typedef struct {
+    ULONG flags;
+    const struct cprofi_loader_string {
+        USHORT length, capacity; /* bytes */
+        WCHAR *text;
+    } *path, *name;
+    void *base;
+    ULONG size;
+} cprofi_loader_data;
+
+static void CALLBACK cprofi_loader_note(ULONG reason, const cprofi_loader_data *data, void *user) {
+    WCHAR path[CPROFI_PATH];
+    size_t length = data->path ? data->path->length / sizeof(WCHAR) : 0;
+    if (length >= CPROFI_PATH) length = CPROFI_PATH - 1;
+    if (length) memcpy(path, data->path->text, length * sizeof(WCHAR));
+    path[length] = 0;
+    cprofi_news_add((cprofi_os *)user, (uintptr_t)data->base, path, reason == 1);
+}
+
+/* All images that are there when a profile begins. Each is kept from going while it is read. */
+static void cprofi_windows_list_images(cprofi_os *os) {
+    HANDLE list = INVALID_HANDLE_VALUE;
+    MODULEENTRY32W entry;
+    for (int i = 0; i < 10 && list == INVALID_HANDLE_VALUE; i++) {
+        list = CreateToolhelp32Snapshot(TH32CS_SNAPMODULE, 0);
+        if (list == INVALID_HANDLE_VALUE && GetLastError() != ERROR_BAD_LENGTH) return;
+    }
+    entry.dwSize = sizeof entry;
+    for (BOOL more = Module32FirstW(list, &entry); more; more = Module32NextW(list, &entry)) {
+        WCHAR path[CPROFI_PATH];
+        HMODULE held = NULL;
+        if (!GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS, (LPCWSTR)entry.modBaseAddr,
+                                &held))
+            continue;
+        if (!GetModuleFileNameW(held, path, CPROFI_PATH)) path[0] = 0;
+        path[CPROFI_PATH - 1] = 0;
+        if ((BYTE *)held == entry.modBaseAddr)
+            cprofi_news_add(os, (uintptr_t)entry.modBaseAddr, path, true);
+        FreeLibrary(held);
+    }
+    CloseHandle(list);
+}
+
+/* Enters one note into the registry. */
+static void cprofi_news_enter(cprofi_modules *m, cprofi_news *n) {
+    cprofi_module *record;
+    for (uint32_t id = 1; id < m->count; id++) /* what was there is gone */
+        if (m->records[id].lo == n->base && m->records[id].identity != n->identity)
+            m->records[id].loaded = 0;
+    if (!n->tables) return;
+    record = cprofi_modules_record(m, n->base, n->identity);
+    if (!record) return;
+    if (!record->path) {
+        record->hi = n->base + n->size;
+        record->slide = n->base;
+        record->stamp = n->stamp;
+        record->build_id_size = n->build_id_size;
+        memcpy(record->build_id, n->build_id, sizeof record->build_id);
+        record->path = cprofi_modules_string(m, n->path, "");
+        record->name = cprofi_file_name(record->path);
+        if (!*record->name) record->name = "[unnamed]";
+    }
+    if (!record->tables) {
+        record->tables = n->tables;
+        n->tables = NULL;
+    }
+    record->loaded = 1;
+}
+
+static void cprofi_os_modules(cprofi_modules *m) {
+    cprofi_os *os = &cprofi.session->os;
+    cprofi_news *n = NULL, *next, *oldest = NULL;
+    if (!cprofi_load_pointer(cprofi_news *, &os->news)) return;
+    n = (cprofi_news *)InterlockedExchangePointer((PVOID volatile *)(void *)&os->news, NULL);
+    for (; n; n = next) {
+        next = n->next;
+        n->next = oldest;
+        oldest = n;
+    }
+    for (n = oldest; n; n = next) {
+        next = n->next;
+        cprofi_news_enter(m, n);
+        cprofi_news_free(n);
+    }
+    cprofi_modules_scan(m);
+    for (uint32_t id = 1; id < m->count; id++)
+        if (m->records[id].loaded && m->records[id].tables)
+            cprofi_modules_present(m, &m->records[id]);
+}
+
+/* ---- threads ---- */
+
+static void cprofi_os_name(cprofi_session *s, cprofi_thread *t) {
+    WCHAR *name = NULL;
+    if (s->os.api.get_name && t->os.handle && SUCCEEDED(s->os.api.get_name(t->os.handle, &name)) &&
+        name) {
+        if (name[0]) cprofi_narrow(name, t->name, sizeof t->name);
+        LocalFree(name);
+    }
+    if (!t->name[0]) { /* as Linux does it: the program's name */
+        char path[CPROFI_PATH * 3];
+        WCHAR wide[CPROFI_PATH];
+        size_t size;
+        wide[GetModuleFileNameW(NULL, wide, CPROFI_PATH - 1)] = 0;
+        cprofi_narrow(wide, path, sizeof path);
+        snprintf(t->name, sizeof t->name, "%.*s", (int)sizeof t->name - 1, cprofi_file_name(path));
+        size = strlen(t->name);
+        if (size > 4 && _stricmp(t->name + size - 4, ".exe") == 0) t->name[size - 4] = 0;
+    }
+}
+
+static void cprofi_os_thread_init(cprofi_os_thread *t) { memset(t, 0, sizeof *t); }
+
+static void cprofi_os_forget(cprofi_session *s, cprofi_thread *t) {
+    (void)s;
+    if (t->os.handle) CloseHandle(t->os.handle);
+    t->os.handle = NULL;
+    t->os.ended = true;
+}
+
+/* Takes the handle over. */
+static void cprofi_thread_found(cprofi_session *s, HANDLE handle) {
+    struct { /* THREAD_BASIC_INFORMATION */
+        LONG status;
+        void *teb, *process, *thread;
+        ULONG_PTR affinity;
+        LONG priority[2];
+    } basic;
+    DWORD tid = GetThreadId(handle);
+    cprofi_thread *t;
+    uint64_t cpu;
+    if (!tid || tid == s->sampler_tid || cprofi_thread_known(s, tid) ||
+        !cprofi_windows_cpu(&s->os, handle, &cpu)) {
+        CloseHandle(handle);
+        return;
+    }
+    cprofi_threads_make_room(s);
+    t = cprofi_thread_add(s, tid, cpu, s->os.scanned ? 0 : cpu);
+    if (!t) {
+        CloseHandle(handle);
+        return;
+    }
+    t->os.handle = handle;
+    memset(&basic, 0, sizeof basic);
+    if (s->os.api.query_thread && s->os.api.query_thread(handle, 0, &basic, sizeof basic, NULL) >= 0)
+        t->os.tib = (const NT_TIB *)basic.teb;
+    cprofi_windows_times(&s->os, handle, &t->os.user, &t->os.kernel);
+    t->os.kernel_booked = t->os.kernel;
+    t->charged = cpu;
+    cprofi_thread_remember(s, (uint32_t)(t - s->threads));
+    cprofi_os_name(s, t);
+}
+
+/* Without NtGetNextThread: a list of all threads of the system, which takes milliseconds. */
+static void cprofi_windows_list_threads(cprofi_session *s) {
+    HANDLE list = CreateToolhelp32Snapshot(TH32CS_SNAPTHREAD, 0);
+    THREADENTRY32 entry;
+    if (list == INVALID_HANDLE_VALUE) return;
+    entry.dwSize = sizeof entry;
+    for (BOOL more = Thread32First(list, &entry); more; more = Thread32Next(list, &entry)) {
+        HANDLE handle;
+        if (entry.th32OwnerProcessID != (DWORD)s->pid ||
+            cprofi_thread_known(s, entry.th32ThreadID))
+            continue;
+        handle = OpenThread(CPROFI_THREAD_ACCESS, FALSE, entry.th32ThreadID);
+        if (handle) cprofi_thread_found(s, handle);
+    }
+    CloseHandle(list);
+}
+
+/* Finds new threads: those behind the one found last, and now and then all. Threads that have ended
+   keep their clocks as long as there is a handle. */
+static void cprofi_os_scan(cprofi_session *s, uint64_t now) {
+    cprofi_os *os = &s->os;
+    bool full = now >= os->next_full || !os->last ||
+                WaitForSingleObject(s->threads[os->last - 1].os.handle, 0) != WAIT_TIMEOUT;
+    HANDLE at = full ? NULL : s->threads[os->last - 1].os.handle, next;
+    bool ours = false; /* `at` has to be closed */
+    if (full) {
+        os->next_full = now + CPROFI_SCAN_NS;
+        for (uint32_t i = 0; i < s->live_count; i++) {
+            cprofi_thread *t = &s->threads[s->live[i]];
+            if (WaitForSingleObject(t->os.handle, 0) != WAIT_OBJECT_0) continue;
+            if (cprofi_os_cpu(t, &t->cpu)) t->os.ended = true;
+        }
+    }
+    if (!os->api.next_thread) {
+        if (full) cprofi_windows_list_threads(s);
+        os->scanned = true;
+        return;
+    }
+    while (os->api.next_thread(GetCurrentProcess(), at, CPROFI_THREAD_ACCESS, 0, 0, &next) >= 0) {
+        uint32_t known = cprofi_thread_known(s, GetThreadId(next));
+        HANDLE copy = NULL;
+        if (ours) CloseHandle(at);
+        at = next;
+        ours = true;
+        if (!known && DuplicateHandle(GetCurrentProcess(), next, GetCurrentProcess(), &copy, 0,
+                                      FALSE, DUPLICATE_SAME_ACCESS))
+            cprofi_thread_found(s, copy);
+        if (!known) known = cprofi_thread_known(s, GetThreadId(next));
+        if (known) os->last = known; /* not the sampler */
+    }
+    if (ours) CloseHandle(at);
+    os->scanned = true;
+}
+
+/* ---- capture ---- */
+
+/* What is copied while a thread is suspended. */
+typedef struct {
+    uint64_t pc, sp;
+    uint8_t code[CPROFI_CODE]; /* around pc */
+    uint64_t code_lo, code_hi;
+    uint64_t stack_lo, stack_hi; /* what is in the session's stack_copy */
+} cprofi_capture;
+
+#if defined(CPROFI_X64)
+#define CPROFI_CONTEXT_PC(c) ((c)->Rip)
+#define CPROFI_CONTEXT_SP(c) ((c)->Rsp)
+#elif defined(CPROFI_ARM64)
+#define CPROFI_CONTEXT_PC(c) ((c)->Pc)
+#define CPROFI_CONTEXT_SP(c) ((c)->Sp)
+#else
+#define CPROFI_CONTEXT_PC(c) ((c)->Eip)
+#define CPROFI_CONTEXT_SP(c) ((c)->Esp)
+#endif
+
+/* How far memory can be read from `address` on, at most to `end`. [signal] */
+static uintptr_t cprofi_readable_to(uintptr_t address, uintptr_t end) {
+    const DWORD readable = PAGE_READONLY | PAGE_READWRITE | PAGE_WRITECOPY | PAGE_EXECUTE_READ |
+                           PAGE_EXECUTE_READWRITE | PAGE_EXECUTE_WRITECOPY;
+    uintptr_t at = address;
+    for (int i = 0; i < 8 && at < end; i++) {
+        MEMORY_BASIC_INFORMATION region;
+        if (!VirtualQuery((const void *)at, &region, sizeof region) ||
+            region.State != MEM_COMMIT || !(region.Protect & readable) ||
+            (region.Protect & (PAGE_GUARD | PAGE_NOACCESS)))
+            break;
+        at = (uintptr_t)region.BaseAddress + region.RegionSize;
+    }
+    return at < end ? at : end;
+}
+
+/* The thread is suspended: it may hold any lock. [signal] */
+static void cprofi_capture_copy(cprofi_session *s, const cprofi_thread *t, cprofi_capture *c) {
+    uintptr_t pc = (uintptr_t)CPROFI_CONTEXT_PC(s->os.context);
+    uintptr_t sp = (uintptr_t)CPROFI_CONTEXT_SP(s->os.context), end = sp + CPROFI_STACK_COPY;
+    c->pc = pc;
+    c->sp = sp;
+    if (end < sp) end = sp;
+    if (t->os.tib && sp >= (uintptr_t)t->os.tib->StackLimit &&
+        sp < (uintptr_t)t->os.tib->StackBase && end > (uintptr_t)t->os.tib->StackBase)
+        end = (uintptr_t)t->os.tib->StackBase;
+    c->stack_lo = sp;
+    c->stack_hi = cprofi_readable_to(sp, end);
+    memcpy(s->stack_copy, (const void *)sp, (size_t)(c->stack_hi - c->stack_lo));
+    c->code_lo = c->code_hi = pc;
+    if (pc > CPROFI_CODE_BEFORE) {
+        uintptr_t lo = pc - CPROFI_CODE_BEFORE;
+        c->code_hi = cprofi_readable_to(lo, lo + CPROFI_CODE);
+        c->code_lo = lo;
+        memcpy(c->code, (const void *)lo, (size_t)(c->code_hi - c->code_lo));
+    }
+}
+
+static bool cprofi_capture_take(cprofi_session *s, const cprofi_thread *t, cprofi_capture *c) {
+    bool taken;
+    s->os.context->ContextFlags = CONTEXT_FULL;
+    if (SuspendThread(t->os.handle) == (DWORD)-1) return false;
+    taken = GetThreadContext(t->os.handle, s->os.context) != 0;
+    if (taken) cprofi_capture_copy(s, t, c);
+    ResumeThread(t->os.handle);
+    return taken;
+}
+
+/* Whether the instruction before pc is one that enters the kernel: syscall, int 2e, or the call
+   that Wine has in its place. */
+static bool cprofi_capture_in_call(const cprofi_capture *c) {
+    static const uint8_t wine[7] = {0xff, 0x14, 0x25, 0x00, 0x10, 0xfe, 0x7f};
+    const uint8_t *p = c->code + CPROFI_CODE_BEFORE;
+    if (c->code_hi < c->pc) return false;
+#if defined(CPROFI_ARM64)
+    return (cprofi_get32(p - 4) & 0xffe0001f) == 0xd4000001; /* svc */
+#else
+    return (p[-2] == 0x0f && p[-1] == 0x05) || (p[-2] == 0xcd && p[-1] == 0x2e) ||
+           memcmp(p - 7, wine, 7) == 0;
+#endif
+}
+
+typedef struct {
+    const cprofi_module_index *index;
+    const cprofi_capture *capture;
+    cprofi_seh_part parts[2];
+} cprofi_finder;
+
+/* A cprofi_seh_find. */
+static bool cprofi_windows_image(void *user, uint64_t address, cprofi_seh_image *image) {
+    cprofi_finder *f = (cprofi_finder *)user;
+    const cprofi_module_range *range = cprofi_modules_range(f->index, (uintptr_t)address);
+    const cprofi_capture *c = f->capture;
+    if (!range) return false;
+    image->base = range->tables->base;
+    image->pdata = range->tables->pdata;
+    image->parts = f->parts;
+    image->part_count = 1;
+    f->parts[0].bytes = range->tables->infos;
+    f->parts[0].rva = range->tables->infos_rva;
+    if (c && c->code_lo >= image->base && c->code_lo - image->base <= UINT32_MAX) {
+        f->parts[1].bytes.data = c->code;
+        f->parts[1].bytes.size = (size_t)(c->code_hi - c->code_lo);
+        f->parts[1].rva = (uint32_t)(c->code_lo - image->base);
+        image->part_count = 2;
+    }
+    return true;
+}
+
+static void cprofi_capture_registers(const CONTEXT *c, cprofi_seh_registers *r) {
+    memset(r, 0, sizeof *r);
+    r->pc = CPROFI_CONTEXT_PC(c);
+#if defined(CPROFI_X64)
+    memcpy(r->r, &c->Rax, 16 * sizeof(uint64_t)); /* Rax to R15, as they are encoded */
+#elif defined(CPROFI_ARM64)
+    memcpy(r->r, &c->X0, 31 * sizeof(uint64_t)); /* X0 to Lr */
+    r->r[CPROFI_SEH_ARM64_SP] = c->Sp;
+#else
+    r->r[CPROFI_SEH_X64_SP] = c->Esp;
+    r->r[CPROFI_SEH_X64_BP] = c->Ebp;
+#endif
+}
+
+/* Captures the thread's stack into the slot, which is answered at once. */
+static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, uint32_t seq) {
+    cprofi_slot *q = cprofi_slot_at(s, slot);
+    cprofi_capture capture;
+    cprofi_finder finder;
+    cprofi_seh_images images;
+    cprofi_seh_stack stack;
+    cprofi_seh_registers registers;
+    bool truncated = false;
+    if (!t->os.handle || !cprofi_capture_take(s, t, &capture)) return false;
+    finder.index = s->modules.index;
+    finder.capture = &capture;
+    images.find = cprofi_windows_image;
+    images.user = &finder;
+    stack.data = (const uint8_t *)s->stack_copy;
+    stack.lo = capture.stack_lo;
+    stack.hi = capture.stack_hi;
+    cprofi_capture_registers(s->os.context, &registers);
+#if defined(CPROFI_X64)
+    q->depth = cprofi_seh_walk(cprofi_seh_x64_step, &images, &stack, &registers, s->keys,
+                               (uint32_t)s->desc.max_depth, &truncated);
+#elif defined(CPROFI_ARM64)
+    q->depth = cprofi_seh_walk(cprofi_seh_arm64_step, &images, &stack, &registers, s->keys,
+                               (uint32_t)s->desc.max_depth, &truncated);
+#else
+    q->depth = cprofi_seh_walk(cprofi_seh_x86_step, &images, &stack, &registers, s->keys,
+                               (uint32_t)s->desc.max_depth, &truncated);
+#endif
+    for (uint32_t i = 0; i < q->depth; i++) q->frames[i] = (uintptr_t)s->keys[i];
+    q->end = truncated ? CPROFI_END_LOST : CPROFI_END_ROOT;
+    q->os.in_call = cprofi_capture_in_call(&capture);
+    cprofi_store32(&q->word, CPROFI_SLOT_WORD(seq, CPROFI_DONE));
+    return true;
+}
+
+static uintptr_t cprofi_unwind_function(const cprofi_modules *m, uint32_t id, uintptr_t pc) {
+    const cprofi_tables *t = m->records[id].tables;
+    cprofi_seh_image image;
+    cprofi_seh_entry entry;
+    if (!t) return 0;
+    memset(&image, 0, sizeof image);
+    image.base = t->base;
+    image.pdata = t->pdata;
+#ifdef CPROFI_ARM64
+    (void)pc, (void)entry;
+    return 0;
+#else
+    return cprofi_seh_x64_find(&image, pc - t->base, &entry) ? t->base + entry.begin : 0;
+#endif
+}
+
+/* ---- who runs ---- */
+
+static bool cprofi_os_may_run(const cprofi_session *s, const cprofi_thread *t) {
+    return !s->os.fine || t->os.was_running;
+}
+
+/* Kernel time that a thread was charged with goes to the system calls it was met in meanwhile. In
+   user mode `user_weight` of samples stand for the user time; so that both are scaled alike, kernel
+   time is given the weight that as much user time has. */
+static void cprofi_windows_book_calls(cprofi_session *s, cprofi_thread *t) {
+    double sum = 0, weight, ratio = 1;
+    uint64_t user, kernel;
+    if (!t->os.call_count || !cprofi_windows_times(&s->os, t->os.handle, &user, &kernel)) return;
+    if (kernel <= t->os.kernel_booked) return;
+    if (user > t->os.user + 100000000u) ratio = t->os.user_weight / (double)(user - t->os.user);
+    if (!(ratio > 0.1 && ratio < 100)) ratio = 1;
+    weight = (double)(kernel - t->os.kernel_booked) * ratio;
+    t->os.kernel_booked = kernel;
+    for (uint32_t i = 0; i < t->os.call_count; i++) sum += (double)t->os.calls[i].weight;
+    for (uint32_t i = 0; i < t->os.call_count && sum > 0; i++) {
+        cprofi_window_add(s, t, t->os.calls[i].entry,
+                          weight * (double)t->os.calls[i].weight / sum);
+    }
+    t->os.call_count = 0;
+}
+
+/* A thread was not seen to move: does its sample count? Not in a system call: that one waits until
+   kernel time tells. */
+static bool cprofi_os_counts(cprofi_session *s, cprofi_thread *t, const cprofi_slot *q) {
+    uint32_t i, n;
+    t->os.was_running = !q->os.in_call;
+    if (!q->os.in_call) {
+        t->os.user_weight += (double)q->weight;
+        return true;
+    }
+    cprofi_windows_book_calls(s, t);
+    n = cprofi_keys(s, q->frames, q->depth, (cprofi_end)q->end);
+    n = cprofi_table_add(&s->table, q->thread, s->keys, n, 0);
+    if (n == UINT32_MAX) return false;
+    s->table.entries[n].count--; /* it is not sure yet */
+    for (i = 0; i < t->os.call_count && t->os.calls[i].entry != n; i++) {}
+    if (i == CPROFI_CALLS) i--;
+    if (i == t->os.call_count) {
+        t->os.call_count++;
+        t->os.calls[i].entry = n;
+        t->os.calls[i].weight = 0;
+    }
+    t->os.calls[i].weight += (float)q->weight;
+    return false;
+}
+
+/* Threads that were not seen to move: only stopping them can tell. */
+static void cprofi_os_look_rest(cprofi_session *s, uint32_t count, uint64_t elapsed) {
+    for (uint32_t i = 0; i < count; i++)
+        cprofi_ask(s, &s->threads[s->candidates[i]], elapsed, false);
+}
+
+/* Wall clock: a thread is stopped wherever it is; it need not be stopped again in the system call it
+   sleeps in as long as it has used no cycles. */
+static cprofi_activity cprofi_os_activity(cprofi_session *s, cprofi_thread *t, uintptr_t *sp,
+                                          uintptr_t *pc) {
+    (void)s, (void)t;
+    *sp = *pc = 0;
+    return CPROFI_RUNNABLE;
+}
+
+static bool cprofi_os_rests(const cprofi_session *s, const cprofi_slot *q) {
+    return s->os.fine && q->os.in_call;
+}
+
+static void cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t sp, uintptr_t pc,
+                                  uint64_t weight) {
+    (void)sp, (void)pc;
+    cprofi_ask(s, t, weight, true);
+}
+
+/* ---- the sampler thread ---- */
+
+static DWORD WINAPI cprofi_sampler_main(void *argument) {
+    cprofi_session *s = (cprofi_session *)argument;
+    HMODULE self = NULL;
+    HANDLE over = s->os.over;
+    /* the code must outlive the thread, also in a DLL that is being unloaded */
+    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS, (LPCWSTR)(uintptr_t)&cprofi, &self);
+    SetThreadPriority(GetCurrentThread(), THREAD_PRIORITY_TIME_CRITICAL);
+    if (s->os.api.set_name) s->os.api.set_name(GetCurrentThread(), L"cprof");
+    s->sampler_tid = GetCurrentThreadId();
+    cprofi_windows_calibrate(&s->os);
+    cprofi_modules_refresh(&s->modules);
+    cprofi_os_scan(s, cprofi_os_now());
+    cprofi_span_begin(s);
+    SetEvent(s->os.ready);
+    cprofi_sampler_run(s);
+    SetEvent(over);
+    if (self) FreeLibraryAndExitThread(self, 0);
+    return 0;
+}
+
+/* Whether this thread holds the loader's lock: a new thread would not start before it lets go. */
+static bool cprofi_os_in_loader(void) {
+#if defined(_WIN64)
+    const char *peb = *(char *const *)(const void *)((const char *)NtCurrentTeb() + 0x60);
+    const char *lock = *(char *const *)(const void *)(peb + 0x110);
+    const size_t owner = 0x10;
+#else
+    const char *peb = *(char *const *)(const void *)((const char *)NtCurrentTeb() + 0x30);
+    const char *lock = *(char *const *)(const void *)(peb + 0xa0);
+    const size_t owner = 0x0c;
+#endif
+    return lock && *(const uintptr_t *)(const void *)(lock + owner) == GetCurrentThreadId();
+}
+
+/* Before the session is locked: lists the images, and asks the loader for news. */
+static cprof_result cprofi_os_prepare(cprofi_session *s) {
+    if (cprofi_os_in_loader()) return CPROF_ERROR_SYSTEM;
+    cprofi_windows_api_find(&s->os.api);
+    if (!s->os.context) s->os.context = (CONTEXT *)cprofi_pages(sizeof *s->os.context);
+    if (!s->os.context) return CPROF_ERROR_MEMORY;
+    if (s->os.api.notify)
+        s->os.api.notify(0, (void *)(uintptr_t)cprofi_loader_note, &s->os, &s->os.cookie);
+    cprofi_windows_list_images(&s->os);
+    s->os.bell = CreateEventW(NULL, FALSE, FALSE, NULL);
+    s->os.ready = CreateEventW(NULL, TRUE, FALSE, NULL);
+    s->os.over = CreateEventW(NULL, TRUE, FALSE, NULL);
+    s->os.last = 0;
+    s->os.next_full = 0;
+    s->os.scanned = false;
+    s->known_count = 0;
+    s->sampler_tid = 0;
+    if (!s->os.bell || !s->os.ready || !s->os.over || !cprofi_windows_timer_open(&s->os)) {
+        cprofi_os_close(s);
+        return CPROF_ERROR_SYSTEM;
+    }
+    return CPROF_OK;
+}
+
+static cprof_result cprofi_os_start(cprofi_session *s) {
+    s->os.sampler = CreateThread(NULL, 256 * 1024, cprofi_sampler_main, s,
+                                 STACK_SIZE_PARAM_IS_A_RESERVATION, NULL);
+    if (!s->os.sampler) return CPROF_ERROR_THREAD;
+    WaitForSingleObject(s->os.ready, INFINITE);
+    return CPROF_OK;
+}
+
+/* Waits until the sampler is done, not until its thread has ended: that takes the loader's lock,
+   which the caller may hold. */
+static void cprofi_os_stop(cprofi_session *s) {
+    HANDLE either[2];
+    either[0] = s->os.over;
+    either[1] = s->os.sampler; /* the process is ending, and has ended it */
+    WaitForMultipleObjects(2, either, FALSE, INFINITE);
+    if (!cprofi_os_in_loader()) WaitForSingleObject(s->os.sampler, 1000);
+}
+
+static void cprofi_handle_close(HANDLE *handle) {
+    if (*handle) CloseHandle(*handle);
+    *handle = NULL;
+}
+
+static void cprofi_os_close(cprofi_session *s) {
+    if (s->os.cookie && s->os.api.notify_no_more) s->os.api.notify_no_more(s->os.cookie);
+    s->os.cookie = NULL;
+    for (uint32_t i = 0; i < s->live_count; i++) cprofi_os_forget(s, &s->threads[s->live[i]]);
+    cprofi_handle_close(&s->os.sampler);
+    cprofi_handle_close(&s->os.bell);
+    cprofi_handle_close(&s->os.ready);
+    cprofi_handle_close(&s->os.over);
+    cprofi_windows_timer_close(&s->os);
+}
+
+/* ---- the life of the process ---- */
+
+/* A program that exits in the middle of a profile still gets what was sampled. Not from a DLL whose
+   process is ending: the sampler has been ended then, perhaps with the session's lock. */
+static void cprofi_exit(void) {
+    cprofi_session *s = cprofi_load_pointer(cprofi_session *, &cprofi.session);
+    if (cprofi_load32(&s->phase) != CPROFI_RUNNING) return;
+    if (s->os.sampler && WaitForSingleObject(s->os.sampler, 0) == WAIT_OBJECT_0) return;
+    cprof_stop();
+}
+
+static void cprofi_os_hooks(void) {
+    if (cprofi_cas32(&cprofi.hooked, 0, 1)) atexit(cprofi_exit);
+}
+
+void cprof_thread_name(const char *name) {
+    cprofi_windows_api api;
+    WCHAR wide[256];
+    cprofi_windows_api_find(&api);
+    if (api.set_name && cprofi_wide(name, wide, CPROFI_COUNT(wide)))
+        api.set_name(GetCurrentThread(), wide);
+}
+#endif /* CPROFI_WINDOWS */
 /* ---------------------------------------------------------------------------------------------- */
 /* >>api: the public functions
 
@@ -5939,7 +7948,7 @@ void cprof_get_stats(cprof_stats *stats) {
 /* ---- start and stop ---- */
 
 /* One sentence on stderr in one piece, so that other threads' output does not come between. */
-__attribute__((format(printf, 1, 2))) static void cprofi_say(const char *format, ...) {
+CPROFI_PRINTF(1, 2) static void cprofi_say(const char *format, ...) {
     char text[1024];
     size_t used = (size_t)snprintf(text, sizeof text, "cprof: ");
     va_list arguments;
@@ -6036,7 +8045,7 @@ static cprof_result cprofi_output_check(const char *path) {
 /* Memory that lives as long as the process: slots, modules, unwind rules. */
 static bool cprofi_memory_lasting(cprofi_session *s) {
     size_t depth = CPROFI_DEFAULT_DEPTH;
-    if (!cprofi_modules_init(&s->modules) || !cprofi_unwind_init(&s->unwinder)) return false;
+    if (!cprofi_modules_init(&s->modules)) return false;
     while (depth < (size_t)s->desc.max_depth) depth *= 2;
     if (depth > s->slots_depth) { /* smaller ones of an earlier session stay where they are */
         size_t size = (sizeof(cprofi_slot) + depth * sizeof(uintptr_t) + 63) / 64 * 64;
