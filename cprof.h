@@ -186,6 +186,9 @@ typedef struct cprof_desc {
     bool lines;              /* names are followed by the place in the source: step (vm.c:12) */
     const char *debug_dir;   /* where separate debug files may be, besides the usual places: a
                                 directory, or several with ':' between (';' on Windows) */
+    void (*dbghelp_lock)(bool lock); /* Windows: called around each use of DbgHelp, which only one
+                                thread at a time may use: takes the lock of a host that uses it
+                                too. Rust's standard library need not be told */
     bool quiet;              /* nothing on stderr from cprof_stop */
 } cprof_desc;
 
@@ -368,6 +371,7 @@ cprof_result cprof_end(void);
 #define NOMINMAX
 #endif
 #include <windows.h>
+#include <dbghelp.h>
 #include <tlhelp32.h>
 #endif /* CPROFI_WINDOWS */
 
@@ -392,7 +396,7 @@ cprof_result cprof_end(void);
 #ifdef CPROFI_GNU
 #define CPROFI_UNUSED __attribute__((unused))
 #define CPROFI_NOINLINE __attribute__((noinline))
-#ifdef __MINGW32__
+#if defined(__MINGW32__) && !defined(__clang__)
 #define CPROFI_PRINTF(at, first) __attribute__((format(gnu_printf, at, first)))
 #else
 #define CPROFI_PRINTF(at, first) __attribute__((format(printf, at, first)))
@@ -588,6 +592,7 @@ typedef struct cprofi_module {
     uintptr_t lo, hi;    /* run-time addresses, first byte and one past the last loaded byte */
     uintptr_t slide;     /* run-time address minus virtual address in the file */
     uint32_t loaded;     /* 1 while it is in the address space */
+    bool is_main;        /* the program itself */
     uint32_t build_id_size;
     uint8_t build_id[CPROFI_BUILD_ID_MAX]; /* Windows: GUID and age of the PDB */
     uint32_t stamp;      /* Windows: the header's TimeDateStamp */
@@ -2226,25 +2231,22 @@ static uintptr_t cprofi_unwind_function(const cprofi_modules *m, uint32_t id, ui
 /* >>seh: unwinding by the tables of Windows programs
 
    Problem: the Windows sampler has a thread's registers and a copy of its stack, the thread runs
-   on, and wants the callers. RtlVirtualUnwind takes locks, reads the live stack and cannot be
-   tested elsewhere. So: interpreters of the tables of x64 and ARM64; x86 has none, only the chain
-   of frame pointers. Specification: Microsoft Learn, "x64 exception handling", "x64 prolog and
-   epilog", "ARM64 exception handling"; what these leave open is told by the unwinder of .NET.
+   on, and wants the callers. RtlVirtualUnwind reads the live stack, and its look-up takes locks.
+   Specification: Microsoft Learn, "x64 exception handling", "x64 prolog and epilog", "ARM64
+   exception handling"; what these leave open is told by the unwinder of .NET.
 
    Idea (x64): .pdata is a sorted table (begin, end, unwind info). The info lists what the prologue
    did, last instruction first, each with the offset behind the instruction: a frame is left by
    undoing those that have been executed. An epilogue is not in the tables of version 1: it shows in
    the code at pc, nothing but pops and then a return or a jump out of the function. The add or lea
    that frees the frame need not be known: until it has been executed, undoing the prologue gives
-   the same answer. Only the instruction a thread stands at can be in an epilogue, not a caller.
-   Version 2 lists where the pops are; then code is not read.
-
-   Idea (ARM64): unwind codes are bytes, one per instruction of the prologue or epilogue, so
-   counting instructions says how many to skip. A packed record is expanded to such codes first.
+   the same answer. Only where a thread stands can be in an epilogue, not a caller. Version 2 lists
+   where the pops are. Idea (ARM64): unwind codes are bytes, one per instruction of the prologue or
+   epilogue, so counting instructions says how many to skip; a packed record is expanded to codes.
 
    Invariant: tables, code and stack are read through checked spans only; every loop is bounded by
    what it reads, chains by a count; the stack pointer grows from frame to frame. Nothing allocates
-   or locks. Cost: a binary search and a few codes a frame, tens of nanoseconds.
+   or locks. Cost: a binary search and a few codes a frame, 50 to 150 ns.
    Not handled: x64 version 3 (APX, a preview), ARM64EC contexts, SVE stack allocation, trap frames
    of the kernel; x86 code without frame pointers (FPO) hides its callers. */
 
@@ -2255,28 +2257,17 @@ typedef enum {
 } cprofi_seh_result;
 
 enum {
-    CPROFI_SEH_X64_SP = 4,
-    CPROFI_SEH_X64_BP = 5,
-    CPROFI_SEH_ARM64_FP = 29,
-    CPROFI_SEH_ARM64_LR = 30,
-    CPROFI_SEH_ARM64_SP = 31,
+    CPROFI_SEH_X64_SP = 4, CPROFI_SEH_X64_BP = 5, CPROFI_SEH_ARM64_FP = 29,
+    CPROFI_SEH_ARM64_LR = 30, CPROFI_SEH_ARM64_SP = 31,
     CPROFI_SEH_CHAIN = 32, /* chained unwind infos followed; the limit of Windows */
     CPROFI_SEH_CODE = 64, /* bytes of an epilogue: 16 pops and a jump are fewer */
     CPROFI_SEH_PACKED = 64 /* bytes a packed record expands to; 28 at most */
 };
 
-enum { /* x64 unwind operations */
-    CPROFI_SEH_PUSH_NONVOL,
-    CPROFI_SEH_ALLOC_LARGE,
-    CPROFI_SEH_ALLOC_SMALL,
-    CPROFI_SEH_SET_FPREG,
-    CPROFI_SEH_SAVE_NONVOL,
-    CPROFI_SEH_SAVE_NONVOL_FAR,
-    CPROFI_SEH_EPILOG, /* version 1: an old form of SAVE_XMM */
-    CPROFI_SEH_SPARE,
-    CPROFI_SEH_SAVE_XMM128,
-    CPROFI_SEH_SAVE_XMM128_FAR,
-    CPROFI_SEH_PUSH_MACHFRAME,
+enum { /* x64 unwind operations; EPILOG is an old form of SAVE_XMM128 in version 1 */
+    CPROFI_SEH_PUSH_NONVOL, CPROFI_SEH_ALLOC_LARGE, CPROFI_SEH_ALLOC_SMALL, CPROFI_SEH_SET_FPREG,
+    CPROFI_SEH_SAVE_NONVOL, CPROFI_SEH_SAVE_NONVOL_FAR, CPROFI_SEH_EPILOG, CPROFI_SEH_SPARE,
+    CPROFI_SEH_SAVE_XMM128, CPROFI_SEH_SAVE_XMM128_FAR, CPROFI_SEH_PUSH_MACHFRAME,
     CPROFI_SEH_CHAINED = 4 /* flag of an info that has a parent */
 };
 
@@ -2348,8 +2339,7 @@ static cprofi_span cprofi_seh_bytes(const cprofi_seh_image *image, uint64_t rva,
 static bool cprofi_seh_word(const cprofi_seh_frame *f, uint64_t address, uint64_t *out) {
     const cprofi_seh_stack *s = &f->stack;
     if (address < s->lo || address >= s->hi || s->hi - address < 8) return false;
-    const uint8_t *p = s->data + (size_t)(address - s->lo);
-    *out = cprofi_seh_u32(p) | (uint64_t)cprofi_seh_u32(p + 4) << 32;
+    memcpy(out, s->data + (size_t)(address - s->lo), 8);
     return true;
 }
 
@@ -2423,8 +2413,7 @@ static cprofi_seh_entry cprofi_seh_x64_entry(const uint8_t *p) {
 
 static bool cprofi_seh_x64_find(const cprofi_seh_image *image, uint64_t rva, cprofi_seh_entry *e) {
     const uint8_t *p = cprofi_seh_search(image, rva, 12);
-    if (p) *e = cprofi_seh_x64_entry(p);
-    return p && rva < e->end;
+    return p && (*e = cprofi_seh_x64_entry(p), rva < e->end);
 }
 
 /* Reads the unwind info of an entry, which an odd address makes that of another entry. */
@@ -2501,10 +2490,7 @@ static bool cprofi_seh_x64_ends(const cprofi_seh_image *image, cprofi_bytes code
     const uint8_t *start = code.at;
     uint8_t op = cprofi_u8(&code), rex = 0, modrm;
     if (op == 0xf2) op = cprofi_u8(&code); /* bnd: no matter */
-    if ((op & 0xf0) == 0x40) {
-        rex = op;
-        op = cprofi_u8(&code);
-    }
+    if ((op & 0xf0) == 0x40) rex = op, op = cprofi_u8(&code);
     switch (op) {
     case 0xc2: case 0xc3: return !code.bad; /* ret */
     case 0xf3: return cprofi_u8(&code) == 0xc3; /* rep ret */
@@ -2558,18 +2544,8 @@ static bool cprofi_seh_x64_listed(const cprofi_seh_info *info, const cprofi_seh_
     return false;
 }
 
-/* Where the fixed part of the frame begins, to which saved registers are relative: the stack
-   pointer, or what the frame register makes of it, once the prologue has set that. */
-static uint64_t cprofi_seh_x64_base(const cprofi_seh_info *info, const cprofi_seh_registers *r,
-                                    uint64_t executed) {
-    bool set = info->frame_register != 0;
-    for (size_t i = 0; i < info->count && set; i += cprofi_seh_x64_slots(info, i))
-        if (cprofi_seh_x64_op(info, i) == CPROFI_SEH_SET_FPREG)
-            set = executed >= info->codes[2 * i];
-    return set ? r->r[info->frame_register] - info->frame_offset : r->r[CPROFI_SEH_X64_SP];
-}
-
-/* Undoes one operation. False if the stack does not have what it saved. */
+/* Undoes one operation. base: what saved registers are relative to. False if the stack does not
+   have what was saved. */
 static bool cprofi_seh_x64_undo(cprofi_seh_frame *f, const cprofi_seh_info *info, size_t i,
                                 uint64_t base) {
     const uint8_t *code = info->codes + 2 * i;
@@ -2594,26 +2570,30 @@ static bool cprofi_seh_x64_undo(cprofi_seh_frame *f, const cprofi_seh_info *info
 }
 
 /* Pushed by the processor or the system: [error code] rip cs flags rsp ss. */
-static cprofi_seh_result cprofi_seh_x64_machine(cprofi_seh_frame *f, bool error_code,
-                                                uint64_t least) {
-    uint64_t *sp = &f->regs.r[CPROFI_SEH_X64_SP], at = *sp + (error_code ? 8 : 0);
-    if (!cprofi_seh_word(f, at, &f->regs.pc) || !cprofi_seh_word(f, at + 24, sp))
-        return CPROFI_SEH_BROKEN;
+static cprofi_seh_result cprofi_seh_x64_machine(cprofi_seh_frame *f, bool error, uint64_t least) {
+    uint64_t *sp = &f->regs.r[CPROFI_SEH_X64_SP], at = *sp + (error ? 8 : 0);
     f->exact = true;
-    return cprofi_seh_check(f, *sp, least);
+    return cprofi_seh_word(f, at, &f->regs.pc) && cprofi_seh_word(f, at + 24, sp)
+               ? cprofi_seh_check(f, *sp, least)
+               : CPROFI_SEH_BROKEN;
 }
 
-/* Undoes what has been executed of a prologue and of those it is chained to, and returns. */
+/* Undoes what has been executed of a prologue and of those it is chained to, and returns. Saved
+   registers are relative to the bottom of the fixed frame: what the frame register makes of it, or
+   the stack pointer if there is none or it is not set yet. */
 static cprofi_seh_result cprofi_seh_x64_prologue(cprofi_seh_frame *f, cprofi_seh_entry e,
                                                  cprofi_seh_info info, uint64_t rva) {
-    const uint64_t least = f->regs.r[CPROFI_SEH_X64_SP] + 8;
-    const uint64_t base = cprofi_seh_x64_base(&info, &f->regs, rva - e.begin);
+    const uint64_t sp = f->regs.r[CPROFI_SEH_X64_SP], least = sp + 8;
+    uint64_t base = info.frame_register ? f->regs.r[info.frame_register] - info.frame_offset : sp;
     for (int chain = 0;; chain++) {
         uint64_t executed = rva - e.begin; /* huge before a parent: all of it was executed */
         for (size_t i = 0, slots; i < info.count; i += slots) {
             slots = cprofi_seh_x64_slots(&info, i);
             if (slots > info.count - i) return CPROFI_SEH_BROKEN;
-            if (executed < info.codes[2 * i]) continue;
+            if (executed < info.codes[2 * i]) {
+                if (cprofi_seh_x64_op(&info, i) == CPROFI_SEH_SET_FPREG) base = sp;
+                continue;
+            }
             if (cprofi_seh_x64_op(&info, i) == CPROFI_SEH_PUSH_MACHFRAME)
                 return cprofi_seh_x64_machine(f, info.codes[2 * i + 1] >> 4, least);
             if (!cprofi_seh_x64_undo(f, &info, i, base)) return CPROFI_SEH_BROKEN;
@@ -2671,16 +2651,14 @@ CPROFI_UNUSED static cprofi_seh_result cprofi_seh_x64_step(cprofi_seh_frame *f) 
 /* ---- ARM64 */
 
 /* Return addresses may be signed in the bits that addresses do not use. */
-static uint64_t cprofi_seh_arm64_strip(uint64_t pc) { return pc & (((uint64_t)1 << 47) - 1); }
+static uint64_t cprofi_seh_strip(uint64_t pc) { return pc & (((uint64_t)1 << 47) - 1); }
 
 /* How many bytes the unwind code that begins with `code` has. */
 static size_t cprofi_seh_arm64_size(uint8_t code) {
-    if (code < 0xc0) return 1;
-    if (code < 0xe0 || code == 0xe2) return 2;
+    if (code >= 0xf8 && code <= 0xfb) return code - 0xf8u + 2; /* reserved, nothing to undo */
     if (code == 0xe0) return 4;
     if (code == 0xe7) return 3;
-    if (code >= 0xf8 && code <= 0xfb) return code - 0xf8u + 2; /* reserved, nothing to undo */
-    return 1;
+    return code < 0xc0 || (code >= 0xe0 && code != 0xe2) ? 1 : 2;
 }
 
 /* How many instructions the codes from `at` to the end of their scope stand for. */
@@ -2695,8 +2673,7 @@ static uint32_t cprofi_seh_arm64_length(cprofi_span codes, size_t at) {
 }
 
 /* Loads `count` registers that were stored at sp + offset; negative: by a push of so many bytes. */
-static bool cprofi_seh_arm64_load(cprofi_seh_frame *f, uint32_t first, uint32_t count,
-                                  int64_t offset) {
+static bool cprofi_seh_load(cprofi_seh_frame *f, uint32_t first, uint32_t count, int64_t offset) {
     uint64_t *sp = &f->regs.r[CPROFI_SEH_ARM64_SP], at = *sp + (offset > 0 ? (uint64_t)offset : 0);
     if (first + count > CPROFI_SEH_ARM64_SP) return false;
     for (uint32_t i = 0; i < count; i++)
@@ -2711,17 +2688,17 @@ static bool cprofi_seh_arm64_save(cprofi_seh_frame *f, const uint8_t *code, uint
     uint32_t c = code[0], v = c < 0xc0 ? c : c << 8 | code[1], reg = 19 + (v >> 6 & 15);
     int64_t up = 8 * (int64_t)(v & 63), down = -8 - up, down5 = -8 - 8 * (int64_t)(v & 31);
     if (c < 0x20) *sp += 16 * c; /* alloc_s */
-    else if (c < 0x40) return cprofi_seh_arm64_load(f, 19, pair, down5 + 8); /* save_r19r20_x */
-    else if (c < 0x80) return cprofi_seh_arm64_load(f, 29, 2, up);     /* save_fplr */
-    else if (c < 0xc0) return cprofi_seh_arm64_load(f, 29, 2, down);   /* save_fplr_x */
+    else if (c < 0x40) return cprofi_seh_load(f, 19, pair, down5 + 8); /* save_r19r20_x */
+    else if (c < 0x80) return cprofi_seh_load(f, 29, 2, up);     /* save_fplr */
+    else if (c < 0xc0) return cprofi_seh_load(f, 29, 2, down);   /* save_fplr_x */
     else if (c < 0xc8) *sp += 16 * (v & 0x7ff);                        /* alloc_m */
-    else if (c < 0xcc) return cprofi_seh_arm64_load(f, reg, pair, up); /* save_regp */
-    else if (c < 0xd0) return cprofi_seh_arm64_load(f, reg, pair, down);
-    else if (c < 0xd4) return cprofi_seh_arm64_load(f, reg, 1, up); /* save_reg */
-    else if (c < 0xd6) return cprofi_seh_arm64_load(f, 19 + (v >> 5 & 15), 1, down5);
+    else if (c < 0xcc) return cprofi_seh_load(f, reg, pair, up); /* save_regp */
+    else if (c < 0xd0) return cprofi_seh_load(f, reg, pair, down);
+    else if (c < 0xd4) return cprofi_seh_load(f, reg, 1, up); /* save_reg */
+    else if (c < 0xd6) return cprofi_seh_load(f, 19 + (v >> 5 & 15), 1, down5);
     else if (c < 0xd8) /* save_lrpair */
-        return cprofi_seh_arm64_load(f, 19 + 2 * (v >> 6 & 7), 1, up) &&
-               cprofi_seh_arm64_load(f, CPROFI_SEH_ARM64_LR, 1, up + 8);
+        return cprofi_seh_load(f, 19 + 2 * (v >> 6 & 7), 1, up) &&
+               cprofi_seh_load(f, CPROFI_SEH_ARM64_LR, 1, up + 8);
     else if (c == 0xda || c == 0xdb) *sp -= (uint64_t)down; /* save_fregp_x */
     else if (c == 0xde) *sp -= (uint64_t)down5;             /* save_freg_x */
     else if (c == 0xdf) return false; /* alloc_z: of a length that only the thread knows */
@@ -2731,30 +2708,24 @@ static bool cprofi_seh_arm64_save(cprofi_seh_frame *f, const uint8_t *code, uint
         int64_t size = two || push || kind == 2 ? 16 : 8, offset = size * (code[2] & 63);
         if (push) offset = -offset - size;
         if (code[1] & 0x80) return false;
-        if (kind == 0) return cprofi_seh_arm64_load(f, code[1] & 31, two ? pair : 1, offset);
+        if (kind == 0) return cprofi_seh_load(f, code[1] & 31, two ? pair : 1, offset);
         if (kind < 3 && push) *sp -= (uint64_t)offset;
     }
     return true;
 }
 
-/* A CONTEXT on the stack: two words of flags, x0 to x30, sp, pc. */
-static bool cprofi_seh_arm64_context(cprofi_seh_frame *f) {
-    const uint64_t at = f->regs.r[CPROFI_SEH_ARM64_SP], unwound_to_call = 0x20000000;
-    uint64_t flags;
-    if (!cprofi_seh_word(f, at, &flags)) return false;
-    for (uint32_t i = 0; i < 32; i++)
-        if (!cprofi_seh_word(f, at + 8 + 8 * i, &f->regs.r[i])) return false;
-    f->exact = !(flags & unwound_to_call);
-    return cprofi_seh_word(f, at + 8 + 8 * 32, &f->regs.pc);
-}
-
 /* Codes that set pc: what the system has on the stack. */
 static bool cprofi_seh_arm64_custom(cprofi_seh_frame *f, uint8_t code) {
-    uint64_t *sp = &f->regs.r[CPROFI_SEH_ARM64_SP], frame = *sp;
+    uint64_t *sp = &f->regs.r[CPROFI_SEH_ARM64_SP], at = *sp, flags;
     f->exact = true;
     switch (code) {
-    case 0xe9: return cprofi_seh_word(f, frame, sp) && cprofi_seh_word(f, frame + 8, &f->regs.pc);
-    case 0xea: return cprofi_seh_arm64_context(f);
+    case 0xe9: return cprofi_seh_word(f, at, sp) && cprofi_seh_word(f, at + 8, &f->regs.pc);
+    case 0xea: /* a CONTEXT: flags, x0 to x30, sp, pc */
+        if (!cprofi_seh_word(f, at, &flags)) return false;
+        for (uint32_t i = 0; i < 32; i++)
+            if (!cprofi_seh_word(f, at + 8 + 8 * i, &f->regs.r[i])) return false;
+        f->exact = !(flags & 0x20000000); /* CONTEXT_ARM64_UNWOUND_TO_CALL */
+        return cprofi_seh_word(f, at + 0x108, &f->regs.pc);
     case 0xec: /* clear_unwound_to_call: it was interrupted where lr says */
         f->regs.pc = f->regs.r[CPROFI_SEH_ARM64_LR];
         return true;
@@ -2793,25 +2764,24 @@ static bool cprofi_seh_arm64_run(cprofi_seh_frame *f, cprofi_span codes, size_t 
             if (!cprofi_seh_arm64_custom(f, c)) return false;
             by_lr = false;
         } else if (c == 0xfc) {
-            *lr = cprofi_seh_arm64_strip(*lr);
+            *lr = cprofi_seh_strip(*lr);
         } /* else: nop, end_c, reserved without effect */
         pair = 2;
     }
-    f->regs.pc = cprofi_seh_arm64_strip(by_lr ? *lr : f->regs.pc);
+    f->regs.pc = cprofi_seh_strip(by_lr ? *lr : f->regs.pc);
     return true;
 }
 
-static void cprofi_seh_arm64_put(uint8_t *out, size_t *n, uint32_t code) {
+static void cprofi_seh_put(uint8_t *out, size_t *n, uint32_t code) {
     if (code >= 0x100) out[(*n)++] = (uint8_t)(code >> 8);
     out[(*n)++] = (uint8_t)code;
 }
 
 /* Allocation of 16 times `size`, in two instructions if one cannot have it. */
-static void cprofi_seh_arm64_put_alloc(uint8_t *out, size_t *n, uint32_t size) {
-    uint32_t rest = size > 255 ? size - 255 : 0;
-    if (rest) cprofi_seh_arm64_put(out, n, rest < 32 ? rest : 0xc000 | rest);
-    size -= rest;
-    cprofi_seh_arm64_put(out, n, size < 32 ? size : 0xc000 | size);
+static void cprofi_seh_put_alloc(uint8_t *out, size_t *n, uint32_t size) {
+    uint32_t rest = size > 255 ? size - 255 : 0, first = size - rest;
+    if (rest) cprofi_seh_put(out, n, rest < 32 ? rest : 0xc000 | rest);
+    cprofi_seh_put(out, n, first < 32 ? first : 0xc000 | first);
 }
 
 /* The codes that a packed record stands for, of the prologue or the epilogue; 0 if it is damaged.
@@ -2828,32 +2798,30 @@ static size_t cprofi_seh_arm64_expand(uint32_t word, bool epilogue, uint8_t *out
     if (local < saved || regs > 10) return 0;
     local -= saved;
     if (local && cr >= 2) {
-        if (!epilogue) cprofi_seh_arm64_put(out, &n, 0xe1); /* set_fp */
-        cprofi_seh_arm64_put(out, &n, local <= 64 ? 0x80 | (local - 1) : 0x40); /* save_fplr */
+        if (!epilogue) cprofi_seh_put(out, &n, 0xe1); /* set_fp */
+        cprofi_seh_put(out, &n, local <= 64 ? 0x80 | (local - 1) : 0x40); /* save_fplr */
     }
-    if (local && (cr < 2 || local > 64)) cprofi_seh_arm64_put_alloc(out, &n, local / 2);
-    for (i = 0; i < 4 && homes && !epilogue; i++) cprofi_seh_arm64_put(out, &n, 0xe3);
+    if (local && (cr < 2 || local > 64)) cprofi_seh_put_alloc(out, &n, local / 2);
+    for (i = 0; i < 4 && homes && !epilogue; i++) cprofi_seh_put(out, &n, 0xe3);
     i = floats;
-    if (i % 2) i--, cprofi_seh_arm64_put(out, &n, 0xdc00 | i << 6 | (ints + i));
+    if (i % 2) i--, cprofi_seh_put(out, &n, 0xdc00 | i << 6 | (ints + i));
     while (i > 0) {
         i -= 2;
-        cprofi_seh_arm64_put(out, &n,
-                             i + ints ? 0xd800 | i << 6 | (ints + i) : 0xda00 | (saved - 1));
+        cprofi_seh_put(out, &n, i + ints ? 0xd800 | i << 6 | (ints + i) : 0xda00 | (saved - 1));
     }
     if (regs % 2 && lr) {
-        cprofi_seh_arm64_put(out, &n, 0xd600 | regs / 2 << 6 | (regs - 1)); /* save_lrpair */
-        if (regs == 1) cprofi_seh_arm64_put_alloc(out, &n, saved / 2);
+        cprofi_seh_put(out, &n, 0xd600 | regs / 2 << 6 | (regs - 1)); /* save_lrpair */
+        if (regs == 1) cprofi_seh_put_alloc(out, &n, saved / 2);
     } else if (regs % 2 || lr) {
         uint32_t reg = lr ? 11 : regs - 1, at = ints - 1;
-        cprofi_seh_arm64_put(out, &n,
-                             at ? 0xd000 | reg << 6 | at : 0xd400 | reg << 5 | (saved - 1));
+        cprofi_seh_put(out, &n, at ? 0xd000 | reg << 6 | at : 0xd400 | reg << 5 | (saved - 1));
     }
     for (i = regs - regs % 2; i > 0;) {
         i -= 2;
-        cprofi_seh_arm64_put(out, &n, i ? 0xc800 | i << 6 | i : 0xcc00 | (saved - 1));
+        cprofi_seh_put(out, &n, i ? 0xc800 | i << 6 | i : 0xcc00 | (saved - 1));
     }
-    if (cr == 2) cprofi_seh_arm64_put(out, &n, 0xfc);
-    cprofi_seh_arm64_put(out, &n, 0xe4);
+    if (cr == 2) cprofi_seh_put(out, &n, 0xfc);
+    cprofi_seh_put(out, &n, 0xe4);
     return n;
 }
 
@@ -2908,14 +2876,12 @@ static int cprofi_seh_arm64_table(cprofi_seh_frame *f, uint64_t rva) {
     const uint8_t *p = cprofi_seh_search(&f->image, rva, 8);
     if (!p) return 0;
     uint32_t word = cprofi_seh_u32(p + 4), at = (uint32_t)(rva - cprofi_seh_u32(p)) / 4;
-    if (word & 3) {
-        if (at >= (word >> 2 & 0x7ff)) return 0;
-        return cprofi_seh_arm64_packed(f, word, at) ? 1 : -1;
-    }
     cprofi_span xdata = cprofi_seh_bytes(&f->image, word, 4);
-    if (!xdata.data) return -1;
-    if (at >= (cprofi_seh_u32(xdata.data) & 0x3ffff)) return 0;
-    return cprofi_seh_arm64_full(f, xdata, at) ? 1 : -1;
+    if (!(word & 3) && !xdata.data) return -1;
+    if (at >= (word & 3 ? word >> 2 & 0x7ff : cprofi_seh_u32(xdata.data) & 0x3ffff)) return 0;
+    bool good = word & 3 ? cprofi_seh_arm64_packed(f, word, at)
+                         : cprofi_seh_arm64_full(f, xdata, at);
+    return good ? 1 : -1;
 }
 
 /* A cprofi_seh_step. */
@@ -2928,7 +2894,7 @@ CPROFI_UNUSED static cprofi_seh_result cprofi_seh_arm64_step(cprofi_seh_frame *f
     if (found == 0) { /* no frame, or in code made at run time: a frame pointer */
         if (pointer && !cprofi_seh_pointer(f, &f->regs.r[CPROFI_SEH_ARM64_FP], sp, lr) && !f->exact)
             return CPROFI_SEH_BROKEN;
-        f->regs.pc = cprofi_seh_arm64_strip(*lr);
+        f->regs.pc = cprofi_seh_strip(*lr);
         f->exact = false;
     }
     return found < 0 ? CPROFI_SEH_BROKEN : cprofi_seh_check(f, *sp, least);
@@ -3006,7 +2972,7 @@ static cprofi_source cprofi_source_of(cprofi_span memory) {
 }
 
 /* The part [offset, offset + size) of a source; empty when it does not lie inside. */
-static CPROFI_UNUSED cprofi_source cprofi_source_part(const cprofi_source *source, uint64_t offset,
+static cprofi_source cprofi_source_part(const cprofi_source *source, uint64_t offset,
                                         uint64_t size) {
     cprofi_source part = *source;
     if (offset > source->size || size > source->size - offset) offset = size = 0;
@@ -3074,7 +3040,7 @@ typedef struct {
 } cprofi_buffer;
 
 /* Makes room for `size` bytes; what was there is lost. False: out of memory. */
-static bool CPROFI_UNUSED cprofi_buffer_fit(cprofi_buffer *b, size_t size) {
+static bool cprofi_buffer_fit(cprofi_buffer *b, size_t size) {
     if (size > b->capacity) {
         free(b->data);
         b->capacity = 0;
@@ -3085,7 +3051,7 @@ static bool CPROFI_UNUSED cprofi_buffer_fit(cprofi_buffer *b, size_t size) {
     return true;
 }
 
-static void CPROFI_UNUSED cprofi_buffer_free(cprofi_buffer *b) {
+static void cprofi_buffer_free(cprofi_buffer *b) {
     free(b->data);
     b->data = NULL;
     b->capacity = 0;
@@ -3465,6 +3431,12 @@ static void cprofi_elf_tables_from_sections(const cprofi_elf *elf, cprofi_elf_ta
             to->strings_end = strings.offset + strings.size;
         }
     }
+}
+
+static bool cprofi_elf_has_symbols(const cprofi_elf *elf) {
+    for (size_t i = 0; i < elf->section_count; i++)
+        if (cprofi_elf_section_at(elf, i).type == CPROFI_SHT_SYMTAB) return true;
+    return false;
 }
 
 static uint64_t cprofi_elf_hash_count(const cprofi_elf *elf, uint64_t address) {
@@ -3913,6 +3885,3051 @@ static bool cprofi_elf_lookup(const cprofi_elf *elf, cprofi_elf_want *wants, siz
     return ok;
 }
 
+/* ---- dwarf: sections ------------------------------------------------------------------------- */
+
+/* What a DWARF reader reads. A section that is not there has size 0. */
+typedef enum {
+    CPROFI_DWARF_INFO, CPROFI_DWARF_ABBREV, CPROFI_DWARF_LINE, CPROFI_DWARF_STR,
+    CPROFI_DWARF_LINE_STR, CPROFI_DWARF_STR_OFFSETS, CPROFI_DWARF_ADDR, CPROFI_DWARF_RANGES,
+    CPROFI_DWARF_RNGLISTS, CPROFI_DWARF_ARANGES, CPROFI_DWARF_SECTIONS
+} cprofi_dwarf_section;
+
+typedef struct {
+    cprofi_source sections[CPROFI_DWARF_SECTIONS];
+} cprofi_dwarf;
+
+/* ---- dwarf: line number programs ---------------------------------------------------------------
+
+   The problem: the source line of each of some addresses. A line table holds, for every run of code
+   (a sequence), rows of address, file and line in the byte code of a small state machine; it cannot
+   be entered in the middle, and one table may have megabytes. The idea: the addresses wait sorted,
+   the program runs by once, and no rows are kept. A sequence finds its first wanted address by
+   binary search; from then on a row costs one comparison with the next one wanted.
+
+   The invariant, between two rows of a sequence: `wanted` is the smallest address at or after that
+   of the row before which has no answer yet. An answered address is never looked at again (`next`
+   leads past it, as in union-find), so p bytes of program and n addresses cost O(p log n) in the
+   worst of files and near O(p + n log n) in real ones. Memory: the bytes of the table, 16 bytes for
+   each of its file names, a word for each address.
+
+   The rules: a row covers the addresses from its own to the next row's, so of several rows at one
+   address the last counts. Line 0 ("no line") is no answer. Where sequences overlap (identical code
+   folded by the linker, or damage) the first in the table counts. A sequence of code that the
+   linker dropped, to be seen by where it begins, is ignored: ~0, ~0 - 1, or 0 when 0 is not wanted.
+
+   After "DWARF 5", 6.2, and the versions 2 to 4 before it, in 32- and 64-bit format. Not handled:
+   segment selectors (skipped), columns, and what a row says about statements. */
+
+typedef struct {
+    uint64_t address; /* as in the file (virtual address) */
+    uint32_t file;    /* answer: in the table's numbering, as DW_AT_call_file; ~0 unknown */
+    uint32_t line;    /* answer: 0 unknown */
+} cprofi_dwarf_row;
+
+/* A directory or file of the table: where its entry stands, and what it came to. */
+typedef struct {
+    const char *path; /* NULL: not asked for yet */
+    uint32_t at;
+} cprofi_line_name;
+
+typedef struct {
+    cprofi_line_name *names;
+    size_t count, capacity;
+} cprofi_line_names;
+
+enum {
+    CPROFI_LINE_DIRECTORIES, CPROFI_LINE_FILES, CPROFI_LINE_LISTS,
+    CPROFI_LINE_PADDING = 16,   /* zeros after a table: a LEB128 number that runs over it ends */
+    CPROFI_LINE_PATH_MAX = 4096,
+    CPROFI_LINE_AGAIN = 16      /* tables are read at most so often, on the average */
+};
+
+/* A line number table; all zero before the first use, then used for table after table. */
+typedef struct {
+    const cprofi_dwarf *dwarf;
+    const char *comp_dir;
+    uint64_t str_offsets; /* DW_AT_str_offsets_base of the unit; the caller may set it after open */
+    uint64_t spent;       /* bytes read so far, see CPROFI_LINE_AGAIN */
+    cprofi_buffer table;  /* from the version on */
+    cprofi_buffer next;   /* of cprofi_dwarf_lines_find */
+    size_t program, end;  /* in `table`; 0, 0: nothing is open */
+    size_t lengths;       /* standard_opcode_lengths[1] */
+    size_t header_files;  /* the other files were defined in the program */
+    bool wide;            /* the 64-bit format */
+    uint8_t version, address_size, min_instruction, max_operations, line_range, opcode_base;
+    int8_t line_base;
+    uint8_t format_count[CPROFI_LINE_LISTS];
+    uint16_t formats[CPROFI_LINE_LISTS][255][2]; /* content type, form */
+    cprofi_line_names lists[CPROFI_LINE_LISTS];
+} cprofi_dwarf_lines;
+
+/* ---- dwarf: the header of a line table ------------------------------------------------------- */
+
+static uint64_t cprofi_line_offset(const cprofi_dwarf_lines *t, cprofi_bytes *b) {
+    return cprofi_uint(b, t->wide ? 8 : 4);
+}
+
+/* Passes over a value. The value is a number, an offset, for a string its place in the table. */
+static uint64_t cprofi_line_form(const cprofi_dwarf_lines *t, cprofi_bytes *b, unsigned form) {
+    uint64_t value = (uint64_t)(b->at - t->table.data);
+    switch (form) {
+    case 0x08: (void)cprofi_string(b); return value;               /* string */
+    case 0x0b: case 0x25: return cprofi_u8(b);                     /* data1, strx1 */
+    case 0x05: case 0x26: return cprofi_u16(b);                    /* data2, strx2 */
+    case 0x27: return cprofi_uint(b, 3);                           /* strx3 */
+    case 0x06: case 0x28: return cprofi_u32(b);                    /* data4, strx4 */
+    case 0x07: return cprofi_u64(b);                               /* data8 */
+    case 0x0f: case 0x1a: return cprofi_uleb(b);                   /* udata, strx */
+    case 0x0e: case 0x17: case 0x1d: case 0x1f:                    /* strp, sec_offset, strp_sup, */
+        return cprofi_line_offset(t, b);                           /* line_strp */
+    case 0x1e: cprofi_skip(b, 16); return 0;                       /* data16 */
+    case 0x09: cprofi_skip(b, cprofi_uleb(b)); return 0;           /* block */
+    case 0x0a: cprofi_skip(b, cprofi_u8(b)); return 0;             /* block1 */
+    case 0x03: cprofi_skip(b, cprofi_u16(b)); return 0;            /* block2 */
+    case 0x04: cprofi_skip(b, cprofi_u32(b)); return 0;            /* block4 */
+    default: b->bad = true; return 0;
+    }
+}
+
+/* A directory or a file as its entry tells it. */
+typedef struct {
+    uint64_t name, directory;
+    unsigned form; /* of the name; 0: it has none */
+} cprofi_line_entry;
+
+static cprofi_line_entry cprofi_line_entry_read(const cprofi_dwarf_lines *t, unsigned list,
+                                                cprofi_bytes *b) {
+    cprofi_line_entry e = {0, 0, 0};
+    for (unsigned i = 0; i < t->format_count[list]; i++) {
+        unsigned type = t->formats[list][i][0], form = t->formats[list][i][1];
+        uint64_t value = cprofi_line_form(t, b, form);
+        if (type == 1) { /* DW_LNCT_path */
+            e.name = value;
+            e.form = form;
+        } else if (type == 2) { /* DW_LNCT_directory_index */
+            e.directory = value;
+        }
+    }
+    return e;
+}
+
+/* An entry that was read before. */
+static cprofi_line_entry cprofi_line_entry_at(const cprofi_dwarf_lines *t, unsigned list,
+                                              size_t index) {
+    cprofi_span span = {t->table.data, t->end};
+    cprofi_bytes b = cprofi_bytes_of(span);
+    cprofi_skip(&b, t->lists[list].names[index].at);
+    return cprofi_line_entry_read(t, list, &b);
+}
+
+/* Notes the entry at the reading position, and passes over it. */
+static bool cprofi_line_note(cprofi_dwarf_lines *t, unsigned list, cprofi_bytes *b) {
+    cprofi_line_names *l = &t->lists[list];
+    uint32_t at = (uint32_t)(b->at - t->table.data);
+    (void)cprofi_line_entry_read(t, list, b);
+    if (b->bad) return false;
+    if (l->count == l->capacity) {
+        size_t capacity = l->capacity ? 2 * l->capacity : 256;
+        void *names = realloc(l->names, capacity * sizeof *l->names);
+        if (!names) return false;
+        l->names = (cprofi_line_name *)names;
+        l->capacity = capacity;
+    }
+    l->names[l->count].path = NULL;
+    l->names[l->count++].at = at;
+    return true;
+}
+
+/* One of the two lists of the header. Damage ends it early. */
+static void cprofi_line_list(cprofi_dwarf_lines *t, unsigned list, cprofi_bytes *b) {
+    /* path, string; directory, time and size as LEB128 */
+    static const uint16_t before_5[4][2] = {{1, 0x08}, {2, 0x0f}, {3, 0x0f}, {4, 0x0f}};
+    uint64_t count = ~(uint64_t)0;
+    if (t->version < 5) {
+        memcpy(t->formats[list], before_5, sizeof before_5);
+        t->format_count[list] = list == CPROFI_LINE_FILES ? 4 : 1;
+    } else {
+        t->format_count[list] = cprofi_u8(b);
+        for (unsigned i = 0; i < 2u * t->format_count[list]; i++) {
+            uint64_t value = cprofi_uleb(b);
+            t->formats[list][i / 2][i % 2] = (uint16_t)(value < 0xffff ? value : 0xffff);
+        }
+        count = cprofi_uleb(b);
+        if (!t->format_count[list]) count = 0; /* entries of no bytes: it would bound nothing */
+    }
+    while (count-- && cprofi_left(b) && (t->version >= 5 || *b->at))
+        if (!cprofi_line_note(t, list, b)) return;
+    if (t->version < 5) cprofi_skip(b, 1); /* the empty name at the end */
+}
+
+/* The table's bytes from its version on, and where the section has fewer, those. */
+static bool cprofi_line_load(cprofi_dwarf_lines *t, uint64_t offset, size_t *size) {
+    const cprofi_source *section = &t->dwarf->sections[CPROFI_DWARF_LINE];
+    uint8_t head[12];
+    uint64_t length;
+    if (!cprofi_source_read(section, offset, head, 4)) return false;
+    length = cprofi_get32(head);
+    t->wide = length == 0xffffffff;
+    if (t->wide && !cprofi_source_read(section, offset, head, 12)) return false;
+    if (t->wide) length = cprofi_get64(head + 4);
+    else if (length >= 0xfffffff0) return false; /* reserved */
+    offset += t->wide ? 12 : 4;
+    if (length > section->size - offset) length = section->size - offset;
+    if (length > 0xffffffff - CPROFI_LINE_PADDING) return false;
+    /* In a hostile file all units may share one table that is as large as the file. */
+    t->spent += length;
+    if (t->spent / CPROFI_LINE_AGAIN > section->size + 65536) return false;
+    *size = (size_t)length;
+    if (!cprofi_buffer_fit(&t->table, *size + CPROFI_LINE_PADDING) ||
+        !cprofi_source_read(section, offset, t->table.data, *size))
+        return false;
+    memset(t->table.data + *size, 0, CPROFI_LINE_PADDING);
+    return true;
+}
+
+/* Reads the line table at `offset` of CPROFI_DWARF_LINE. address_size is that of the unit, used
+   before version 5; comp_dir, the directory of the unit, may be NULL and must outlive the use of
+   the table. False: no such table, damaged header, out of memory, or too much was read already;
+   then nothing below finds anything. */
+static bool cprofi_dwarf_lines_open(cprofi_dwarf_lines *t, const cprofi_dwarf *d,
+                                                  uint64_t offset, uint8_t address_size,
+                                                  const char *comp_dir) {
+    cprofi_span span;
+    cprofi_bytes b;
+    uint64_t length;
+    unsigned version;
+    size_t size;
+    t->dwarf = d;
+    t->comp_dir = comp_dir;
+    t->program = t->end = t->header_files = 0;
+    t->lists[CPROFI_LINE_DIRECTORIES].count = t->lists[CPROFI_LINE_FILES].count = 0;
+    if (!cprofi_line_load(t, offset, &size)) return false;
+    t->str_offsets = t->wide ? 16 : 8; /* that of the first unit */
+    span.data = t->table.data;
+    span.size = size;
+    b = cprofi_bytes_of(span);
+    version = cprofi_u16(&b);
+    if (version < 2 || version > 5) return false;
+    t->version = (uint8_t)version;
+    t->address_size = address_size;
+    if (t->version >= 5) {
+        t->address_size = cprofi_u8(&b);
+        cprofi_skip(&b, 1); /* segment_selector_size */
+    }
+    length = cprofi_line_offset(t, &b);
+    if (b.bad || length > cprofi_left(&b)) return false;
+    b.end = b.at + (size_t)length;
+    t->min_instruction = cprofi_u8(&b);
+    t->max_operations = t->version >= 4 ? cprofi_u8(&b) : 1;
+    cprofi_skip(&b, 1); /* default_is_stmt */
+    t->line_base = (int8_t)cprofi_u8(&b);
+    t->line_range = cprofi_u8(&b);
+    t->opcode_base = cprofi_u8(&b);
+    t->lengths = (size_t)(b.at - span.data);
+    if (!t->opcode_base || !t->line_range) return false;
+    cprofi_skip(&b, t->opcode_base - 1u);
+    if (b.bad) return false;
+    cprofi_line_list(t, CPROFI_LINE_DIRECTORIES, &b);
+    if (!b.bad) cprofi_line_list(t, CPROFI_LINE_FILES, &b);
+    t->header_files = t->lists[CPROFI_LINE_FILES].count;
+    t->program = (size_t)(b.end - span.data);
+    t->end = size;
+    return true;
+}
+
+/* Frees the buffers; may be opened again. */
+static void cprofi_dwarf_lines_close(cprofi_dwarf_lines *t) {
+    cprofi_buffer_free(&t->table);
+    cprofi_buffer_free(&t->next);
+    free(t->lists[CPROFI_LINE_DIRECTORIES].names);
+    free(t->lists[CPROFI_LINE_FILES].names);
+    memset(t, 0, sizeof *t);
+}
+
+/* ---- dwarf: paths of a line table ------------------------------------------------------------ */
+
+/* Copies a name; false: it has none, or one that does not fit. */
+static bool cprofi_line_string(const cprofi_dwarf_lines *t, const cprofi_line_entry *e, char *to,
+                               size_t capacity) {
+    const cprofi_source *from = t->dwarf->sections + CPROFI_DWARF_STR;
+    uint64_t at = e->name;
+    size_t length;
+    switch (e->form) {
+    case 0x08: /* string: the entry was read once, so it ends */
+        length = strlen((const char *)t->table.data + (size_t)at);
+        if (length >= capacity) return false;
+        memcpy(to, t->table.data + (size_t)at, length + 1);
+        return length > 0;
+    case 0x0e: break;                                                    /* strp */
+    case 0x1f: from = t->dwarf->sections + CPROFI_DWARF_LINE_STR; break; /* line_strp */
+    case 0x1a: case 0x25: case 0x26: case 0x27: case 0x28: {             /* strx, strx1 to 4 */
+        const cprofi_source *offsets = &t->dwarf->sections[CPROFI_DWARF_STR_OFFSETS];
+        uint8_t offset[8] = {0};
+        size_t size = t->wide ? 8 : 4;
+        if (at > offsets->size / size ||
+            !cprofi_source_read(offsets, t->str_offsets + at * size, offset, size))
+            return false;
+        at = cprofi_get64(offset);
+        break;
+    }
+    default: return false;
+    }
+    length = cprofi_source_string(from, at, from->size, to, capacity);
+    return length > 0 && length + 1 < capacity;
+}
+
+/* Puts `name` behind the directory in `path`, or in its place if it is absolute, by the rules of
+   any system: the program may have been compiled on another one. False: it does not fit. */
+static bool cprofi_line_join(char path[CPROFI_LINE_PATH_MAX], const char *name) {
+    size_t used = strlen(path), length;
+    if (name[0] == '/' || name[0] == '\\' ||
+        (name[0] && name[1] == ':' && (name[2] == '/' || name[2] == '\\'))) {
+        used = 0;
+    } else {
+        while (name[0] == '.' && (name[1] == '/' || name[1] == '\\')) name += 2;
+        if (strcmp(name, ".") == 0) name++;
+    }
+    length = strlen(name);
+    if (used + length + 2 > CPROFI_LINE_PATH_MAX) return false;
+    if (used && length && path[used - 1] != '/' && path[used - 1] != '\\') {
+        bool windows = strchr(path, '\\') && !strchr(path, '/');
+        path[used++] = windows ? '\\' : '/';
+    }
+    memcpy(path + used, name, length + 1);
+    return true;
+}
+
+/* Goes into the directory at this place in the list; one that is not there is left out. */
+static bool cprofi_line_enter(const cprofi_dwarf_lines *t, uint64_t index,
+                              char path[CPROFI_LINE_PATH_MAX]) {
+    const cprofi_line_names *directories = &t->lists[CPROFI_LINE_DIRECTORIES];
+    cprofi_line_entry e;
+    char name[CPROFI_LINE_PATH_MAX];
+    if (index >= directories->count) return true;
+    e = cprofi_line_entry_at(t, CPROFI_LINE_DIRECTORIES, (size_t)index);
+    return cprofi_line_string(t, &e, name, sizeof name) && cprofi_line_join(path, name);
+}
+
+/* The full path of a file of the table opened last, NULL if unknown; kept in `text`, cached.
+   Files of DW_LNE_define_file are known after cprofi_dwarf_lines_find. Up to version 4 files count
+   from 1 and directory 0, which is not listed, is that of the unit; in version 5 both count from 0,
+   and directory 0 says again what the unit says. */
+static const char *cprofi_dwarf_lines_file(cprofi_dwarf_lines *t, uint32_t file,
+                                                         cprofi_text *text) {
+    const cprofi_line_names *files = &t->lists[CPROFI_LINE_FILES];
+    const unsigned first = t->version < 5;
+    const size_t index = (size_t)file - first;
+    char path[CPROFI_LINE_PATH_MAX] = "", name[CPROFI_LINE_PATH_MAX];
+    cprofi_line_entry e;
+    if (index >= files->count) return NULL;
+    if (files->names[index].path) return files->names[index].path;
+    e = cprofi_line_entry_at(t, CPROFI_LINE_FILES, index);
+    if (t->comp_dir && (first || e.directory)) {
+        if (!cprofi_line_join(path, t->comp_dir)) return NULL;
+    } else if (!first && !cprofi_line_enter(t, 0, path)) {
+        return NULL;
+    }
+    if ((e.directory && !cprofi_line_enter(t, e.directory - first, path)) ||
+        !cprofi_line_string(t, &e, name, sizeof name) || !cprofi_line_join(path, name))
+        return NULL;
+    files->names[index].path = cprofi_text_keep(text, path, strlen(path));
+    return files->names[index].path;
+}
+
+/* ---- dwarf: the line number machine ---------------------------------------------------------- */
+
+typedef struct {
+    cprofi_dwarf_row *rows;
+    size_t *next; /* at or after each row the first without an answer, perhaps by several steps */
+    size_t count, left;
+    size_t at;    /* the row that is wanted next */
+    uint64_t top; /* the largest address */
+    bool started, dropped;
+} cprofi_line_search;
+
+/* From row i on the first without an answer; halves the way for those who come after. */
+static size_t cprofi_line_unanswered(const cprofi_line_search *s, size_t i) {
+    while (s->next[i] != i) i = s->next[i] = s->next[s->next[i]];
+    return i;
+}
+
+/* Of the rows at or after `address` the first without an answer. */
+static size_t cprofi_line_seek(const cprofi_line_search *s, uint64_t address) {
+    size_t lo = 0, hi = s->count;
+    while (lo < hi) {
+        size_t middle = lo + (hi - lo) / 2;
+        if (s->rows[middle].address < address) lo = middle + 1;
+        else hi = middle;
+    }
+    return cprofi_line_unanswered(s, lo);
+}
+
+/* The row of the addresses [from, to) is known, and one of them may be wanted; or a sequence begins
+   at `to`; or the program goes backwards. The address wanted next, ~0 if there is none. */
+static uint64_t cprofi_line_cover(cprofi_line_search *s, uint64_t from, uint64_t to, uint32_t file,
+                                  uint32_t line) {
+    if (!s->started) {
+        s->started = true;
+        s->dropped = to == s->top || to == s->top - 1 || (to == 0 && s->rows[0].address != 0);
+        from = to;
+    }
+    if (s->dropped) s->at = s->count;
+    else if (!line || from >= to) s->at = cprofi_line_seek(s, to);
+    while (s->at < s->count && s->rows[s->at].address < to) {
+        s->rows[s->at].file = file;
+        s->rows[s->at].line = line;
+        s->next[s->at] = s->at + 1;
+        s->at = cprofi_line_unanswered(s, s->at);
+        s->left--;
+    }
+    return s->at < s->count ? s->rows[s->at].address : ~(uint64_t)0;
+}
+
+/* LEB128 without a check: zeros follow the table. */
+static inline uint64_t cprofi_line_uleb(const uint8_t **at) {
+    const uint8_t *p = *at;
+    uint64_t v = *p & 0x7f;
+    for (unsigned shift = 7; *p++ & 0x80; shift += 7)
+        if (shift < 64) v |= (uint64_t)(*p & 0x7f) << shift;
+    *at = p;
+    return v;
+}
+
+static inline uint32_t cprofi_line_sleb(const uint8_t **at) {
+    const uint8_t *start = *at;
+    uint64_t v = cprofi_line_uleb(at);
+    size_t bits = 7 * (size_t)(*at - start);
+    return (uint32_t)(bits < 32 && ((*at)[-1] & 0x40) ? v | ~(uint64_t)0 << bits : v);
+}
+
+/* An extended opcode, at `p` and with this many bytes. True: end_sequence. */
+static bool cprofi_line_extended(cprofi_dwarf_lines *t, const uint8_t *p, size_t size,
+                                 uint64_t *address, uint64_t *operation) {
+    cprofi_bytes b = {p, p + size, false};
+    uint8_t op = cprofi_u8(&b);
+    if (op == 2 && size >= 2 && size <= 9) { /* set_address */
+        *address = cprofi_uint(&b, size - 1);
+        *operation = 0;
+    } else if (op == 3 && t->version < 5) { /* define_file */
+        (void)cprofi_line_note(t, CPROFI_LINE_FILES, &b);
+    }
+    return op == 1;
+}
+
+/* Runs the program until it ends or nothing is wanted any more. */
+static void cprofi_line_run(cprofi_dwarf_lines *t, cprofi_line_search *s) {
+    const uint8_t *p = t->table.data + t->program, *const end = t->table.data + t->end;
+    const uint8_t *const lengths = t->table.data + t->lengths - 1;
+    const unsigned base = t->opcode_base, range = t->line_range, operations = t->max_operations;
+    const uint64_t instruction = t->min_instruction;
+    uint64_t address = 0, operation = 0;
+    uint32_t file = 1, line = 1;
+    /* The row before. A row costs one comparison, which is also true when the program goes
+       backwards, and for the first row of a sequence. */
+    uint64_t from = 0, wanted = 0;
+    uint32_t from_file = 0, from_line = 0;
+
+    while (p < end && s->left) {
+        const unsigned op = *p++;
+        uint64_t advance = 0;
+        bool row = true, last = false;
+        if (op >= base) {
+            advance = (op - base) / range;
+            line += (uint32_t)(t->line_base + (int)((op - base) % range));
+        } else if (op == 0) {
+            uint64_t size = cprofi_line_uleb(&p);
+            if (p >= end || size > (size_t)(end - p)) return;
+            row = last = cprofi_line_extended(t, p, (size_t)size, &address, &operation);
+            p += (size_t)size;
+        } else if (op != 1) { /* 1: copy */
+            row = false;
+            switch (op) {
+            case 2: advance = cprofi_line_uleb(&p); break;        /* advance_pc */
+            case 3: line += cprofi_line_sleb(&p); break;          /* advance_line */
+            case 4: file = (uint32_t)cprofi_line_uleb(&p); break; /* set_file */
+            case 5: case 12: (void)cprofi_line_uleb(&p); break;   /* set_column, set_isa */
+            case 6: case 7: case 10: case 11: break;              /* flags */
+            case 8: advance = (255 - base) / range; break;        /* const_add_pc */
+            case 9:                                               /* fixed_advance_pc */
+                address += cprofi_get16(p);
+                operation = 0;
+                p += 2;
+                break;
+            default:
+                for (unsigned n = lengths[op]; n && p < end; n--) (void)cprofi_line_uleb(&p);
+            }
+        }
+        if (operations > 1) {
+            operation += advance;
+            advance = operation / operations;
+            operation %= operations;
+        }
+        address += advance * instruction;
+        if (!row) continue;
+        if (address - from >= wanted - from)
+            wanted = cprofi_line_cover(s, from, address, from_file, from_line);
+        from = address;
+        from_file = file;
+        from_line = line;
+        if (!last) continue;
+        s->started = false;
+        from = wanted = address = operation = 0;
+        file = line = 1;
+    }
+}
+
+/* Fills file and line of n rows, ascending by address (duplicates allowed). */
+static void cprofi_dwarf_lines_find(cprofi_dwarf_lines *t, cprofi_dwarf_row *rows,
+                                                  size_t n) {
+    cprofi_line_search s;
+    memset(&s, 0, sizeof s);
+    for (size_t i = 0; i < n; i++) {
+        rows[i].file = 0xffffffff;
+        rows[i].line = 0;
+    }
+    if (!n || n >= (size_t)-1 / sizeof *s.next || t->program == t->end ||
+        !cprofi_buffer_fit(&t->next, (n + 1) * sizeof *s.next))
+        return;
+    s.rows = rows;
+    s.next = (size_t *)(void *)t->next.data;
+    for (size_t i = 0; i <= n; i++) s.next[i] = i;
+    s.count = s.left = n;
+    s.top = ~(uint64_t)0;
+    if (t->address_size && t->address_size < 8) s.top >>= 64 - 8 * t->address_size;
+    t->lists[CPROFI_LINE_FILES].count = t->header_files;
+    cprofi_line_run(t, &s);
+}
+
+/* ---- inflate -----------------------------------------------------------------------------------
+
+   Debug sections are often compressed: deflate (RFC 1951) in a zlib wrapper (RFC 1950). The size of
+   the result is known beforehand, so there is no window: all output stands in one piece and a match
+   is copied from where it stands.
+
+   A symbol is found with one load: a table indexed by the next 10 bits holds, for every code of at
+   most 10 bits, its length, its meaning and how many extra bits follow. Longer codes, which are
+   rare by construction, find their length in the canonical order: aligned to 15 bits, all codes of
+   one length are below all longer ones, so the first limit above the bits tells the length, and the
+   distance from the first code of that length the symbol.
+
+   Invariant: after a refill at least 56 bits are there (the longest symbol with its match takes
+   48), zeros after the end of the input. Bits of such zeros that were used up are the end of a
+   damaged stream. Cost: linear in input and output; 11 KB of stack. Refused, as zlib refuses it:
+   over-full and incomplete codes, distances beyond the start, preset dictionaries. Bytes after the
+   checksum are ignored. */
+
+enum {
+    CPROFI_INFLATE_FAST = 10,
+    /* An entry: bits 0-3 length of the code, 4-7 number of extra bits, 16-31 byte or base, and: */
+    CPROFI_INFLATE_LITERAL = 1 << 8, CPROFI_INFLATE_END = 1 << 9, CPROFI_INFLATE_BAD = 1 << 10
+};
+
+typedef enum { CPROFI_INFLATE_LENGTHS, CPROFI_INFLATE_SYMBOLS, CPROFI_INFLATE_DISTANCES }
+    cprofi_inflate_kind;
+
+typedef struct {
+    uint32_t fast[1 << CPROFI_INFLATE_FAST]; /* entries by the next bits; 0: not a short code */
+    uint32_t entries[288];                   /* in canonical order */
+    uint32_t limit[16]; /* by length: one past its last code, aligned to 15 bits */
+    uint32_t index[16]; /* by length: what to add to a code to get its place in `entries` */
+} cprofi_inflate_code;
+
+typedef struct {
+    const uint8_t *at, *end;
+    uint64_t bits;   /* the next ones, lowest first */
+    unsigned count;  /* how many are known */
+    unsigned beyond; /* how many of all known so far stand behind the end of the input */
+} cprofi_inflate_in;
+
+/* False once bits behind the end were used. */
+static inline bool cprofi_inflate_refill(cprofi_inflate_in *in) {
+    if (in->end - in->at >= 8) {
+        in->bits |= cprofi_get64(in->at) << in->count;
+        in->at += (63 - in->count) >> 3;
+        in->count |= 56;
+        return true;
+    }
+    for (; in->count <= 56; in->count += 8) {
+        if (in->at < in->end) in->bits |= (uint64_t)*in->at++ << in->count;
+        else in->beyond += 8;
+    }
+    return in->beyond <= in->count;
+}
+
+/* The next n (0 to 16) bits, which must be there. */
+static inline uint32_t cprofi_inflate_take(cprofi_inflate_in *in, unsigned n) {
+    uint32_t v = (uint32_t)in->bits & (((uint32_t)1 << n) - 1);
+    in->bits >>= n;
+    in->count -= n;
+    return v;
+}
+
+static uint32_t cprofi_inflate_bits(cprofi_inflate_in *in, unsigned n) {
+    cprofi_inflate_refill(in);
+    return cprofi_inflate_take(in, n);
+}
+
+/* Moves to the next whole byte; false if that is behind the end. */
+static bool cprofi_inflate_align(cprofi_inflate_in *in) {
+    if (in->beyond > in->count) return false;
+    in->at -= (in->count - in->beyond) >> 3;
+    in->bits = 0;
+    in->count = in->beyond = 0;
+    return true;
+}
+
+static uint32_t cprofi_inflate_reverse(uint32_t v) { /* of 16 bits */
+    v = (v & 0x5555) << 1 | (v >> 1 & 0x5555);
+    v = (v & 0x3333) << 2 | (v >> 2 & 0x3333);
+    v = (v & 0x0f0f) << 4 | (v >> 4 & 0x0f0f);
+    return (v & 0xff) << 8 | v >> 8;
+}
+
+/* What a symbol means (RFC 1951, 3.2.5: the bases and extra bits follow a rule). */
+static uint32_t cprofi_inflate_entry(cprofi_inflate_kind kind, uint32_t symbol) {
+    uint32_t extra = 0, base;
+    if (kind == CPROFI_INFLATE_LENGTHS || (kind == CPROFI_INFLATE_SYMBOLS && symbol < 256))
+        return symbol << 16 | CPROFI_INFLATE_LITERAL;
+    if (symbol == 256) return CPROFI_INFLATE_END;
+    if (kind == CPROFI_INFLATE_DISTANCES) {
+        if (symbol >= 30) return CPROFI_INFLATE_BAD;
+        if (symbol >= 4) extra = symbol / 2 - 1;
+        base = extra ? ((2 + symbol % 2) << extra) + 1 : symbol + 1;
+    } else {
+        if (symbol > 285) return CPROFI_INFLATE_BAD;
+        symbol -= 257;
+        if (symbol >= 8 && symbol < 28) extra = symbol / 4 - 1;
+        base = symbol == 28 ? 258 : extra ? ((4 + symbol % 4) << extra) + 3 : symbol + 3;
+    }
+    return base << 16 | extra << 4;
+}
+
+/* Makes a code from the lengths (at most 15) of its n (at most 288) symbols. */
+static bool cprofi_inflate_build(cprofi_inflate_code *c, cprofi_inflate_kind kind,
+                                 const uint8_t *lengths, uint32_t n) {
+    uint32_t count[16] = {0}, next[16], code = 0, index = 0, length;
+    for (uint32_t i = 0; i < n; i++) count[lengths[i]]++;
+    for (length = 1; length <= 15; length++) {
+        next[length] = code;
+        c->index[length] = index - code;
+        code += count[length];
+        index += count[length];
+        c->limit[length] = code << (15 - length);
+        code <<= 1;
+    }
+    /* Neither over-full nor with room left, unless there is no symbol, or one of one bit. */
+    if (code != 1 << 16 && (kind == CPROFI_INFLATE_LENGTHS || index > 1 || count[1] != index))
+        return false;
+    memset(c->fast, 0, sizeof c->fast);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t entry = cprofi_inflate_entry(kind, i) | lengths[i];
+        length = lengths[i];
+        if (!length) continue;
+        code = next[length]++;
+        c->entries[code + c->index[length]] = entry;
+        if (length > CPROFI_INFLATE_FAST) continue;
+        for (code = cprofi_inflate_reverse(code) >> (16 - length); code < CPROFI_COUNT(c->fast);
+             code += (uint32_t)1 << length)
+            c->fast[code] = entry;
+    }
+    return true;
+}
+
+static uint32_t cprofi_inflate_long(const cprofi_inflate_code *c, uint64_t bits) {
+    uint32_t code = cprofi_inflate_reverse((uint32_t)(bits & 0xffff)) >> 1;
+    for (uint32_t length = CPROFI_INFLATE_FAST + 1; length <= 15; length++)
+        if (code < c->limit[length])
+            return c->entries[(code >> (15 - length)) + c->index[length]];
+    return CPROFI_INFLATE_BAD;
+}
+
+static inline uint32_t cprofi_inflate_symbol(const cprofi_inflate_code *c, cprofi_inflate_in *in) {
+    uint32_t entry = c->fast[in->bits & (CPROFI_COUNT(c->fast) - 1)];
+    if (!entry) entry = cprofi_inflate_long(c, in->bits);
+    in->bits >>= entry & 15;
+    in->count -= entry & 15;
+    return entry;
+}
+
+/* The two codes of a dynamic block (RFC 1951, 3.2.7). */
+static bool cprofi_inflate_codes(cprofi_inflate_in *in, cprofi_inflate_code *symbols,
+                                 cprofi_inflate_code *distances) {
+    static const uint8_t order[19] = {16, 17, 18, 0, 8,  7, 9,  6, 10, 5,
+                                      11, 4,  12, 3, 13, 2, 14, 1, 15};
+    uint8_t lengths[286 + 30] = {0};
+    uint32_t literal = 257 + cprofi_inflate_bits(in, 5), total = 1 + cprofi_inflate_bits(in, 5);
+    uint32_t n = 4 + cprofi_inflate_bits(in, 4);
+    if (literal > 286 || total > 30) return false;
+    total += literal;
+    for (uint32_t i = 0; i < n; i++) lengths[order[i]] = (uint8_t)cprofi_inflate_bits(in, 3);
+    if (!cprofi_inflate_build(distances, CPROFI_INFLATE_LENGTHS, lengths, 19)) return false;
+    for (n = 0; n < total;) {
+        uint32_t symbol, repeat = 1;
+        uint8_t value = 0;
+        if (!cprofi_inflate_refill(in)) return false;
+        symbol = cprofi_inflate_symbol(distances, in) >> 16;
+        if (symbol == 16) {
+            if (!n) return false;
+            value = lengths[n - 1];
+            repeat = 3 + cprofi_inflate_take(in, 2);
+        } else if (symbol > 16) {
+            repeat = symbol == 17 ? 3 + cprofi_inflate_take(in, 3)
+                                  : 11 + cprofi_inflate_take(in, 7);
+        } else {
+            value = (uint8_t)symbol;
+        }
+        if (repeat > total - n) return false;
+        while (repeat--) lengths[n++] = value;
+    }
+    return cprofi_inflate_build(symbols, CPROFI_INFLATE_SYMBOLS, lengths, literal) &&
+           cprofi_inflate_build(distances, CPROFI_INFLATE_DISTANCES, lengths + literal,
+                                total - literal);
+}
+
+/* One block of symbols into [*to, end); a match may reach back to `start`. */
+static bool cprofi_inflate_block(cprofi_inflate_in *state, const cprofi_inflate_code *symbols,
+                                 const cprofi_inflate_code *distances, const uint8_t *start,
+                                 uint8_t **to, uint8_t *end) {
+    cprofi_inflate_in in = *state; /* a copy which no byte written can alias */
+    uint8_t *at = *to;
+    while (cprofi_inflate_refill(&in)) {
+        uint32_t entry = cprofi_inflate_symbol(symbols, &in);
+        size_t length, distance;
+        const uint8_t *from;
+        if (entry & CPROFI_INFLATE_LITERAL) {
+            if (at == end) return false;
+            *at++ = (uint8_t)(entry >> 16);
+            continue;
+        }
+        if (entry & (CPROFI_INFLATE_END | CPROFI_INFLATE_BAD)) {
+            *state = in;
+            *to = at;
+            return (entry & CPROFI_INFLATE_END) != 0;
+        }
+        length = (entry >> 16) + cprofi_inflate_take(&in, entry >> 4 & 15);
+        entry = cprofi_inflate_symbol(distances, &in);
+        distance = (entry >> 16) + cprofi_inflate_take(&in, entry >> 4 & 15);
+        if ((entry & CPROFI_INFLATE_BAD) || length > (size_t)(end - at) ||
+            distance > (size_t)(at - start))
+            return false;
+        from = at - distance;
+        if (distance >= 8 && (size_t)(end - at) >= length + 8) { /* may write up to 7 too many */
+            uint8_t *stop = at + length;
+            for (; at < stop; at += 8, from += 8) memcpy(at, from, 8);
+            at = stop;
+        } else {
+            while (length--) *at++ = *from++;
+        }
+    }
+    return false;
+}
+
+static uint32_t cprofi_adler32(const uint8_t *p, size_t size) {
+    uint32_t a = 1, b = 0;
+    while (size) {
+        size_t n = size < 5552 ? size : 5552; /* so many cannot overflow 32 bits */
+        size -= n;
+        for (; n >= 4; n -= 4, p += 4) {
+            b += 4 * a + 4u * p[0] + 3u * p[1] + 2u * p[2] + p[3];
+            a += (uint32_t)p[0] + p[1] + p[2] + p[3];
+        }
+        for (; n; n--) b += a += *p++;
+        a %= 65521;
+        b %= 65521;
+    }
+    return b << 16 | a;
+}
+
+/* Whether a zlib stream yields exactly `size` bytes with the right checksum; else what was written
+   to `to` has no meaning. */
+static bool cprofi_inflate(cprofi_span zlib_stream, uint8_t *to, size_t size) {
+    cprofi_inflate_code symbols, distances;
+    cprofi_inflate_in in = {zlib_stream.data, zlib_stream.data + zlib_stream.size, 0, 0, 0};
+    uint8_t *at = to, *end = to + size, lengths[288];
+    uint32_t head, last, type, n;
+    if (zlib_stream.size < 8) return false; /* the empty text has 8 */
+    head = cprofi_inflate_bits(&in, 16);
+    if ((head & 0xf) != 8 || (head >> 4 & 0xf) > 7 || (head >> 8 & 0x20) ||
+        ((head & 0xff) << 8 | head >> 8) % 31)
+        return false;
+    do {
+        last = cprofi_inflate_bits(&in, 1);
+        type = cprofi_inflate_bits(&in, 2);
+        if (type == 0) {
+            if (!cprofi_inflate_align(&in) || in.end - in.at < 4) return false;
+            n = cprofi_get16(in.at);
+            if ((n ^ cprofi_get16(in.at + 2)) != 0xffff) return false;
+            in.at += 4;
+            if (n > (size_t)(in.end - in.at) || n > (size_t)(end - at)) return false;
+            if (n) memcpy(at, in.at, n);
+            at += n;
+            in.at += n;
+            continue;
+        }
+        if (type == 1) {
+            for (n = 0; n < 288; n++) lengths[n] = n < 144 ? 8 : n < 256 ? 9 : n < 280 ? 7 : 8;
+            if (!cprofi_inflate_build(&symbols, CPROFI_INFLATE_SYMBOLS, lengths, 288)) return false;
+            memset(lengths, 5, 32);
+            if (!cprofi_inflate_build(&distances, CPROFI_INFLATE_DISTANCES, lengths, 32))
+                return false;
+        } else if (type == 3 || !cprofi_inflate_codes(&in, &symbols, &distances)) {
+            return false;
+        }
+        if (!cprofi_inflate_block(&in, &symbols, &distances, to, &at, end)) return false;
+    } while (!last);
+    return cprofi_inflate_align(&in) && in.end - in.at >= 4 && at == end &&
+           cprofi_adler32(to, size) == ((uint32_t)in.at[0] << 24 | (uint32_t)in.at[1] << 16 |
+                                        (uint32_t)in.at[2] << 8 | in.at[3]);
+}
+
+/* ---- debug sections ----------------------------------------------------------------------------
+
+   Finds the DWARF sections of a file by name and makes plain bytes of those that are compressed;
+   the others are not read at all, they stay parts of the source. Two forms are in use: the flag
+   SHF_COMPRESSED with a header in front (gABI, "Compression Header"), and the older .zdebug_ names
+   with "ZLIB" and the size, big-endian, in front. Both hold one zlib stream.
+
+   Of several sections with one name the first that is not empty counts, good or bad: so each byte
+   of the file is inflated at most once per name, whatever its headers say. Deflate cannot shrink
+   below 1:1032, so a larger size is a lie and no memory is taken for it. Not handled: zstd (the
+   other sections are still served), .dwo files. */
+
+typedef enum {
+    CPROFI_DEBUG_NONE, /* no such section */
+    CPROFI_DEBUG_OK,
+    CPROFI_DEBUG_UNKNOWN_COMPRESSION, /* zstd, mostly */
+    CPROFI_DEBUG_DAMAGED,
+    CPROFI_DEBUG_NO_MEMORY
+} cprofi_debug_result;
+
+typedef struct {
+    cprofi_dwarf dwarf;
+    void *memory[CPROFI_DWARF_SECTIONS]; /* what was inflated */
+    bool seen[CPROFI_DWARF_SECTIONS];
+    bool supplementary; /* there is a .gnu_debugaltlink */
+} cprofi_debug;
+
+enum {
+    CPROFI_SHF_COMPRESSED = 0x800, CPROFI_ELFCOMPRESS_ZLIB = 1, CPROFI_DEFLATE_RATIO_MAX = 1032
+};
+
+static void cprofi_debug_close(cprofi_debug *debug) {
+    for (size_t i = 0; i < CPROFI_DWARF_SECTIONS; i++) free(debug->memory[i]);
+    memset(debug, 0, sizeof *debug);
+}
+
+/* Inflates `size` bytes from the stream at `offset` of a section; *memory is to be freed. */
+static cprofi_debug_result cprofi_debug_inflate(const cprofi_source *section, uint64_t offset,
+                                                uint64_t size, void **memory, cprofi_source *out) {
+    cprofi_source packed = cprofi_source_part(section, offset, section->size - offset);
+    cprofi_span from = {NULL, (size_t)packed.size}, to = {NULL, (size_t)size};
+    cprofi_debug_result result = CPROFI_DEBUG_NO_MEMORY;
+    uint8_t *copy, *plain;
+    if (size / CPROFI_DEFLATE_RATIO_MAX > packed.size) return CPROFI_DEBUG_DAMAGED;
+    if (from.size != packed.size || to.size != size) return CPROFI_DEBUG_NO_MEMORY;
+    plain = (uint8_t *)malloc(to.size + 1);
+    copy = packed.read ? (uint8_t *)malloc(from.size + 1) : NULL;
+    if (plain && (copy || !packed.read)) {
+        from.data = copy ? copy : packed.memory.data + (size_t)packed.base;
+        result = CPROFI_DEBUG_DAMAGED;
+        if ((!copy || cprofi_source_read(&packed, 0, copy, from.size)) &&
+            cprofi_inflate(from, plain, to.size)) {
+            *memory = plain;
+            to.data = plain;
+            *out = cprofi_source_of(to);
+            plain = NULL;
+            result = CPROFI_DEBUG_OK;
+        }
+    }
+    free(plain);
+    free(copy);
+    return result;
+}
+
+/* Takes a section if it is one of those wanted; NONE if not. `elf_compressed`: its flag
+   SHF_COMPRESSED is set, `wide`: in a file of 64 bits. */
+static cprofi_debug_result cprofi_debug_add(cprofi_debug *debug, const char *section_name,
+                                            const cprofi_source *section, bool elf_compressed,
+                                            bool wide) {
+    static const char *const names[CPROFI_DWARF_SECTIONS] = {
+        "info", "abbrev", "line", "str", "line_str", "str_offsets", "addr", "ranges", "rnglists",
+        "aranges"};
+    bool old = strncmp(section_name, ".zdebug_", 8) == 0;
+    size_t i = 0, head_size = elf_compressed ? (wide ? 24 : 12) : 12;
+    uint8_t head[24];
+    uint64_t size = 0;
+    if (!old && strncmp(section_name, ".debug_", 7) != 0) return CPROFI_DEBUG_NONE;
+    section_name += old ? 8 : 7;
+    while (i < CPROFI_DWARF_SECTIONS && strcmp(section_name, names[i]) != 0) i++;
+    if (i == CPROFI_DWARF_SECTIONS || !section->size || debug->seen[i]) return CPROFI_DEBUG_NONE;
+    debug->seen[i] = true;
+    if (!old && !elf_compressed) {
+        debug->dwarf.sections[i] = *section;
+        return CPROFI_DEBUG_OK;
+    }
+    if (!cprofi_source_read(section, 0, head, head_size)) return CPROFI_DEBUG_DAMAGED;
+    if (elf_compressed) {
+        if (cprofi_get32(head) != CPROFI_ELFCOMPRESS_ZLIB) return CPROFI_DEBUG_UNKNOWN_COMPRESSION;
+        size = wide ? cprofi_get64(head + 8) : cprofi_get32(head + 4);
+    } else {
+        if (memcmp(head, "ZLIB", 4) != 0) return CPROFI_DEBUG_DAMAGED;
+        for (size_t k = 4; k < 12; k++) size = size << 8 | head[k];
+    }
+    return cprofi_debug_inflate(section, head_size, size, &debug->memory[i],
+                                &debug->dwarf.sections[i]);
+}
+
+/* The DWARF sections of an ELF file. The result is the worst of what was met, and what could be
+   read is served all the same; only after NO_MEMORY there is nothing. cprofi_debug_close is due in
+   every case; `debug` refers to elf->source. */
+static cprofi_debug_result cprofi_debug_open(const cprofi_elf *elf,
+                                                           cprofi_debug *debug) {
+    cprofi_debug_result result = CPROFI_DEBUG_NONE;
+    memset(debug, 0, sizeof *debug);
+    for (size_t i = 0; i < elf->section_count; i++) {
+        cprofi_elf_section s = cprofi_elf_section_at(elf, i);
+        cprofi_source part = cprofi_source_part(elf->source, s.offset, s.size);
+        cprofi_debug_result one;
+        char name[32];
+        if (s.type == CPROFI_SHT_NULL || s.type == CPROFI_SHT_NOBITS) continue;
+        cprofi_source_string(elf->source, elf->names + s.name, elf->names_end, name, sizeof name);
+        if (strcmp(name, ".gnu_debugaltlink") == 0) debug->supplementary = true;
+        one = cprofi_debug_add(debug, name, &part, (s.flags & CPROFI_SHF_COMPRESSED) != 0,
+                               elf->wide);
+        if (one > result) result = one;
+        if (one == CPROFI_DEBUG_NO_MEMORY) {
+            cprofi_debug_close(debug);
+            break;
+        }
+    }
+    return result;
+}
+
+/* ---- separate debug files ----------------------------------------------------------------------
+
+   Distributions strip their programs and ship the symbols and DWARF in files of their own. Two ways
+   lead there, both as gdb knows them ("Debugging Information in Separate Files"): the build id is
+   the name in a tree of such files, or .gnu_debuglink holds a file name and the CRC-32 of the file.
+   The first that belongs to the image and has a symbol table or .debug_info wins:
+
+       <root>/.build-id/ab/cdef....debug        root: the user's, then /usr/lib/debug
+       <cache>/abcdef.../debuginfo              what debuginfod's client has fetched before
+       <image's directory>/<name>, <image's directory>/.debug/<name>,
+       <root>/<image's directory>/<name>, <root>/<name>
+
+   and the last four once more with the symbolic links of the image's path resolved. A file belongs
+   if the build ids are equal; where one has none, a file found by name, if the CRC fits. That costs
+   reading it once, about 1 GB/s. Nothing is fetched from anywhere. */
+
+typedef struct {
+    const char *directories; /* the user's, with ':' between (Windows: ';'); may be NULL */
+} cprofi_debug_places;
+
+typedef struct {
+    const cprofi_debug_places *places;
+    const cprofi_elf *image;
+    cprofi_source *source;
+    cprofi_elf *debug;
+    uint8_t id[CPROFI_BUILD_ID_MAX];
+    uint32_t id_size, crc;
+    bool linked; /* looking for .gnu_debuglink: the CRC may decide */
+    bool stale;
+} cprofi_debug_search;
+
+enum { CPROFI_PATH_MAX = 4096 };
+
+/* What each system implements: opens a regular file for reading; false: it cannot be, or there is
+   none. */
+static bool cprofi_source_open(const char *path, cprofi_source *source);
+static void cprofi_source_close(cprofi_source *source);
+/* What stands between the directories of a list. */
+static char cprofi_os_list_separator(void);
+/* The path without symbolic links, to be freed; NULL if there is none. */
+static char *cprofi_os_real_path(const char *path);
+
+typedef struct {
+    uint32_t table[8][256];
+    uint8_t buffer[CPROFI_CHUNK];
+} cprofi_crc32;
+
+/* The CRC of zlib and .gnu_debuglink over a whole source, 8 bytes a step ("slicing"): table[k] is
+   what a byte becomes when k more have followed. */
+static bool cprofi_crc32_of(const cprofi_source *source, uint32_t *result) {
+    cprofi_crc32 *c = (cprofi_crc32 *)malloc(sizeof *c);
+    uint32_t crc = 0xffffffff;
+    uint64_t offset = 0;
+    if (!c) return false;
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t v = i;
+        for (int bit = 0; bit < 8; bit++) v = v >> 1 ^ (v & 1 ? 0xedb88320u : 0);
+        c->table[0][i] = v;
+    }
+    for (size_t i = 0; i < 7 * 256; i++) {
+        uint32_t v = c->table[i / 256][i % 256];
+        c->table[i / 256 + 1][i % 256] = v >> 8 ^ c->table[0][v & 0xff];
+    }
+    while (offset < source->size) {
+        uint64_t left = source->size - offset;
+        size_t n = left < CPROFI_CHUNK ? (size_t)left : (size_t)CPROFI_CHUNK;
+        const uint8_t *p = c->buffer;
+        if (!cprofi_source_read(source, offset, c->buffer, n)) break;
+        offset += n;
+        for (; n >= 8; n -= 8, p += 8) {
+            uint32_t a = cprofi_get32(p) ^ crc, b = cprofi_get32(p + 4);
+            crc = c->table[7][a & 0xff] ^ c->table[6][a >> 8 & 0xff] ^
+                  c->table[5][a >> 16 & 0xff] ^ c->table[4][a >> 24] ^ c->table[3][b & 0xff] ^
+                  c->table[2][b >> 8 & 0xff] ^ c->table[1][b >> 16 & 0xff] ^ c->table[0][b >> 24];
+        }
+        for (; n; n--) crc = crc >> 8 ^ c->table[0][(crc ^ *p++) & 0xff];
+    }
+    free(c);
+    *result = ~crc;
+    return offset == source->size;
+}
+
+/* Whether a file tells more than the image: it has symbols or DWARF and is not the image itself, or
+   a copy of it. (A debug file has other section headers: code has no bytes there.) */
+static bool cprofi_debug_useful(const cprofi_debug_search *s) {
+    const cprofi_elf *d = s->debug;
+    if (!d->section_count ||
+        (s->source->size == s->image->source->size && d->section_count == s->image->section_count &&
+         d->section_entry == s->image->section_entry &&
+         memcmp(d->sections, s->image->sections, d->section_count * d->section_entry) == 0))
+        return false;
+    for (size_t i = 0; i < d->section_count; i++) {
+        cprofi_elf_section section = cprofi_elf_section_at(d, i);
+        if (section.type == CPROFI_SHT_NULL || section.type == CPROFI_SHT_NOBITS || !section.size)
+            continue;
+        if (section.type == CPROFI_SHT_SYMTAB ||
+            cprofi_elf_section_is(d, &section, ".debug_info") ||
+            cprofi_elf_section_is(d, &section, ".zdebug_info"))
+            return true;
+    }
+    return false;
+}
+
+static bool cprofi_debug_belongs(const cprofi_debug_search *s) {
+    uint8_t id[CPROFI_BUILD_ID_MAX];
+    uint32_t size = cprofi_elf_build_id(s->debug, id), crc;
+    if (!s->linked || (size && s->id_size))
+        return size == s->id_size && memcmp(id, s->id, size) == 0;
+    return cprofi_crc32_of(s->source, &crc) && crc == s->crc;
+}
+
+/* Tries <root><directory>/<name>; true leaves it open. */
+static bool cprofi_debug_try(cprofi_debug_search *s, const char *root, size_t root_size,
+                             const char *directory, const char *name) {
+    char path[CPROFI_PATH_MAX];
+    int length;
+    if (root_size >= sizeof path) return false;
+    length = snprintf(path, sizeof path, "%.*s%s/%s", (int)root_size, root, directory, name);
+    if (length < 0 || (size_t)length >= sizeof path || !cprofi_source_open(path, s->source))
+        return false;
+    if (cprofi_elf_open(s->source, s->debug) == CPROFI_ELF_OK) {
+        if (cprofi_debug_useful(s)) {
+            if (cprofi_debug_belongs(s)) return true;
+            s->stale = true;
+        }
+        cprofi_elf_close(s->debug);
+    }
+    cprofi_source_close(s->source);
+    return false;
+}
+
+/* Tries <root><directory>/<name> for each directory of the user, then /usr/lib/debug. */
+static bool cprofi_debug_roots(cprofi_debug_search *s, const char *directory, const char *name) {
+    const char *at = s->places->directories ? s->places->directories : "";
+    while (*at) {
+        const char *end = strchr(at, cprofi_os_list_separator());
+        size_t size = end ? (size_t)(end - at) : strlen(at);
+        if (size && cprofi_debug_try(s, at, size, directory, name)) return true;
+        at += size + (end ? 1 : 0);
+    }
+    return cprofi_debug_try(s, "/usr/lib/debug", 14, directory, name);
+}
+
+static bool cprofi_debug_by_id(cprofi_debug_search *s) {
+    static const char *const caches[][2] = {{"DEBUGINFOD_CACHE_PATH", ""},
+                                            {"XDG_CACHE_HOME", "/debuginfod_client"},
+                                            {"HOME", "/.cache/debuginfod_client"}};
+    char hex[2 * CPROFI_BUILD_ID_MAX + 1], name[2 * CPROFI_BUILD_ID_MAX + 16];
+    if (s->id_size < 2) return false;
+    for (size_t i = 0; i < s->id_size; i++) snprintf(hex + 2 * i, 3, "%02x", s->id[i]);
+    snprintf(name, sizeof name, "%.2s/%s.debug", hex, hex + 2);
+    if (cprofi_debug_roots(s, "/.build-id", name)) return true;
+    snprintf(name, sizeof name, "%s/debuginfo", hex);
+    for (size_t i = 0; i < CPROFI_COUNT(caches); i++) {
+        const char *root = getenv(caches[i][0]);
+        if (root && root[0] && cprofi_debug_try(s, root, strlen(root), caches[i][1], name))
+            return true;
+    }
+    return false;
+}
+
+/* Reads .gnu_debuglink: a file name, zeros up to a multiple of 4, the CRC. */
+static bool cprofi_debug_link(cprofi_debug_search *s, char *name, size_t capacity) {
+    for (size_t i = 0; i < s->image->section_count; i++) {
+        cprofi_elf_section section = cprofi_elf_section_at(s->image, i);
+        const cprofi_source *source = s->image->source;
+        uint64_t end = section.offset + section.size;
+        uint8_t crc[4];
+        size_t length;
+        if (section.type == CPROFI_SHT_NOBITS || end < section.offset ||
+            !cprofi_elf_section_is(s->image, &section, ".gnu_debuglink"))
+            continue;
+        length = cprofi_source_string(source, section.offset, end, name, capacity);
+        if (!length || length + 1 >= capacity || strchr(name, '/') ||
+            !cprofi_source_read(source, section.offset + (length / 4 + 1) * 4, crc, sizeof crc))
+            return false;
+        s->crc = cprofi_get32(crc);
+        return true;
+    }
+    return false;
+}
+
+/* Tries the places for a file of this name, given the image's path. */
+static bool cprofi_debug_by_link(cprofi_debug_search *s, const char *image_path,
+                                 const char *name) {
+    const char *slash = strrchr(image_path, '/');
+    size_t size = slash ? (size_t)(slash - image_path) : 1;
+    char *directory = (char *)malloc(size + 1);
+    bool found;
+    if (!directory) return false;
+    memcpy(directory, slash ? image_path : ".", size);
+    directory[size] = 0;
+    found = cprofi_debug_try(s, directory, size, "", name) ||
+            cprofi_debug_try(s, directory, size, "/.debug", name) ||
+            (image_path[0] == '/' && cprofi_debug_roots(s, directory, name)) ||
+            cprofi_debug_roots(s, "", name);
+    free(directory);
+    return found;
+}
+
+/* Looks for the debug file of an image. True: it is open, the caller closes `debug_elf` and then
+   `source`. *stale, after false: there was one, but of another build. */
+static bool cprofi_debug_find(const cprofi_debug_places *places,
+                                            const char *image_path, const cprofi_elf *elf,
+                                            cprofi_source *source, cprofi_elf *debug_elf,
+                                            bool *stale) {
+    cprofi_debug_search s;
+    char name[512]; /* no file system has names longer than 255 bytes */
+    bool found;
+    memset(&s, 0, sizeof s);
+    s.places = places;
+    s.image = elf;
+    s.source = source;
+    s.debug = debug_elf;
+    s.id_size = cprofi_elf_build_id(elf, s.id);
+    found = cprofi_debug_by_id(&s);
+    s.linked = true;
+    if (!found && cprofi_debug_link(&s, name, sizeof name)) {
+        found = cprofi_debug_by_link(&s, image_path, name);
+        if (!found) {
+            char *real = cprofi_os_real_path(image_path);
+            if (real && strcmp(real, image_path) != 0)
+                found = cprofi_debug_by_link(&s, real, name);
+            free(real);
+        }
+    }
+    *stale = s.stale && !found;
+    return found;
+}
+
+/* ---- pe: headers -------------------------------------------------------------------------------
+
+   After Microsoft's "PE Format": images (not object files) for x64, i386 and ARM64, PE32 and PE32+,
+   as they stand in a file: an RVA, an address relative to the image, becomes a file offset through
+   the section that holds it. The linkers of MinGW keep the COFF symbol and string tables of object
+   files in the image unless told to strip it; the names of sections longer than 8 characters, which
+   are those of DWARF, are in that string table too. Not handled: ARM64EC, and /bigobj symbol
+   tables, which images do not have. */
+
+enum {
+    CPROFI_PE_I386 = 0x14c, CPROFI_PE_X64 = 0x8664, CPROFI_PE_ARM64 = 0xaa64,
+    CPROFI_PE_EXPORT = 0, CPROFI_PE_EXCEPTION = 3, CPROFI_PE_DEBUG = 6,
+    CPROFI_PE_DIRECTORIES = 16,
+    CPROFI_PE_SYMBOL = 18,         /* bytes in a record of the symbol table */
+    CPROFI_PE_SECTIONS_MAX = 1024, /* further ones count as missing */
+    CPROFI_PE_NAME_MAX = 16384
+};
+
+typedef struct {
+    uint32_t address, size;     /* RVA; size in memory */
+    uint32_t offset, file_size; /* in the file, without padding */
+    bool executable;
+    uint8_t name[8];
+} cprofi_pe_section;
+
+typedef struct {
+    const cprofi_source *source;
+    uint16_t machine;
+    bool wide; /* PE32+ */
+    uint32_t time_date_stamp, entry, size_of_image;
+    uint64_t image_base;
+    uint64_t symbols, symbol_count, strings, strings_end; /* in the source */
+    struct { uint32_t address, size; } directories[CPROFI_PE_DIRECTORIES];
+    cprofi_pe_section *sections;
+    size_t section_count;
+} cprofi_pe;
+
+static void cprofi_pe_close(cprofi_pe *pe) {
+    free(pe->sections);
+    memset(pe, 0, sizeof *pe);
+}
+
+/* The section table; ends early where the file ends. False: out of memory. */
+static bool cprofi_pe_load_sections(cprofi_pe *pe, uint64_t offset, size_t count) {
+    uint8_t r[40];
+    if (count > CPROFI_PE_SECTIONS_MAX) count = CPROFI_PE_SECTIONS_MAX;
+    if (!count) return true;
+    pe->sections = (cprofi_pe_section *)calloc(count, sizeof *pe->sections);
+    if (!pe->sections) return false;
+    for (; count && cprofi_source_read(pe->source, offset, r, sizeof r); count--, offset += 40) {
+        cprofi_pe_section *s = &pe->sections[pe->section_count++];
+        memcpy(s->name, r, 8);
+        s->size = cprofi_get32(r + 8);
+        s->address = cprofi_get32(r + 12);
+        s->file_size = cprofi_get32(r + 16);
+        s->offset = cprofi_get32(r + 20);
+        s->executable = (cprofi_get32(r + 36) & 0x20000020) != 0; /* MEM_EXECUTE, CNT_CODE */
+        if (!s->size) s->size = s->file_size; /* some linkers leave it 0 */
+        if (s->file_size > s->size) s->file_size = s->size;
+        if (s->size > ~s->address) s->size = ~s->address;
+    }
+    return true;
+}
+
+/* Reads the headers. The source must outlive `pe`; cprofi_pe_close is due only after true. False:
+   not such an image, or out of memory. */
+static bool cprofi_pe_open(const cprofi_source *source, cprofi_pe *pe) {
+    uint8_t dos[64], coff[24], h[112 + 8 * CPROFI_PE_DIRECTORIES] = {0}, size[4];
+    size_t optional, tables;
+    uint64_t at;
+    memset(pe, 0, sizeof *pe);
+    pe->source = source;
+    if (!cprofi_source_read(source, 0, dos, sizeof dos) || memcmp(dos, "MZ", 2) != 0) return false;
+    at = cprofi_get32(dos + 60);
+    if (!cprofi_source_read(source, at, coff, sizeof coff) || memcmp(coff, "PE\0", 4) != 0)
+        return false;
+    at += sizeof coff;
+    pe->machine = cprofi_get16(coff + 4);
+    optional = cprofi_get16(coff + 20);
+    if (!cprofi_source_read(source, at, h, optional < sizeof h ? optional : sizeof h)) return false;
+    pe->wide = cprofi_get16(h) == 0x20b;
+    tables = pe->wide ? 112 : 96; /* what lies behind `optional` was read as zeros */
+    if ((!pe->wide && cprofi_get16(h) != 0x10b) || optional < tables ||
+        (pe->machine != CPROFI_PE_I386 && pe->machine != CPROFI_PE_X64 &&
+         pe->machine != CPROFI_PE_ARM64))
+        return false;
+    pe->time_date_stamp = cprofi_get32(coff + 8);
+    pe->entry = cprofi_get32(h + 16);
+    pe->image_base = pe->wide ? cprofi_get64(h + 24) : cprofi_get32(h + 28);
+    pe->size_of_image = cprofi_get32(h + 56);
+    for (size_t i = 0; i < CPROFI_PE_DIRECTORIES && i < cprofi_get32(h + tables - 4); i++) {
+        pe->directories[i].address = cprofi_get32(h + tables + 8 * i);
+        pe->directories[i].size = cprofi_get32(h + tables + 8 * i + 4);
+    }
+    pe->symbols = cprofi_get32(coff + 12);
+    pe->symbol_count = pe->symbols ? cprofi_get32(coff + 16) : 0;
+    pe->strings = pe->symbols + pe->symbol_count * CPROFI_PE_SYMBOL;
+    if (pe->symbols && cprofi_source_read(source, pe->strings, size, sizeof size))
+        pe->strings_end = pe->strings + cprofi_get32(size);
+    return cprofi_pe_load_sections(pe, at + optional, cprofi_get16(coff + 6));
+}
+
+/* How many bytes of the file hold what is loaded at an RVA and behind it in the same section; 0:
+   none. Where they are: *offset. */
+static uint64_t cprofi_pe_range(const cprofi_pe *pe, uint64_t rva, uint64_t *offset) {
+    for (size_t i = 0; i < pe->section_count; i++) {
+        const cprofi_pe_section *s = &pe->sections[i];
+        uint64_t at = rva - s->address, left = s->file_size - at;
+        if (at >= s->file_size) continue;
+        *offset = s->offset + at;
+        if (*offset >= pe->source->size) return 0;
+        return left < pe->source->size - *offset ? left : pe->source->size - *offset;
+    }
+    return 0;
+}
+
+static bool cprofi_pe_read(const cprofi_pe *pe, uint64_t rva, void *to, size_t size) {
+    uint64_t at;
+    return cprofi_pe_range(pe, rva, &at) >= size && cprofi_source_read(pe->source, at, to, size);
+}
+
+/* The name in 8 bytes of a section or symbol; at != 0: it is there in the string table instead. */
+static void cprofi_pe_name8(const cprofi_pe *pe, const uint8_t name[8], uint64_t at, char *to,
+                            size_t capacity) {
+    cprofi_span span = {name, 8};
+    cprofi_source here = cprofi_source_of(span);
+    if (at) cprofi_source_string(pe->source, pe->strings + at, pe->strings_end, to, capacity);
+    else cprofi_source_string(&here, 0, 8, to, capacity);
+}
+
+/* Long names stand in the string table, at an offset written as "/1234", or "//" and six digits to
+   base 64, most significant first, where seven decimal ones do not suffice. */
+static void cprofi_pe_section_name(const cprofi_pe *pe, const cprofi_pe_section *s, char *to,
+                                   size_t capacity) {
+    static const char digits[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    bool large = s->name[1] == '/';
+    uint64_t at = 0;
+    for (size_t i = large ? 2 : 1; s->name[0] == '/' && i < 8 && s->name[i]; i++) {
+        const char *digit = strchr(digits, s->name[i]);
+        if (large) at = at * 64 + (digit ? (uint64_t)(digit - digits) : 0);
+        else at = at * 10 + s->name[i] - '0';
+    }
+    cprofi_pe_name8(pe, s->name, at, to, capacity);
+}
+
+/* What tells one build from all others: the GUID and age that lead to the PDB file, and its path.
+   ld's and lld's --build-id writes the same record where there is no PDB. */
+static bool cprofi_pe_pdb(const cprofi_pe *pe, uint8_t guid[16], uint32_t *age,
+                                        char *path, size_t capacity) {
+    uint64_t table = pe->directories[CPROFI_PE_DEBUG].address, at, size;
+    uint8_t entry[28], head[24];
+    for (uint32_t i = 0; i < pe->directories[CPROFI_PE_DEBUG].size / 28 && i < 64; i++) {
+        if (!cprofi_pe_read(pe, table + 28 * i, entry, sizeof entry)) return false;
+        size = cprofi_get32(entry + 16);
+        at = cprofi_get32(entry + 24);
+        if (cprofi_get32(entry + 12) != 2 /* CodeView */ || size < sizeof head ||
+            !cprofi_source_read(pe->source, at, head, sizeof head) || memcmp(head, "RSDS", 4) != 0)
+            continue;
+        memcpy(guid, head + 4, 16);
+        *age = cprofi_get32(head + 20);
+        cprofi_source_string(pe->source, at + sizeof head, at + size, path, capacity);
+        return true;
+    }
+    return false;
+}
+
+/* The DWARF sections, as cprofi_debug_open does it for ELF. */
+static cprofi_debug_result cprofi_pe_debug(const cprofi_pe *pe,
+                                                         cprofi_debug *debug) {
+    cprofi_debug_result result = CPROFI_DEBUG_NONE, one;
+    memset(debug, 0, sizeof *debug);
+    for (size_t i = 0; i < pe->section_count && result != CPROFI_DEBUG_NO_MEMORY; i++) {
+        const cprofi_pe_section *s = &pe->sections[i];
+        cprofi_source part = cprofi_source_part(pe->source, s->offset, s->file_size);
+        char name[32];
+        cprofi_pe_section_name(pe, s, name, sizeof name);
+        one = cprofi_debug_add(debug, name, &part, false, pe->wide);
+        if (one > result) result = one;
+    }
+    if (result == CPROFI_DEBUG_NO_MEMORY) cprofi_debug_close(debug);
+    return result;
+}
+
+/* ---- pe: functions -----------------------------------------------------------------------------
+
+   Symbols of COFF have no size. On x64 and ARM64 the exception directory (.pdata: "x64 exception
+   handling", "ARM64 exception handling" of Microsoft's documentation) tells where each function
+   begins and ends, except that on x64 a leaf function, one that keeps the stack as it found it,
+   need not have an entry. A function in several pieces has an entry for each; on x64 the unwind
+   information of the others leads to that of the first, its primary entry. */
+
+/* Where the entries are in the file and how many; false if there are none. An entry has 12 bytes on
+   x64 (begin, end, unwind information) and 8 on ARM64 (begin, length or unwind information). */
+static bool cprofi_pe_exceptions(const cprofi_pe *pe, uint64_t *offset, uint64_t *count) {
+    uint64_t left = cprofi_pe_range(pe, pe->directories[CPROFI_PE_EXCEPTION].address, offset);
+    if (left > pe->directories[CPROFI_PE_EXCEPTION].size)
+        left = pe->directories[CPROFI_PE_EXCEPTION].size;
+    *count = pe->machine == CPROFI_PE_I386 ? 0 : left / (pe->machine == CPROFI_PE_X64 ? 12 : 8);
+    return *count != 0;
+}
+
+/* Where the function (or piece) of an entry ends. */
+static uint64_t cprofi_pe_function_end(const cprofi_pe *pe, const uint32_t entry[3]) {
+    uint8_t head[4];
+    if (pe->machine == CPROFI_PE_X64) return entry[1];
+    if (entry[1] & 3) return (uint64_t)entry[0] + (entry[1] >> 2 & 0x7ff) * 4; /* packed */
+    if (!cprofi_pe_read(pe, entry[1], head, sizeof head)) return entry[0];
+    return (uint64_t)entry[0] + (cprofi_get32(head) & 0x3ffff) * 4;
+}
+
+/* Where the function begins of which an entry may be a later piece. */
+static uint32_t cprofi_pe_function_start(const cprofi_pe *pe, const uint32_t entry[3]) {
+    uint32_t start = entry[0], unwind = entry[2];
+    for (int hops = 0; hops < 32 && pe->machine == CPROFI_PE_X64; hops++) {
+        uint8_t head[4], next[12];
+        uint64_t at = unwind & ~1u; /* an odd one leads to another entry */
+        if (!(unwind & 1)) {
+            if (!cprofi_pe_read(pe, at, head, sizeof head) || !(head[0] & 0x20 /* CHAININFO */))
+                return start;
+            at += 4 + (head[2] + 1u) / 2 * 4; /* behind the unwind codes, whose number is even */
+        }
+        if (!cprofi_pe_read(pe, at, next, sizeof next)) break;
+        start = cprofi_get32(next);
+        unwind = cprofi_get32(next + 8);
+    }
+    return entry[0]; /* a chain without end */
+}
+
+/* ---- pe: the look-up ---------------------------------------------------------------------------
+
+   As in the elf reader the addresses are sorted and the tables streamed: each record finds by
+   binary search the first address at or behind it, which keeps the best it was offered; what an
+   address was not offered it inherits from the one before. s records and n addresses cost
+   O((s + n) log n), and memory is 48 bytes an address.
+
+   Every address has a `key`, where its name is looked for, and a `floor`: the name is that of the
+   last symbol in [floor, key].
+   - In a function of the exception directory both are the start of that function: only a symbol
+     exactly there names it, and labels and entry points inside it do not split it.
+   - Elsewhere (i386; leaf functions) the key is the address, and the floor the end of the last
+     function of the directory before it, or the start of the section.
+   Of several symbols at one place: functions by type, other symbols of COFF, exports; of COFF
+   external before static; the first in the table. An export extends to the next symbol or entry of
+   the directory, so in a stripped image for i386 it is credited with what is behind it: nothing
+   there tells where it ends.
+
+   Ignored: labels, section, file and absolute symbols; exports that are forwarded or nameless. */
+
+typedef struct {
+    uint64_t address;  /* RVA + image_base */
+    uint32_t index;    /* the caller's */
+    const char *name;  /* undecorated, but mangled still; NULL: none; lives in the text */
+    uint64_t start;    /* of the function; 0: unknown */
+} cprofi_pe_want;
+
+enum { /* in ascending order of preference */
+    CPROFI_PE_NO_HIT, CPROFI_PE_EXPORT_HIT, CPROFI_PE_COFF_HIT,
+    CPROFI_PE_EXTERNAL = 1, CPROFI_PE_FUNCTION = 2 /* to be added to the last */
+};
+
+typedef struct {
+    uint32_t value; /* RVA */
+    uint8_t rank;
+    uint8_t name[8]; /* COFF: as in the record; export: its RVA */
+} cprofi_pe_hit;
+
+typedef struct {
+    size_t want;
+    uint32_t key, floor, start; /* RVAs; start 0: unknown */
+    uint32_t entry[3];          /* of those after the previous address, the last that begins here or
+                                   before; all 0: none */
+    cprofi_pe_hit hit;          /* likewise, of the symbols */
+} cprofi_pe_place;
+
+typedef struct {
+    const cprofi_pe *pe;
+    cprofi_pe_place *places; /* ascending by key */
+    size_t count;
+    uint8_t *buffer; /* CPROFI_CHUNK bytes */
+} cprofi_pe_look;
+
+static int cprofi_pe_compare(const void *a, const void *b) {
+    const cprofi_pe_place *x = (const cprofi_pe_place *)a, *y = (const cprofi_pe_place *)b;
+    return x->key < y->key ? -1 : x->key > y->key;
+}
+
+/* The first place whose key is at or after an RVA; NULL when there is none. */
+static cprofi_pe_place *cprofi_pe_from(const cprofi_pe_look *k, uint32_t rva) {
+    size_t low = 0, high = k->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (k->places[middle].key < rva) low = middle + 1;
+        else high = middle;
+    }
+    return low < k->count ? &k->places[low] : NULL;
+}
+
+static void cprofi_pe_offer(cprofi_pe_look *k, const cprofi_pe_hit *hit) {
+    cprofi_pe_place *place = cprofi_pe_from(k, hit->value);
+    if (place && (hit->value > place->hit.value ||
+                  (hit->value == place->hit.value && hit->rank > place->hit.rank)))
+        place->hit = *hit;
+}
+
+/* Sets key, floor and start of every place, whose key is the RVA at first; sorts them. */
+static void cprofi_pe_functions(cprofi_pe_look *k) {
+    const cprofi_pe *pe = k->pe;
+    size_t size = pe->machine == CPROFI_PE_X64 ? 12 : 8;
+    uint64_t offset, count, end = 0;
+    uint32_t begin = 0, start = 0;
+    const uint8_t *p;
+    cprofi_walk w;
+    qsort(k->places, k->count, sizeof *k->places, cprofi_pe_compare);
+    if (!cprofi_pe_exceptions(pe, &offset, &count)) return;
+    w = cprofi_walk_of(pe->source, k->buffer, offset, count, size);
+    while ((p = cprofi_walk_next(&w)) != NULL) {
+        cprofi_pe_place *place = cprofi_pe_from(k, cprofi_get32(p));
+        if (!place || cprofi_get32(p) < place->entry[0]) continue;
+        for (size_t i = 0; i < size / 4; i++) place->entry[i] = cprofi_get32(p + 4 * i);
+    }
+    for (size_t i = 0; i < k->count; i++) {
+        cprofi_pe_place *place = &k->places[i];
+        if (place->entry[1]) {
+            begin = place->entry[0];
+            end = cprofi_pe_function_end(pe, place->entry);
+            start = cprofi_pe_function_start(pe, place->entry);
+        }
+        if (begin < place->floor) continue; /* in another section */
+        if (place->key < end) place->key = place->floor = place->start = start;
+        else if (end > place->floor) place->floor = (uint32_t)end;
+    }
+    qsort(k->places, k->count, sizeof *k->places, cprofi_pe_compare);
+}
+
+static void cprofi_pe_symbols(cprofi_pe_look *k) {
+    enum { EXTERNAL = 2, STATIC = 3 };
+    const cprofi_pe *pe = k->pe;
+    cprofi_walk w =
+        cprofi_walk_of(pe->source, k->buffer, pe->symbols, pe->symbol_count, CPROFI_PE_SYMBOL);
+    const uint8_t *p;
+    while ((p = cprofi_walk_next(&w)) != NULL) {
+        size_t section = (size_t)cprofi_get16(p + 12) - 1; /* undefined, absolute: out of range */
+        bool function = (p[14] & 0x30) == 0x20;
+        uint32_t value = cprofi_get32(p + 8);
+        uint8_t aux = p[17];
+        /* Symbols of sections are static, and have an auxiliary record or at least a dot. */
+        if (section < pe->section_count && value < pe->sections[section].size &&
+            (p[16] == EXTERNAL || (p[16] == STATIC && (function || (!aux && p[0] != '.'))))) {
+            cprofi_pe_hit hit;
+            hit.value = pe->sections[section].address + value;
+            hit.rank = (uint8_t)(CPROFI_PE_COFF_HIT + (function ? CPROFI_PE_FUNCTION : 0) +
+                                 (p[16] == EXTERNAL ? CPROFI_PE_EXTERNAL : 0));
+            memcpy(hit.name, p, sizeof hit.name);
+            cprofi_pe_offer(k, &hit);
+        }
+        while (aux && cprofi_walk_next(&w)) aux--;
+    }
+}
+
+/* The i-th name belongs to the address whose number is the i-th ordinal, of 16 bits. */
+static void cprofi_pe_exports(cprofi_pe_look *k) {
+    const cprofi_pe *pe = k->pe;
+    uint32_t base = pe->directories[CPROFI_PE_EXPORT].address;
+    uint64_t at = 0, left, addresses, address_count;
+    const uint8_t *p;
+    uint8_t head[40], value[4];
+    cprofi_pe_hit hit;
+    cprofi_walk w;
+    if (!base || !cprofi_pe_read(pe, base, head, sizeof head)) return;
+    address_count = cprofi_pe_range(pe, cprofi_get32(head + 28), &addresses) / 4;
+    left = cprofi_pe_range(pe, cprofi_get32(head + 36), &at) / 2;
+    if (left > cprofi_get32(head + 24)) left = cprofi_get32(head + 24);
+    w = cprofi_walk_of(pe->source, k->buffer, at, left < 65536 ? left : 65536, 2);
+    memset(&hit, 0, sizeof hit);
+    hit.rank = CPROFI_PE_EXPORT_HIT;
+    for (uint64_t name = cprofi_get32(head + 32); (p = cprofi_walk_next(&w)) != NULL; name += 4) {
+        uint64_t n = cprofi_get16(p);
+        if (n >= cprofi_get32(head + 20) || n >= address_count ||
+            !cprofi_source_read(pe->source, addresses + 4 * n, value, 4))
+            continue;
+        hit.value = cprofi_get32(value);
+        if (hit.value - base >= pe->directories[CPROFI_PE_EXPORT].size && /* else: forwarded */
+            cprofi_pe_read(pe, name, hit.name, 4))
+            cprofi_pe_offer(k, &hit);
+    }
+}
+
+/* What the source calls it. ".weak.NAME.OTHER" is gas' and ".weak.NAME.default.OTHER" LLVM's way to
+   define a weak symbol; on i386 C names have an underscore in front, those of stdcall and fastcall
+   also "@" and the size of their arguments behind (fastcall: "@" in front, vectorcall: "@@"). */
+static char *cprofi_pe_undecorate(const cprofi_pe *pe, char *name, bool exported) {
+    char *end;
+    if (strncmp(name, ".weak.", 6) == 0) {
+        name += 6;
+        end = strstr(name, ".default");
+        if (!end || (end[8] && end[8] != '.')) end = strrchr(name, '.');
+        if (end) *end = 0;
+    }
+    if (pe->machine != CPROFI_PE_I386) return name;
+    end = strrchr(name, '@');
+    if (end && end > name && end[1] && !end[1 + strspn(end + 1, "0123456789")]) {
+        *end = 0;
+        if (end[-1] == '@') end[-1] = 0;
+    }
+    return name + ((*name == '_' && !exported) || (*name == '@' && end > name));
+}
+
+/* The name of a symbol, "" if it has none; NULL: out of memory. */
+static const char *cprofi_pe_name(const cprofi_pe_look *k, const cprofi_pe_hit *hit,
+                                  cprofi_text *text) {
+    const cprofi_pe *pe = k->pe;
+    char *name = (char *)k->buffer; /* the tables have been read */
+    uint64_t at = 0, left;
+    if (hit->rank == CPROFI_PE_EXPORT_HIT) {
+        left = cprofi_pe_range(pe, cprofi_get32(hit->name), &at);
+        cprofi_source_string(pe->source, at, at + left, name, CPROFI_PE_NAME_MAX);
+    } else {
+        if (!cprofi_get32(hit->name)) at = cprofi_get32(hit->name + 4);
+        cprofi_pe_name8(pe, hit->name, at, name, CPROFI_PE_NAME_MAX);
+    }
+    name = cprofi_pe_undecorate(pe, name, hit->rank == CPROFI_PE_EXPORT_HIT);
+    return cprofi_text_keep(text, name, strlen(name));
+}
+
+/* Names all wants; false: out of memory. */
+static bool cprofi_pe_settle(const cprofi_pe_look *k, cprofi_pe_want *wants, cprofi_text *text) {
+    const cprofi_pe_hit *hit = NULL;
+    const char *name = NULL;
+    for (size_t i = 0; i < k->count; i++) {
+        const cprofi_pe_place *place = &k->places[i];
+        cprofi_pe_want *want = &wants[place->want];
+        uint32_t start = place->start;
+        if (place->hit.rank) {
+            hit = &place->hit;
+            name = NULL;
+        }
+        if (hit && hit->value >= place->floor) {
+            if (!name) name = cprofi_pe_name(k, hit, text);
+            if (!name) return false;
+            if (*name) want->name = name;
+            start = hit->value;
+        }
+        if (start) want->start = k->pe->image_base + start;
+    }
+    return true;
+}
+
+/* Fills name and start of n wants, in any order, of which address and index are set. False only
+   when out of memory. */
+static bool cprofi_pe_lookup(const cprofi_pe *pe, cprofi_pe_want *wants, size_t n,
+                                           cprofi_text *text) {
+    cprofi_pe_look k;
+    bool ok;
+    memset(&k, 0, sizeof k);
+    k.pe = pe;
+    if (!n) return true;
+    k.buffer = (uint8_t *)malloc(CPROFI_CHUNK);
+    k.places = (cprofi_pe_place *)calloc(n, sizeof *k.places);
+    ok = k.buffer && k.places;
+    for (size_t i = 0; ok && i < n; i++) {
+        uint64_t rva = wants[i].address - pe->image_base;
+        wants[i].name = NULL;
+        wants[i].start = 0;
+        for (size_t s = 0; s < pe->section_count; s++) {
+            const cprofi_pe_section *section = &pe->sections[s];
+            if (!section->executable || rva - section->address >= section->size) continue;
+            k.places[k.count].want = i;
+            k.places[k.count].key = (uint32_t)rva;
+            k.places[k.count++].floor = section->address;
+            break;
+        }
+    }
+    if (ok && k.count) {
+        cprofi_pe_functions(&k);
+        cprofi_pe_symbols(&k);
+        cprofi_pe_exports(&k);
+        ok = cprofi_pe_settle(&k, wants, text);
+    }
+    free(k.buffer);
+    free(k.places);
+    return ok;
+}
+
+/* ---- dwarf: functions and what was inlined into them -------------------------------------------
+
+   The problem: for some thousand addresses the functions each stands in, from what was inlined last
+   to the function that holds the code, out of debug information of perhaps a gigabyte. The idea:
+   everything is sorted by where it stands in the file, and each unit is read at most once for all
+   that is wanted of it. (1) Addresses find their units: .debug_aranges says it, and for the rest the
+   root entry of each unit. (2) Each unit that is wanted is read whole and walked once, front to
+   back. Entries without code are passed over, most by a size known beforehand or by DW_AT_sibling;
+   the ranges of a subprogram or inlined_subroutine search the unit's wanted addresses. (3) A
+   function is named by following its entry to the abstract origin and the specification. What
+   leads into another unit (link-time optimisation, dwz) waits, sorted, until all units are done.
+
+   The invariant of the walk: an address has the deepest entry (node) seen so far that holds it. A
+   node takes an address over only from the function around it, so the first of two functions at one
+   place (identical code folded) keeps it. Nodes are kept for hits only, and hold their parent.
+
+   Cost: linear in the bytes of the wanted units. The memory is that of the largest of them, its
+   line table, 12 bytes for each namespace, class and function in it, and some 100 bytes for each
+   function in an answer. In a hostile file thousands of entries may share one long list, so all
+   work that is not paid for by reading on is counted against a limit (cprofi_dwarf_spend).
+
+   Names: the linkage name where there is one; else, in languages that have scopes, the name behind
+   all that encloses it, "outer::(anonymous namespace)::name"; a closure is "{lambda}", another class
+   without a name "{unnamed type}". Ranges that begin at 0, ~0 or ~0 - 1 are what linkers make of
+   discarded code, and are ignored. Not handled: the contents of .dwo and supplementary files (both
+   counted), .debug_types, .debug_names, and location views.
+
+   After "DWARF 5" and the versions 2 to 4 before it (chapters 2, 3 and 7), in 32- and 64-bit
+   format, with the GNU extensions for split units of version 4. */
+
+typedef struct {
+    const char *function; /* raw: a linkage name, else the name with its scopes; NULL unknown */
+    const char *file;     /* full path; NULL unknown */
+    uint32_t line;        /* where this frame is at; 0 unknown */
+    uint32_t start_line;  /* where the function is declared; 0 unknown */
+    bool linkage;         /* `function` is a linkage name, to be demangled */
+    bool inlined;         /* into the next frame */
+} cprofi_dwarf_frame;
+
+typedef struct {
+    uint64_t address;      /* as in the file; for a return address already minus one */
+    uint32_t index;        /* the caller's; not touched */
+    uint32_t first, count; /* answer: frames[first ..], innermost first; count 0: nothing known */
+} cprofi_dwarf_want;
+
+typedef struct {
+    cprofi_dwarf_frame *frames;
+    size_t count, capacity;
+    uint32_t split_units;   /* units asked for whose content is in a .dwo file */
+    uint32_t supplementary; /* references into a DWZ supplementary file, not followed */
+    uint32_t damaged_units; /* units asked for that could not be read */
+    bool plain;             /* to be set: no linkage names of C++, nobody could read them */
+} cprofi_dwarf_answer;
+
+#define CPROFI_DWARF_NONE 0xffffffffu
+
+enum {
+    CPROFI_DWARF_AGAIN = 16,     /* bytes are looked at so often, on the average */
+    CPROFI_DWARF_WINDOW = 4096,  /* bytes read at once where little is needed */
+    CPROFI_DWARF_PADDING = 16,   /* zeros after a unit */
+    CPROFI_DWARF_CHAIN = 256,    /* inlining is followed so deep */
+    CPROFI_DWARF_HOPS = 16,      /* and references so far */
+    CPROFI_DWARF_SCOPES = 64,    /* parts of a name */
+    CPROFI_DWARF_NAME_MAX = 16384,
+    CPROFI_DWARF_VARIES = 0xff,  /* a form that has no fixed size */
+    CPROFI_DWARF_UNFIXED = 0xffff
+};
+
+/* The attributes that are looked at. */
+enum {
+    CPROFI_AT_SIBLING, CPROFI_AT_NAME, CPROFI_AT_LINKAGE_NAME, CPROFI_AT_LOW_PC, CPROFI_AT_HIGH_PC,
+    CPROFI_AT_RANGES, CPROFI_AT_ORIGIN, CPROFI_AT_SPECIFICATION, CPROFI_AT_DECLARATION,
+    CPROFI_AT_DECL_LINE, CPROFI_AT_CALL_FILE, CPROFI_AT_CALL_LINE, CPROFI_AT_LANGUAGE,
+    CPROFI_AT_STMT_LIST, CPROFI_AT_COMP_DIR, CPROFI_AT_STR_OFFSETS_BASE, CPROFI_AT_ADDR_BASE,
+    CPROFI_AT_RNGLISTS_BASE, CPROFI_AT_DWO_NAME, CPROFI_AT_COUNT
+};
+
+typedef enum {
+    CPROFI_DIE_OTHER,  /* without code, or nothing but a block around some */
+    CPROFI_DIE_SCOPE,  /* a part of the names within */
+    CPROFI_DIE_SUBPROGRAM,
+    CPROFI_DIE_INLINED
+} cprofi_die_kind;
+
+typedef struct {
+    int64_t implicit; /* DW_FORM_implicit_const */
+    uint16_t form;
+    uint8_t slot; /* CPROFI_AT_* */
+    uint8_t size; /* or CPROFI_DWARF_VARIES */
+} cprofi_dwarf_attribute;
+
+typedef struct {
+    uint32_t code, first, count; /* attributes[first ..] */
+    uint16_t tag;
+    uint16_t size;    /* of all attributes together, or CPROFI_DWARF_UNFIXED */
+    uint16_t sibling; /* where DW_FORM_ref4 of DW_AT_sibling is, or CPROFI_DWARF_UNFIXED */
+    uint8_t kind;
+    bool children;
+    bool leap; /* nothing below matters: DW_AT_sibling may be followed */
+    bool ranges; /* has DW_AT_low_pc or DW_AT_ranges */
+} cprofi_dwarf_abbrev;
+
+/* The abbreviations at one offset, ascending by code. */
+typedef struct {
+    uint64_t offset, shape; /* shape: what the sizes depend on; 0: nothing is loaded */
+    uint32_t only;          /* just this code, if not 0 */
+    cprofi_dwarf_abbrev *abbrevs;
+    size_t count, capacity;
+    cprofi_dwarf_attribute *attributes;
+    size_t attribute_count, attribute_capacity;
+} cprofi_dwarf_abbrevs;
+
+typedef struct {
+    uint64_t value; /* a number; an offset (inline strings: in the unit); 0 for blocks */
+    unsigned form;  /* the real one behind DW_FORM_indirect */
+} cprofi_dwarf_value;
+
+/* A debugging information entry. */
+typedef struct {
+    const cprofi_dwarf_abbrev *abbrev;
+    uint32_t present; /* by bit: which of these it has */
+    cprofi_dwarf_value of[CPROFI_AT_COUNT];
+} cprofi_dwarf_die;
+
+typedef struct {
+    uint64_t offset, end;       /* in CPROFI_DWARF_INFO */
+    uint64_t abbrevs;           /* in CPROFI_DWARF_ABBREV */
+    uint64_t top;               /* the largest address */
+    uint64_t low, str_offsets, addr, rnglists; /* bases */
+    const uint8_t *data;        /* from the header on */
+    size_t size;                /* of that */
+    size_t root;                /* where the root entry is */
+    uint64_t language;
+    uint8_t version, type, address_size, offset_size;
+    bool scoped;                /* scopes are known */
+} cprofi_dwarf_unit;
+
+/* A namespace, class or function with something in it. */
+typedef struct {
+    uint32_t at, end, parent;
+} cprofi_dwarf_scope;
+
+/* A subprogram or an inlined_subroutine that holds a wanted address. */
+typedef struct {
+    uint64_t name;     /* where the entry is that names it */
+    uint32_t parent;   /* the node it is inlined into, or CPROFI_DWARF_NONE */
+    uint32_t function; /* the node of the subprogram around it */
+    uint32_t depth, call_file, call_line;
+    bool held; /* is or was the deepest node of an address */
+} cprofi_dwarf_node;
+
+/* What holds for the entries at one depth of the walk. */
+typedef struct {
+    uint32_t scope, node;
+} cprofi_dwarf_level;
+
+/* A name, looked up once. */
+typedef struct {
+    uint64_t at;   /* the entry it was asked for */
+    uint64_t next; /* the entry in another unit to go on at, or ~0 */
+    const char *name;
+    uint32_t line, hops;
+    bool linkage;
+} cprofi_dwarf_function;
+
+typedef struct {
+    uint64_t unit, asked; /* ~0: unknown; the unit that was asked in vain */
+    uint32_t want;
+    bool done;
+} cprofi_dwarf_place;
+
+typedef struct {
+    uint64_t start;
+    size_t have;
+    uint8_t bytes[CPROFI_DWARF_WINDOW];
+} cprofi_dwarf_window;
+
+typedef struct {
+    const cprofi_dwarf *dwarf;
+    cprofi_dwarf_want *wants;
+    size_t count;
+    cprofi_text *text;
+    cprofi_dwarf_answer *answer;
+    uint64_t spent, limit;
+    bool no_memory;
+
+    cprofi_dwarf_place *places; /* by want */
+    cprofi_dwarf_place *order;  /* those to be looked up now, by unit */
+    uint64_t *units;            /* where each begins */
+    size_t unit_count, unit_capacity;
+    bool indexed;
+
+    cprofi_dwarf_unit unit;
+    cprofi_buffer unit_buffer, abbrev_buffer;
+    cprofi_dwarf_abbrevs abbrevs, root_abbrev;
+    cprofi_dwarf_row *rows;     /* the unit's wants */
+    uint32_t *row_nodes;        /* the deepest node of each */
+    size_t row_count;
+    cprofi_dwarf_node *nodes;
+    size_t node_count, node_capacity;
+    cprofi_dwarf_scope *scopes; /* ascending by `at` */
+    size_t scope_count, scope_capacity;
+    cprofi_dwarf_level *levels;
+    size_t level_capacity;
+    cprofi_dwarf_lines lines;
+
+    cprofi_dwarf_function *functions;
+    size_t function_count, function_capacity;
+    uint32_t *table; /* hash table of functions, by `at` */
+    size_t table_size;
+
+    cprofi_dwarf_window windows[CPROFI_DWARF_SECTIONS];
+    char string[CPROFI_DWARF_NAME_MAX], name[CPROFI_DWARF_NAME_MAX];
+    char comp_dir[CPROFI_LINE_PATH_MAX];
+} cprofi_dwarf_look;
+
+static bool cprofi_dwarf_spend(cprofi_dwarf_look *k, uint64_t work) {
+    k->spent += work;
+    return k->spent <= k->limit;
+}
+
+/* Room for one more item; NULL: out of memory, and the items stay where they are. */
+static void *cprofi_dwarf_room(cprofi_dwarf_look *k, void *items, size_t count, size_t *capacity,
+                               size_t size) {
+    size_t more = *capacity ? *capacity + *capacity / 2 : 64;
+    void *moved;
+    if (count < *capacity) return items;
+    moved = more < (size_t)-1 / size ? realloc(items, more * size) : NULL;
+    if (moved) *capacity = more;
+    else k->no_memory = true;
+    return moved;
+}
+
+/* The bytes at an offset of a section, `size` of them (a window at most) or what is left there.
+   They stay until the next call for this section. */
+static cprofi_bytes cprofi_dwarf_peek(cprofi_dwarf_look *k, unsigned section, uint64_t at,
+                                      size_t size) {
+    const cprofi_source *source = &k->dwarf->sections[section];
+    cprofi_dwarf_window *w = &k->windows[section];
+    cprofi_bytes b = {w->bytes, w->bytes, false};
+    if (at >= source->size) return b;
+    if (size > source->size - at) size = (size_t)(source->size - at);
+    if (at < w->start || at - w->start > w->have || size > w->have - (at - w->start)) {
+        uint64_t left = source->size - at;
+        w->start = at;
+        w->have = left < sizeof w->bytes ? (size_t)left : sizeof w->bytes;
+        if (!cprofi_dwarf_spend(k, w->have) ||
+            !cprofi_source_read(source, at, w->bytes, w->have)) {
+            w->have = 0;
+            return b;
+        }
+    }
+    b.at = w->bytes + (size_t)(at - w->start);
+    b.end = b.at + size;
+    return b;
+}
+
+/* ---- dwarf: forms ---------------------------------------------------------------------------- */
+
+static uint8_t cprofi_dwarf_form_size(const cprofi_dwarf_unit *u, unsigned form) {
+    switch (form) {
+    case 0x19: case 0x21: return 0;                                   /* flag_present, implicit */
+    case 0x0b: case 0x0c: case 0x11: case 0x25: case 0x29: return 1;  /* data, flag, ref, strx, */
+    case 0x05: case 0x12: case 0x26: case 0x2a: return 2;             /* addrx */
+    case 0x27: case 0x2b: return 3;
+    case 0x06: case 0x13: case 0x1c: case 0x28: case 0x2c: return 4;  /* and ref_sup4 */
+    case 0x07: case 0x14: case 0x20: case 0x24: return 8;             /* and ref_sig8, ref_sup8 */
+    case 0x1e: return 16;                                             /* data16 */
+    case 0x01: return u->address_size;
+    case 0x10: return u->version < 3 ? u->address_size : u->offset_size; /* ref_addr */
+    case 0x0e: case 0x17: case 0x1d: case 0x1f: case 0x1f20: case 0x1f21:
+        return u->offset_size; /* strp, sec_offset, strp_sup, line_strp, GNU_ref_alt, _strp_alt */
+    default: return CPROFI_DWARF_VARIES;
+    }
+}
+
+/* Reads a value. False: of unknown form. */
+static bool cprofi_dwarf_form(const cprofi_dwarf_unit *u, cprofi_bytes *b, unsigned form,
+                              int64_t implicit, cprofi_dwarf_value *v) {
+    uint8_t size;
+    if (form == 0x16) { /* indirect */
+        uint64_t real = cprofi_uleb(b);
+        if (real == 0x16 || real == 0x21 || real > 0xffff) return false;
+        form = (unsigned)real;
+    }
+    v->form = form;
+    v->value = 0;
+    size = cprofi_dwarf_form_size(u, form);
+    if (size <= 8) {
+        v->value = size ? cprofi_uint(b, size) : form == 0x21 ? (uint64_t)implicit : 1;
+        return true;
+    }
+    switch (form) {
+    case 0x08: /* string */
+        v->value = (uint64_t)(b->at - u->data);
+        (void)cprofi_string(b);
+        return true;
+    case 0x0d: v->value = (uint64_t)cprofi_sleb(b); return true;
+    case 0x0f: case 0x15: case 0x1a: case 0x1b: case 0x22: case 0x23: case 0x1f01: case 0x1f02:
+        v->value = cprofi_uleb(b); /* udata, ref_udata, and indexes: str, addr, loclist, rnglist */
+        return true;
+    case 0x1e: cprofi_skip(b, 16); return true;
+    case 0x0a: cprofi_skip(b, cprofi_u8(b)); return true;
+    case 0x03: cprofi_skip(b, cprofi_u16(b)); return true;
+    case 0x04: cprofi_skip(b, cprofi_u32(b)); return true;
+    case 0x09: case 0x18: cprofi_skip(b, cprofi_uleb(b)); return true; /* block, exprloc */
+    default: return false;
+    }
+}
+
+static bool cprofi_dwarf_is_index(unsigned form) { /* of an address */
+    return form == 0x1b || (form >= 0x29 && form <= 0x2c) || form == 0x1f01;
+}
+
+/* Entry i of a table of addresses or offsets. */
+static bool cprofi_dwarf_entry(cprofi_dwarf_look *k, unsigned section, uint64_t base, uint64_t i,
+                               size_t size, uint64_t *value) {
+    cprofi_bytes b;
+    if (i > k->dwarf->sections[section].size || base > k->dwarf->sections[section].size)
+        return false;
+    b = cprofi_dwarf_peek(k, section, base + i * size, size);
+    *value = cprofi_uint(&b, size);
+    return !b.bad;
+}
+
+static bool cprofi_dwarf_address(cprofi_dwarf_look *k, const cprofi_dwarf_unit *u,
+                                 const cprofi_dwarf_value *v, uint64_t *address) {
+    *address = v->value;
+    if (cprofi_dwarf_is_index(v->form))
+        return cprofi_dwarf_entry(k, CPROFI_DWARF_ADDR, u->addr, v->value, u->address_size,
+                                  address);
+    return v->form == 0x01;
+}
+
+/* Where a reference leads to in CPROFI_DWARF_INFO; ~0: nowhere that can be reached. */
+static uint64_t cprofi_dwarf_reference(const cprofi_dwarf_unit *u, const cprofi_dwarf_value *v) {
+    switch (v->form) {
+    case 0x11: case 0x12: case 0x13: case 0x14: case 0x15:
+        return v->value < u->end - u->offset ? u->offset + v->value : ~(uint64_t)0;
+    case 0x10: return v->value;
+    default: return ~(uint64_t)0;
+    }
+}
+
+/* A string; NULL: it has none, or one that does not fit. */
+static const char *cprofi_dwarf_string(cprofi_dwarf_look *k, const cprofi_dwarf_unit *u,
+                                       const cprofi_dwarf_value *v, char *to, size_t capacity) {
+    unsigned section = CPROFI_DWARF_STR;
+    uint64_t at = v->value;
+    size_t length;
+    switch (v->form) {
+    case 0x08: /* its end was seen when the entry was read */
+        length = strlen((const char *)u->data + (size_t)at);
+        if (length >= capacity) return NULL;
+        memcpy(to, u->data + (size_t)at, length + 1);
+        return to;
+    case 0x0e: break;
+    case 0x1f: section = CPROFI_DWARF_LINE_STR; break;
+    case 0x1a: case 0x25: case 0x26: case 0x27: case 0x28: case 0x1f02:
+        if (!cprofi_dwarf_entry(k, CPROFI_DWARF_STR_OFFSETS, u->str_offsets, at, u->offset_size,
+                                &at))
+            return NULL;
+        break;
+    case 0x1d: case 0x1f21: k->answer->supplementary++; return NULL;
+    default: return NULL;
+    }
+    length = cprofi_source_string(&k->dwarf->sections[section], at,
+                                  k->dwarf->sections[section].size, to, capacity);
+    return length > 0 && length + 1 < capacity ? to : NULL;
+}
+
+/* ---- dwarf: abbreviations -------------------------------------------------------------------- */
+
+static unsigned cprofi_dwarf_slot(uint64_t attribute) {
+    switch (attribute) {
+    case 0x01: return CPROFI_AT_SIBLING;
+    case 0x03: return CPROFI_AT_NAME;
+    case 0x10: return CPROFI_AT_STMT_LIST;
+    case 0x11: return CPROFI_AT_LOW_PC;
+    case 0x12: return CPROFI_AT_HIGH_PC;
+    case 0x13: return CPROFI_AT_LANGUAGE;
+    case 0x1b: return CPROFI_AT_COMP_DIR;
+    case 0x31: return CPROFI_AT_ORIGIN;
+    case 0x3b: return CPROFI_AT_DECL_LINE;
+    case 0x3c: return CPROFI_AT_DECLARATION;
+    case 0x47: return CPROFI_AT_SPECIFICATION;
+    case 0x55: return CPROFI_AT_RANGES;
+    case 0x58: return CPROFI_AT_CALL_FILE;
+    case 0x59: return CPROFI_AT_CALL_LINE;
+    case 0x6e: case 0x2007: return CPROFI_AT_LINKAGE_NAME; /* and DW_AT_MIPS_linkage_name */
+    case 0x72: return CPROFI_AT_STR_OFFSETS_BASE;
+    case 0x73: case 0x2133: return CPROFI_AT_ADDR_BASE;    /* and DW_AT_GNU_addr_base */
+    case 0x74: return CPROFI_AT_RNGLISTS_BASE;
+    case 0x76: case 0x2130: return CPROFI_AT_DWO_NAME;     /* and DW_AT_GNU_dwo_name */
+    default: return CPROFI_AT_COUNT;
+    }
+}
+
+/* What an entry is, and whether DW_AT_sibling may lead past all that is below it. */
+static void cprofi_dwarf_classify(cprofi_dwarf_abbrev *a, uint32_t has) {
+    bool sibling = has >> CPROFI_AT_SIBLING & 1;
+    a->kind = CPROFI_DIE_OTHER;
+    a->ranges = (has >> CPROFI_AT_LOW_PC & 1) || (has >> CPROFI_AT_RANGES & 1);
+    a->leap = false;
+    switch (a->tag) {
+    case 0x0b: case 0x22: case 0x25: case 0x32: /* lexical_block, with_stmt, catch_, try_block */
+    case 0x11: case 0x3c: case 0x41: case 0x4a: /* and the units */
+        break;
+    case 0x02: case 0x13: case 0x17: case 0x1e: case 0x38: case 0x39:
+        a->kind = CPROFI_DIE_SCOPE; /* class, structure, union, module, interface, namespace */
+        break;
+    case 0x04: /* enumeration: in Rust it may have methods, and Rust writes no DW_AT_sibling */
+        if (!sibling) a->kind = CPROFI_DIE_SCOPE;
+        else a->leap = true;
+        break;
+    case 0x1d: /* inlined_subroutine */
+        a->kind = CPROFI_DIE_INLINED;
+        a->leap = sibling;
+        break;
+    case 0x2e: /* subprogram */
+        if (!(has >> CPROFI_AT_DECLARATION & 1)) a->kind = CPROFI_DIE_SUBPROGRAM;
+        else a->leap = sibling;
+        break;
+    default: a->leap = sibling;
+    }
+    a->leap = a->leap && a->children;
+}
+
+/* Reads the specifications of one abbreviation. */
+static bool cprofi_dwarf_abbrev_read(cprofi_dwarf_look *k, cprofi_dwarf_abbrevs *t,
+                                     const cprofi_dwarf_unit *u, cprofi_bytes *b,
+                                     cprofi_dwarf_abbrev *a) {
+    uint32_t size = 0, has = 0;
+    a->first = (uint32_t)t->attribute_count;
+    a->sibling = CPROFI_DWARF_UNFIXED;
+    for (;;) {
+        uint64_t name = cprofi_uleb(b), form = cprofi_uleb(b);
+        cprofi_dwarf_attribute *to;
+        void *room;
+        if (!name && !form) break;
+        room = cprofi_dwarf_room(k, t->attributes, t->attribute_count, &t->attribute_capacity,
+                                 sizeof *t->attributes);
+        if (!room) return false;
+        t->attributes = (cprofi_dwarf_attribute *)room;
+        to = &t->attributes[t->attribute_count++];
+        to->implicit = form == 0x21 ? cprofi_sleb(b) : 0;
+        to->form = (uint16_t)(form <= 0xffff ? form : 0);
+        to->slot = (uint8_t)cprofi_dwarf_slot(name);
+        to->size = cprofi_dwarf_form_size(u, to->form);
+        if (to->slot < CPROFI_AT_COUNT) has |= (uint32_t)1 << to->slot;
+        if (to->slot == CPROFI_AT_SIBLING && form == 0x13 && size < CPROFI_DWARF_UNFIXED)
+            a->sibling = (uint16_t)size;
+        if (to->size == CPROFI_DWARF_VARIES) size = CPROFI_DWARF_UNFIXED;
+        else size += to->size;
+        if (size > CPROFI_DWARF_UNFIXED) size = CPROFI_DWARF_UNFIXED;
+    }
+    a->count = (uint32_t)(t->attribute_count - a->first);
+    a->size = (uint16_t)size;
+    cprofi_dwarf_classify(a, has);
+    return true;
+}
+
+/* Reads the table in `b`, or of it the abbreviation `only`; b->bad when it does not end there. */
+static bool cprofi_dwarf_abbrevs_parse(cprofi_dwarf_look *k, cprofi_dwarf_abbrevs *t,
+                                       const cprofi_dwarf_unit *u, cprofi_bytes *b) {
+    uint64_t code;
+    t->count = t->attribute_count = 0;
+    while ((code = cprofi_uleb(b)) != 0) {
+        cprofi_dwarf_abbrev a;
+        void *room;
+        if (code >= CPROFI_DWARF_NONE) return false;
+        a.code = (uint32_t)code;
+        a.tag = (uint16_t)cprofi_uleb(b);
+        a.children = cprofi_u8(b) != 0;
+        if (t->only && a.code != t->only) {
+            for (;;) {
+                uint64_t name = cprofi_uleb(b), form = cprofi_uleb(b);
+                if (!name && !form) break;
+                if (form == 0x21) (void)cprofi_sleb(b);
+            }
+            continue;
+        }
+        if (!cprofi_dwarf_abbrev_read(k, t, u, b, &a)) return false;
+        if (b->bad) return true;
+        room = cprofi_dwarf_room(k, t->abbrevs, t->count, &t->capacity, sizeof *t->abbrevs);
+        if (!room) return false;
+        t->abbrevs = (cprofi_dwarf_abbrev *)room;
+        t->abbrevs[t->count++] = a;
+        if (t->only) break;
+    }
+    return true;
+}
+
+static int cprofi_dwarf_by_code(const void *a, const void *b) {
+    const cprofi_dwarf_abbrev *x = (const cprofi_dwarf_abbrev *)a;
+    const cprofi_dwarf_abbrev *y = (const cprofi_dwarf_abbrev *)b;
+    return x->code < y->code ? -1 : x->code > y->code;
+}
+
+/* Loads the abbreviations of a unit, if they are not there already. */
+static bool cprofi_dwarf_abbrevs_load(cprofi_dwarf_look *k, cprofi_dwarf_abbrevs *t,
+                                      const cprofi_dwarf_unit *u, uint32_t only) {
+    const cprofi_source *source = &k->dwarf->sections[CPROFI_DWARF_ABBREV];
+    uint64_t shape = (uint64_t)u->offset_size << 16 | (uint64_t)u->address_size << 8 | u->version;
+    cprofi_span span;
+    if (t->shape == shape && t->offset == u->abbrevs && t->only == only) return true;
+    t->shape = 0;
+    t->offset = u->abbrevs;
+    t->only = only;
+    if (u->abbrevs >= source->size) return false;
+    /* Where a table ends is known only when it was read. */
+    for (span.size = 2 * CPROFI_DWARF_WINDOW;; span.size *= 4) {
+        bool all = span.size >= source->size - u->abbrevs;
+        cprofi_bytes b;
+        if (all) span.size = (size_t)(source->size - u->abbrevs);
+        if (!cprofi_dwarf_spend(k, span.size)) return false;
+        if (!cprofi_buffer_fit(&k->abbrev_buffer, span.size)) {
+            k->no_memory = true;
+            return false;
+        }
+        span.data = k->abbrev_buffer.data;
+        if (!cprofi_source_read(source, u->abbrevs, k->abbrev_buffer.data, span.size)) return false;
+        b = cprofi_bytes_of(span);
+        if (!cprofi_dwarf_abbrevs_parse(k, t, u, &b)) return false;
+        if (!b.bad || all) break; /* what of a cut table there is will do */
+    }
+    for (size_t i = 1; i < t->count; i++) {
+        if (t->abbrevs[i - 1].code < t->abbrevs[i].code) continue;
+        qsort(t->abbrevs, t->count, sizeof *t->abbrevs, cprofi_dwarf_by_code);
+        break;
+    }
+    t->shape = shape;
+    return true;
+}
+
+static inline const cprofi_dwarf_abbrev *cprofi_dwarf_abbrev_of(const cprofi_dwarf_abbrevs *t,
+                                                                uint64_t code) {
+    size_t low = 0, high = t->count;
+    if (code - 1 < t->count && t->abbrevs[code - 1].code == code) return &t->abbrevs[code - 1];
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (t->abbrevs[middle].code < code) low = middle + 1;
+        else high = middle;
+    }
+    return low < t->count && t->abbrevs[low].code == code ? &t->abbrevs[low] : NULL;
+}
+
+/* ---- dwarf: units and entries ---------------------------------------------------------------- */
+
+/* Reads the attributes of an entry, which begin at *at in the unit, and moves *at behind them. */
+static bool cprofi_dwarf_attributes(cprofi_dwarf_look *k, const cprofi_dwarf_unit *u,
+                                    const cprofi_dwarf_abbrevs *t, const cprofi_dwarf_abbrev *a,
+                                    size_t *at, cprofi_dwarf_die *die) {
+    const cprofi_dwarf_attribute *spec = t->attributes + a->first, *end = spec + a->count;
+    cprofi_bytes b = {u->data + *at, u->data + u->size, false};
+    size_t start = *at;
+    die->abbrev = a;
+    die->present = 0;
+    for (; spec < end; spec++) {
+        cprofi_dwarf_value v;
+        if (spec->slot == CPROFI_AT_COUNT && spec->size != CPROFI_DWARF_VARIES) {
+            cprofi_skip(&b, spec->size);
+            continue;
+        }
+        if (!cprofi_dwarf_form(u, &b, spec->form, spec->implicit, &v)) return false;
+        if (spec->slot == CPROFI_AT_COUNT) continue;
+        die->of[spec->slot] = v;
+        die->present |= (uint32_t)1 << spec->slot;
+    }
+    *at = (size_t)(b.at - u->data);
+    return cprofi_dwarf_spend(k, a->count + (*at - start)) && !b.bad;
+}
+
+/* The value of an attribute, NULL if the entry does not have it. */
+static inline const cprofi_dwarf_value *cprofi_die_value(const cprofi_dwarf_die *die,
+                                                         unsigned slot) {
+    return die->present >> slot & 1 ? &die->of[slot] : NULL;
+}
+
+static inline uint64_t cprofi_die_number(const cprofi_dwarf_die *die, unsigned slot,
+                                         uint64_t otherwise) {
+    return die->present >> slot & 1 ? die->of[slot].value : otherwise;
+}
+
+/* Reads the entry at a place in the unit that is loaded. */
+static bool cprofi_dwarf_die_read(cprofi_dwarf_look *k, size_t at, cprofi_dwarf_die *die) {
+    cprofi_dwarf_unit *u = &k->unit;
+    const cprofi_dwarf_abbrev *a;
+    cprofi_bytes b = {u->data, u->data + u->size, false};
+    if (at < u->root || at >= u->size) return false;
+    b.at += at;
+    a = cprofi_dwarf_abbrev_of(&k->abbrevs, cprofi_uleb(&b));
+    at = (size_t)(b.at - u->data);
+    return a && cprofi_dwarf_attributes(k, u, &k->abbrevs, a, &at, die);
+}
+
+/* Reads the header of the unit at an offset. False: it cannot be used; u->end is behind it
+   nevertheless, or 0 if that is unknown. */
+static bool cprofi_dwarf_header(cprofi_dwarf_look *k, uint64_t offset, cprofi_dwarf_unit *u) {
+    const uint64_t size = k->dwarf->sections[CPROFI_DWARF_INFO].size;
+    cprofi_bytes b = cprofi_dwarf_peek(k, CPROFI_DWARF_INFO, offset, 64);
+    const uint8_t *start = b.at;
+    uint64_t length = cprofi_u32(&b);
+    memset(u, 0, sizeof *u);
+    u->offset = offset;
+    u->offset_size = 4;
+    if (length == 0xffffffff) {
+        u->offset_size = 8;
+        length = cprofi_u64(&b);
+    } else if (length >= 0xfffffff0) {
+        return false; /* reserved */
+    }
+    offset += (uint64_t)(b.at - start);
+    if (b.bad) return false;
+    if (length > size - offset) length = size - offset; /* a file that was cut */
+    u->end = offset + length;
+    u->version = (uint8_t)cprofi_u16(&b);
+    if (b.bad || b.at[-1] || u->version < 2 || u->version > 5) return false;
+    if (u->version >= 5) {
+        u->type = cprofi_u8(&b);
+        u->address_size = cprofi_u8(&b);
+        u->abbrevs = cprofi_uint(&b, u->offset_size);
+        if (u->type == 4 || u->type == 5) cprofi_skip(&b, 8); /* DW_UT_skeleton, split_compile */
+        if (u->type == 2 || u->type == 6) cprofi_skip(&b, 8 + (uint64_t)u->offset_size);
+    } else {
+        u->abbrevs = cprofi_uint(&b, u->offset_size);
+        u->address_size = cprofi_u8(&b);
+    }
+    u->root = (size_t)(b.at - start);
+    u->top = u->address_size == 4 ? 0xffffffff : ~(uint64_t)0;
+    return !b.bad && (u->address_size == 4 || u->address_size == 8);
+}
+
+/* Reads the root entry of a unit, and what it says about the unit. */
+static bool cprofi_dwarf_root(cprofi_dwarf_look *k, cprofi_dwarf_unit *u, cprofi_dwarf_abbrevs *t,
+                              cprofi_dwarf_die *root) {
+    const bool wide = u->offset_size == 8;
+    const cprofi_dwarf_abbrev *a;
+    const cprofi_dwarf_value *low;
+    cprofi_bytes b = {u->data, u->data + u->size, false};
+    uint64_t code, base = u->version < 5 ? 0 : wide ? 16 : 8; /* of the section's first table */
+    size_t at;
+    cprofi_skip(&b, u->root);
+    code = cprofi_uleb(&b);
+    if (!code || code >= CPROFI_DWARF_NONE ||
+        !cprofi_dwarf_abbrevs_load(k, t, u, t == &k->root_abbrev ? (uint32_t)code : 0))
+        return false;
+    a = cprofi_dwarf_abbrev_of(t, code);
+    at = (size_t)(b.at - u->data);
+    if (!a || !cprofi_dwarf_attributes(k, u, t, a, &at, root)) return false;
+    u->str_offsets = cprofi_die_number(root, CPROFI_AT_STR_OFFSETS_BASE, base);
+    u->addr = cprofi_die_number(root, CPROFI_AT_ADDR_BASE, base);
+    u->rnglists = cprofi_die_number(root, CPROFI_AT_RNGLISTS_BASE, wide ? 20 : 12);
+    u->language = cprofi_die_number(root, CPROFI_AT_LANGUAGE, 0);
+    low = cprofi_die_value(root, CPROFI_AT_LOW_PC);
+    if (!low || !cprofi_dwarf_address(k, u, low, &u->low)) u->low = 0;
+    return true;
+}
+
+/* Reads a unit whole. */
+static bool cprofi_dwarf_unit_load(cprofi_dwarf_look *k, uint64_t offset, cprofi_dwarf_die *root) {
+    cprofi_dwarf_unit *u = &k->unit;
+    uint64_t size;
+    k->scope_count = k->node_count = 0;
+    if (!cprofi_dwarf_header(k, offset, u)) return false;
+    size = u->end - u->offset;
+    if (size > CPROFI_DWARF_NONE - CPROFI_DWARF_PADDING || !cprofi_dwarf_spend(k, size))
+        return false;
+    if (!cprofi_buffer_fit(&k->unit_buffer, (size_t)size + CPROFI_DWARF_PADDING)) {
+        k->no_memory = true;
+        return false;
+    }
+    u->data = k->unit_buffer.data;
+    u->size = (size_t)size;
+    memset(k->unit_buffer.data + u->size, 0, CPROFI_DWARF_PADDING);
+    return cprofi_source_read(&k->dwarf->sections[CPROFI_DWARF_INFO], offset, k->unit_buffer.data,
+                              u->size) &&
+           cprofi_dwarf_root(k, u, &k->abbrevs, root);
+}
+
+/* ---- dwarf: ranges of addresses -------------------------------------------------------------- */
+
+typedef struct {
+    uint64_t at;        /* the next entry of the list */
+    uint64_t base;
+    uint64_t low, high; /* the range found last */
+    unsigned section;   /* CPROFI_DWARF_INFO: the one range is in the entry itself */
+    bool dropped;       /* `base` is that of discarded code */
+    bool end;
+} cprofi_dwarf_ranges;
+
+static cprofi_dwarf_ranges cprofi_dwarf_ranges_of(cprofi_dwarf_look *k, const cprofi_dwarf_unit *u,
+                                                  const cprofi_dwarf_die *die) {
+    cprofi_dwarf_ranges r = {0, 0, 0, 0, CPROFI_DWARF_INFO, false, false};
+    const cprofi_dwarf_value *list = cprofi_die_value(die, CPROFI_AT_RANGES);
+    const cprofi_dwarf_value *low = cprofi_die_value(die, CPROFI_AT_LOW_PC);
+    const cprofi_dwarf_value *high = cprofi_die_value(die, CPROFI_AT_HIGH_PC);
+    if (list) {
+        r.section = u->version < 5 ? CPROFI_DWARF_RANGES : CPROFI_DWARF_RNGLISTS;
+        r.base = u->low;
+        r.at = list->value;
+        if (list->form == 0x23) { /* rnglistx */
+            r.end = !cprofi_dwarf_entry(k, r.section, u->rnglists, list->value, u->offset_size,
+                                        &r.at);
+            r.at += u->rnglists;
+        }
+    } else if (!low || !high || !cprofi_dwarf_address(k, u, low, &r.low)) {
+        r.end = true;
+    } else if (high->form == 0x01 || cprofi_dwarf_is_index(high->form)) {
+        r.end = !cprofi_dwarf_address(k, u, high, &r.high);
+    } else {
+        r.high = r.low + high->value;
+    }
+    return r;
+}
+
+/* An entry of a list in .debug_ranges; false if it gave no range. */
+static bool cprofi_dwarf_range_pair(cprofi_dwarf_look *k, const cprofi_dwarf_unit *u,
+                                    cprofi_dwarf_ranges *r) {
+    cprofi_bytes b = cprofi_dwarf_peek(k, r->section, r->at, 2 * (size_t)u->address_size);
+    r->low = cprofi_uint(&b, u->address_size);
+    r->high = cprofi_uint(&b, u->address_size);
+    r->at += 2 * (uint64_t)u->address_size;
+    r->end = b.bad || (!r->low && !r->high);
+    if (r->end) return false;
+    if (r->low == u->top) {
+        r->base = r->high; /* 0 only means that addresses follow; for 1 see lld */
+        r->dropped = r->base == 1 || r->base >= u->top - 1;
+        return false;
+    }
+    r->low += r->base;
+    r->high += r->base;
+    return !r->dropped;
+}
+
+/* An entry of a list in .debug_rnglists; false if it gave no range. */
+static bool cprofi_dwarf_range_entry(cprofi_dwarf_look *k, const cprofi_dwarf_unit *u,
+                                     cprofi_dwarf_ranges *r) {
+    cprofi_bytes b = cprofi_dwarf_peek(k, r->section, r->at, 32);
+    const uint8_t *start = b.at;
+    const unsigned kind = cprofi_u8(&b);
+    uint64_t v[2] = {0, 0};
+    r->end = true;
+    switch (kind) {
+    case 1: v[0] = cprofi_uleb(&b); break;                            /* base_addressx */
+    case 2: case 3: case 4:                                           /* startx_endx, _length, */
+        v[0] = cprofi_uleb(&b);                                       /* offset_pair */
+        v[1] = cprofi_uleb(&b);
+        break;
+    case 5: v[0] = cprofi_uint(&b, u->address_size); break;           /* base_address */
+    case 6: case 7:                                                   /* start_end, start_length */
+        v[0] = cprofi_uint(&b, u->address_size);
+        v[1] = kind == 6 ? cprofi_uint(&b, u->address_size) : cprofi_uleb(&b);
+        break;
+    default: return false; /* end_of_list, or unknown */
+    }
+    if (b.bad) return false;
+    r->at += (uint64_t)(b.at - start);
+    if (kind <= 3 &&
+        !cprofi_dwarf_entry(k, CPROFI_DWARF_ADDR, u->addr, v[0], u->address_size, &v[0]))
+        return false;
+    if (kind == 2 &&
+        !cprofi_dwarf_entry(k, CPROFI_DWARF_ADDR, u->addr, v[1], u->address_size, &v[1]))
+        return false;
+    r->end = false;
+    if (kind == 1 || kind == 5) {
+        r->base = v[0];
+        r->dropped = r->base == 1 || r->base >= u->top - 1;
+        return false;
+    }
+    r->low = v[0] + (kind == 4 ? r->base : 0);
+    r->high = kind == 3 || kind == 7 ? r->low + v[1] : v[1] + (kind == 4 ? r->base : 0);
+    return kind != 4 || !r->dropped;
+}
+
+/* The next range that can have code in it; false at the end. */
+static bool cprofi_dwarf_range_next(cprofi_dwarf_look *k, const cprofi_dwarf_unit *u,
+                                    cprofi_dwarf_ranges *r) {
+    while (!r->end) {
+        bool found = true;
+        if (r->section == CPROFI_DWARF_INFO) r->end = true;
+        else if (r->section == CPROFI_DWARF_RANGES) found = cprofi_dwarf_range_pair(k, u, r);
+        else found = cprofi_dwarf_range_entry(k, u, r);
+        if (!cprofi_dwarf_spend(k, 1)) break;
+        if (!found) continue;
+        r->low &= u->top;
+        r->high &= u->top;
+        if (r->low && r->low < r->high && r->low < u->top - 1) return true;
+    }
+    return false;
+}
+
+/* ---- dwarf: which unit an address is in ------------------------------------------------------ */
+
+/* The wants in [low, high) that belong to no unit yet belong to this one. */
+static void cprofi_dwarf_claim(cprofi_dwarf_look *k, uint64_t low, uint64_t high, uint64_t unit) {
+    size_t from = 0, to = k->count;
+    while (from < to) {
+        size_t middle = from + (to - from) / 2;
+        if (k->wants[middle].address < low) from = middle + 1;
+        else to = middle;
+    }
+    for (; from < k->count && k->wants[from].address < high; from++) {
+        cprofi_dwarf_place *p = &k->places[from];
+        if (!p->done && p->unit == ~(uint64_t)0 && p->asked != unit) p->unit = unit;
+        if (!cprofi_dwarf_spend(k, 1)) return;
+    }
+}
+
+/* Asks .debug_aranges. Zeros in it may be discarded code, so only the length ends a set. */
+static void cprofi_dwarf_aranges(cprofi_dwarf_look *k) {
+    const uint64_t size = k->dwarf->sections[CPROFI_DWARF_ARANGES].size;
+    uint64_t at = 0;
+    while (at < size && k->spent <= k->limit) {
+        cprofi_bytes b = cprofi_dwarf_peek(k, CPROFI_DWARF_ARANGES, at, 32);
+        const uint8_t *start = b.at;
+        const uint64_t set = at;
+        uint64_t length = cprofi_u32(&b), end, unit, top;
+        size_t wide = 4, address, segment, version;
+        if (length == 0xffffffff) {
+            wide = 8;
+            length = cprofi_u64(&b);
+        }
+        end = at + (uint64_t)(b.at - start);
+        if (b.bad || length > size - end) return;
+        end += length;
+        version = cprofi_u16(&b);
+        unit = cprofi_uint(&b, wide);
+        address = cprofi_u8(&b);
+        segment = cprofi_u8(&b);
+        at += (uint64_t)(b.at - start);
+        if (b.bad) return;
+        if (version == 2 && !segment && (address == 4 || address == 8)) {
+            at += (2 * address - (at - set) % (2 * address)) % (2 * address);
+            top = address == 4 ? 0xffffffff : ~(uint64_t)0;
+            for (; at < end && end - at >= 2 * address; at += 2 * address) {
+                uint64_t low, high;
+                b = cprofi_dwarf_peek(k, CPROFI_DWARF_ARANGES, at, 2 * address);
+                low = cprofi_uint(&b, address);
+                high = low + cprofi_uint(&b, address);
+                if (low && low < high && low < top - 1) cprofi_dwarf_claim(k, low, high, unit);
+            }
+        }
+        at = end;
+    }
+}
+
+/* Asks the root entry of a unit which addresses are in it. */
+static void cprofi_dwarf_scan_root(cprofi_dwarf_look *k, cprofi_dwarf_unit *u) {
+    cprofi_dwarf_die root;
+    cprofi_dwarf_ranges r;
+    cprofi_bytes b;
+    if (u->type == 2 || u->type == 6) return; /* DW_UT_type, split_type */
+    u->size = (size_t)(u->end - u->offset < 1024 ? u->end - u->offset : 1024);
+    b = cprofi_dwarf_peek(k, CPROFI_DWARF_INFO, u->offset, u->size);
+    u->data = b.at;
+    u->size = cprofi_left(&b);
+    if (!cprofi_dwarf_root(k, u, &k->root_abbrev, &root)) {
+        if (!cprofi_dwarf_unit_load(k, u->offset, &root)) return; /* a very long one */
+        *u = k->unit;
+    }
+    r = cprofi_dwarf_ranges_of(k, u, &root);
+    while (cprofi_dwarf_range_next(k, u, &r)) cprofi_dwarf_claim(k, r.low, r.high, u->offset);
+}
+
+/* Notes where the units begin; with `roots`, asks each for the addresses without a unit. */
+static void cprofi_dwarf_scan(cprofi_dwarf_look *k, bool roots) {
+    const uint64_t size = k->dwarf->sections[CPROFI_DWARF_INFO].size;
+    uint64_t at = 0;
+    k->unit_count = 0;
+    k->indexed = true;
+    while (at < size && k->spent <= k->limit) {
+        cprofi_dwarf_unit u;
+        bool good = cprofi_dwarf_header(k, at, &u);
+        if (good) {
+            void *room = cprofi_dwarf_room(k, k->units, k->unit_count, &k->unit_capacity,
+                                           sizeof *k->units);
+            if (!room) return;
+            k->units = (uint64_t *)room;
+            k->units[k->unit_count++] = at;
+            if (roots) cprofi_dwarf_scan_root(k, &u);
+        }
+        if (!u.end) return;
+        at = u.end;
+    }
+}
+
+/* ---- dwarf: the walk through a unit ---------------------------------------------------------- */
+
+/* Gives the addresses in the ranges of an entry to a new node, if they are to be taken from the
+   nodes around it. The node, or CPROFI_DWARF_NONE. An inlined_subroutine becomes one in any case:
+   lists that GCC writes for the outer ones may be empty or end early. */
+static uint32_t cprofi_dwarf_match(cprofi_dwarf_look *k, const cprofi_dwarf_die *die, size_t at,
+                                   uint32_t around) {
+    const cprofi_dwarf_unit *u = &k->unit;
+    const bool inlined = die->abbrev->kind == CPROFI_DIE_INLINED;
+    const uint32_t id = (uint32_t)k->node_count;
+    const uint32_t function = around == CPROFI_DWARF_NONE ? around : k->nodes[around].function;
+    const cprofi_dwarf_value *origin = cprofi_die_value(die, CPROFI_AT_ORIGIN);
+    cprofi_dwarf_ranges r = cprofi_dwarf_ranges_of(k, u, die);
+    cprofi_dwarf_node *node;
+    void *room = cprofi_dwarf_room(k, k->nodes, id, &k->node_capacity, sizeof *k->nodes);
+    if (!room) return CPROFI_DWARF_NONE;
+    k->nodes = (cprofi_dwarf_node *)room;
+    node = &k->nodes[id];
+    node->parent = inlined ? around : CPROFI_DWARF_NONE;
+    node->function = inlined ? function : id;
+    node->depth = inlined ? k->nodes[around].depth + 1 : 0;
+    node->held = false;
+    if (node->depth >= CPROFI_DWARF_CHAIN) return CPROFI_DWARF_NONE;
+    while (cprofi_dwarf_range_next(k, u, &r)) {
+        size_t low = 0, high = k->row_count;
+        while (low < high) {
+            size_t middle = low + (high - low) / 2;
+            if (k->rows[middle].address < r.low) low = middle + 1;
+            else high = middle;
+        }
+        for (; low < k->row_count && k->rows[low].address < r.high; low++) {
+            const uint32_t now = k->row_nodes[low];
+            if (!cprofi_dwarf_spend(k, 1)) break;
+            if (now == CPROFI_DWARF_NONE ? inlined
+                                         : k->nodes[now].function != function ||
+                                               (inlined && k->nodes[now].depth >= node->depth))
+                continue;
+            k->row_nodes[low] = id;
+            node->held = true;
+        }
+    }
+    if (!inlined && !node->held) return CPROFI_DWARF_NONE;
+    node->name = origin && inlined ? cprofi_dwarf_reference(u, origin) : ~(uint64_t)0;
+    if (node->name == ~(uint64_t)0) node->name = u->offset + at;
+    node->call_file = (uint32_t)cprofi_die_number(die, CPROFI_AT_CALL_FILE, CPROFI_DWARF_NONE);
+    node->call_line = (uint32_t)cprofi_die_number(die, CPROFI_AT_CALL_LINE, 0);
+    k->node_count++;
+    return id;
+}
+
+/* At the end of an entry: its node goes if nothing refers to it. */
+static void cprofi_dwarf_leave(cprofi_dwarf_look *k, uint32_t node) {
+    if (node + (size_t)1 == k->node_count && !k->nodes[node].held) k->node_count--;
+}
+
+/* Passes over the attributes of an entry, and if it may, over all that is below it. */
+static inline bool cprofi_dwarf_pass(cprofi_dwarf_look *k, const cprofi_dwarf_abbrev *a,
+                                     size_t *at, bool *leapt) {
+    const cprofi_dwarf_unit *u = &k->unit;
+    uint64_t sibling = 0;
+    if (a->size != CPROFI_DWARF_UNFIXED && (!a->leap || a->sibling != CPROFI_DWARF_UNFIXED)) {
+        if (a->size > u->size - *at) return false;
+        if (a->leap) sibling = cprofi_get32(u->data + *at + a->sibling);
+        *at += a->size;
+    } else {
+        cprofi_dwarf_die die;
+        if (!cprofi_dwarf_attributes(k, u, &k->abbrevs, a, at, &die)) return false;
+        if (a->leap) sibling = cprofi_die_number(&die, CPROFI_AT_SIBLING, 0);
+    }
+    *leapt = sibling > *at && sibling < u->size;
+    if (*leapt) *at = (size_t)sibling;
+    return true;
+}
+
+static bool cprofi_dwarf_scope_add(cprofi_dwarf_look *k, size_t at, uint32_t parent) {
+    cprofi_dwarf_scope *s;
+    void *room = cprofi_dwarf_room(k, k->scopes, k->scope_count, &k->scope_capacity,
+                                   sizeof *k->scopes);
+    if (!room) return false;
+    k->scopes = (cprofi_dwarf_scope *)room;
+    s = &k->scopes[k->scope_count++];
+    s->at = (uint32_t)at;
+    s->end = CPROFI_DWARF_NONE;
+    s->parent = parent;
+    return true;
+}
+
+/* Walks through the unit that is loaded: finds the nodes of k->rows, and all scopes. False: it is
+   damaged; what was found before that stays. */
+static bool cprofi_dwarf_walk(cprofi_dwarf_look *k) {
+    cprofi_dwarf_unit *u = &k->unit;
+    const uint8_t *const data = u->data;
+    size_t at = u->root, depth = 0;
+    cprofi_dwarf_level level = {CPROFI_DWARF_NONE, CPROFI_DWARF_NONE};
+    u->scoped = true;
+    while (at < u->size) {
+        const size_t start = at;
+        const cprofi_dwarf_abbrev *a;
+        const cprofi_dwarf_level outer = level;
+        uint64_t code = data[at++];
+        void *room;
+        bool leapt = false;
+        if (code & 0x80) {
+            cprofi_bytes b = {data + start, data + u->size, false};
+            code = cprofi_uleb(&b);
+            at = (size_t)(b.at - data);
+        }
+        if (!code) {
+            if (!depth) return true;
+            level = k->levels[--depth];
+            if (outer.scope != level.scope) k->scopes[outer.scope].end = (uint32_t)at;
+            if (outer.node != level.node) cprofi_dwarf_leave(k, outer.node);
+            continue;
+        }
+        a = cprofi_dwarf_abbrev_of(&k->abbrevs, code);
+        if (!a) return false;
+        if (k->row_count && (a->kind == CPROFI_DIE_SUBPROGRAM ? a->ranges
+                                                              : a->kind == CPROFI_DIE_INLINED &&
+                                                                    level.node != CPROFI_DWARF_NONE)) {
+            cprofi_dwarf_die die;
+            if (!cprofi_dwarf_attributes(k, u, &k->abbrevs, a, &at, &die)) return false;
+            level.node = cprofi_dwarf_match(k, &die, start, outer.node);
+        } else if (!cprofi_dwarf_pass(k, a, &at, &leapt)) {
+            return false;
+        }
+        if (!a->children || leapt) {
+            if (level.node != outer.node) cprofi_dwarf_leave(k, level.node);
+            level = outer;
+            continue;
+        }
+        room = cprofi_dwarf_room(k, k->levels, depth, &k->level_capacity, sizeof *k->levels);
+        if (!room) return false;
+        k->levels = (cprofi_dwarf_level *)room;
+        k->levels[depth++] = outer;
+        if (a->kind == CPROFI_DIE_SCOPE || a->kind == CPROFI_DIE_SUBPROGRAM) {
+            if (!cprofi_dwarf_scope_add(k, start, level.scope)) return false;
+            level.scope = (uint32_t)(k->scope_count - 1);
+        }
+    }
+    return depth == 0 && k->spent <= k->limit;
+}
+
+/* ---- dwarf: names ---------------------------------------------------------------------------- */
+
+/* In C, its relatives and assembly nothing is a part of a name but the name. */
+static bool cprofi_dwarf_has_scopes(uint64_t language) {
+    switch (language) {
+    case 0x01: case 0x02: case 0x0c: case 0x1d: case 0x2c: case 0x3e: /* C89, C, C99, 11, 17, 23 */
+    case 0x10: case 0x12: case 0x15: case 0x31: case 0x8001: /* Objective C, UPC, OpenCL, assembly */
+        return false;
+    default: return true;
+    }
+}
+
+static const char *cprofi_dwarf_keep(cprofi_dwarf_look *k, const char *name) {
+    const char *kept = cprofi_text_keep(k->text, name, strlen(name));
+    if (!kept) k->no_memory = true;
+    return kept;
+}
+
+/* The scope around an entry of the unit that is loaded, or CPROFI_DWARF_NONE. */
+static uint32_t cprofi_dwarf_scope_of(cprofi_dwarf_look *k, size_t at) {
+    size_t low = 0, high = k->scope_count;
+    uint32_t scope;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (k->scopes[middle].at < at) low = middle + 1;
+        else high = middle;
+    }
+    scope = low ? (uint32_t)(low - 1) : CPROFI_DWARF_NONE;
+    while (scope != CPROFI_DWARF_NONE && k->scopes[scope].end <= at)
+        scope = cprofi_dwarf_spend(k, 1) ? k->scopes[scope].parent : CPROFI_DWARF_NONE;
+    return scope;
+}
+
+/* From a function's entry to the one it is an instance or the definition of; ~0: none. */
+static uint64_t cprofi_dwarf_origin(cprofi_dwarf_look *k, const cprofi_dwarf_die *die) {
+    const cprofi_dwarf_value *v = cprofi_die_value(die, CPROFI_AT_ORIGIN);
+    if (!v) v = cprofi_die_value(die, CPROFI_AT_SPECIFICATION);
+    if (!v) return ~(uint64_t)0;
+    if (v->form == 0x1c || v->form == 0x24 || v->form == 0x1f20) k->answer->supplementary++;
+    return cprofi_dwarf_reference(&k->unit, v);
+}
+
+/* Puts the name of an entry into k->string. An entry that has it elsewhere in the unit is replaced
+   by that, in *at and *die. `inner` is the name of what is in it. */
+static const char *cprofi_dwarf_scope_name(cprofi_dwarf_look *k, size_t *at, cprofi_dwarf_die *die,
+                                           const char *inner) {
+    const cprofi_dwarf_unit *u = &k->unit;
+    const char *name = NULL;
+    for (unsigned hops = 0; hops < CPROFI_DWARF_HOPS; hops++) {
+        const cprofi_dwarf_value *v = cprofi_die_value(die, CPROFI_AT_NAME);
+        uint64_t origin;
+        if (v) name = cprofi_dwarf_string(k, u, v, k->string, sizeof k->string);
+        if (name) break;
+        origin = cprofi_dwarf_origin(k, die);
+        if (origin < u->offset || origin >= u->end ||
+            !cprofi_dwarf_die_read(k, (size_t)(origin - u->offset), die))
+            break;
+        *at = (size_t)(origin - u->offset);
+    }
+    switch (die->abbrev->tag) {
+    case 0x39: return name ? name : "(anonymous namespace)";
+    case 0x02: case 0x13: case 0x17:
+        if (name ? strncmp(name, "<lambda", 7) == 0 : strncmp(inner, "operator()", 10) == 0)
+            return "{lambda}"; /* clang gives closures no name, GCC "<lambda(int)>" */
+        return name ? name : "{unnamed type}";
+    default: return name;
+    }
+}
+
+/* The name, with its scopes, of a function whose entry has one; kept in k->text. */
+static const char *cprofi_dwarf_qualified(cprofi_dwarf_look *k, size_t at) {
+    char *start = k->name + sizeof k->name - 1;
+    uint32_t scope = CPROFI_DWARF_NONE;
+    *start = 0;
+    for (unsigned parts = 0; parts < CPROFI_DWARF_SCOPES; parts++) {
+        cprofi_dwarf_die die;
+        const char *name;
+        size_t length;
+        if (!cprofi_dwarf_die_read(k, at, &die)) break;
+        name = cprofi_dwarf_scope_name(k, &at, &die, start);
+        length = name ? strlen(name) : 0;
+        if (length + 2 > (size_t)(start - k->name)) break;
+        if (length) {
+            if (*start) {
+                start -= 2;
+                memcpy(start, "::", 2);
+            }
+            start -= length;
+            memcpy(start, name, length);
+        }
+        if (!cprofi_dwarf_has_scopes(k->unit.language)) break;
+        if (!k->unit.scoped) {
+            k->row_count = 0;
+            (void)cprofi_dwarf_walk(k);
+        }
+        scope = cprofi_dwarf_scope_of(k, at);
+        if (scope == CPROFI_DWARF_NONE) break;
+        at = k->scopes[scope].at;
+    }
+    return *start ? cprofi_dwarf_keep(k, start) : NULL;
+}
+
+/* Follows a function from f->next, in the unit that is loaded, to its name or out of the unit. */
+static void cprofi_dwarf_follow(cprofi_dwarf_look *k, cprofi_dwarf_function *f) {
+    const cprofi_dwarf_unit *u = &k->unit;
+    const char *name;
+    uint64_t at = f->next;
+    size_t named = 0;
+    f->next = ~(uint64_t)0;
+    for (; f->hops < CPROFI_DWARF_HOPS; f->hops++) {
+        const cprofi_dwarf_value *v;
+        cprofi_dwarf_die die;
+        if (at < u->offset || at >= u->end) {
+            f->next = at;
+            break;
+        }
+        if (!cprofi_dwarf_die_read(k, (size_t)(at - u->offset), &die)) break;
+        if (!f->line) f->line = (uint32_t)cprofi_die_number(&die, CPROFI_AT_DECL_LINE, 0);
+        v = cprofi_die_value(&die, CPROFI_AT_LINKAGE_NAME);
+        if (v && (name = cprofi_dwarf_string(k, u, v, k->string, sizeof k->string)) != NULL &&
+            !(k->answer->plain && u->language != 0x1c && strncmp(name, "_Z", 2) == 0)) {
+            f->name = cprofi_dwarf_keep(k, name);
+            f->linkage = true;
+            return;
+        }
+        if (cprofi_die_value(&die, CPROFI_AT_NAME)) named = (size_t)(at - u->offset);
+        at = cprofi_dwarf_origin(k, &die);
+        if (at == ~(uint64_t)0) break;
+    }
+    if (named && (name = cprofi_dwarf_qualified(k, named)) != NULL) f->name = name;
+}
+
+static size_t cprofi_dwarf_hash(const cprofi_dwarf_look *k, uint64_t at) {
+    return (size_t)(at * 0x9e3779b97f4a7c15u >> 32) & (k->table_size - 1);
+}
+
+/* Makes room in the table for one more function. */
+static bool cprofi_dwarf_table_grow(cprofi_dwarf_look *k) {
+    size_t size = k->table_size ? 2 * k->table_size : 1024;
+    uint32_t *table;
+    if (k->function_count * 4 < k->table_size * 3) return true;
+    table = size < CPROFI_DWARF_NONE ? (uint32_t *)malloc(size * sizeof *table) : NULL;
+    if (!table) return false;
+    free(k->table);
+    k->table = table;
+    k->table_size = size;
+    memset(table, 0xff, size * sizeof *table);
+    for (size_t i = 0; i < k->function_count; i++) {
+        size_t slot = cprofi_dwarf_hash(k, k->functions[i].at);
+        while (table[slot] != CPROFI_DWARF_NONE) slot = (slot + 1) & (size - 1);
+        table[slot] = (uint32_t)i;
+    }
+    return true;
+}
+
+/* The function whose entry is at this place, which is in the unit that is loaded or will be followed
+   later; CPROFI_DWARF_NONE: out of memory. */
+static uint32_t cprofi_dwarf_function_at(cprofi_dwarf_look *k, uint64_t at) {
+    cprofi_dwarf_function *f;
+    size_t slot;
+    void *room = cprofi_dwarf_room(k, k->functions, k->function_count, &k->function_capacity,
+                                   sizeof *k->functions);
+    if (room) k->functions = (cprofi_dwarf_function *)room;
+    if (!room || !cprofi_dwarf_table_grow(k)) {
+        k->no_memory = true;
+        return CPROFI_DWARF_NONE;
+    }
+    for (slot = cprofi_dwarf_hash(k, at); k->table[slot] != CPROFI_DWARF_NONE;
+         slot = (slot + 1) & (k->table_size - 1))
+        if (k->functions[k->table[slot]].at == at) return k->table[slot];
+    k->table[slot] = (uint32_t)k->function_count;
+    f = &k->functions[k->function_count];
+    memset(f, 0, sizeof *f);
+    f->at = f->next = at;
+    cprofi_dwarf_follow(k, f);
+    return (uint32_t)k->function_count++;
+}
+
+/* ---- dwarf: the look-up ---------------------------------------------------------------------- */
+
+static int cprofi_dwarf_by_unit(const void *a, const void *b) {
+    const cprofi_dwarf_place *x = (const cprofi_dwarf_place *)a, *y = (const cprofi_dwarf_place *)b;
+    if (x->unit != y->unit) return x->unit < y->unit ? -1 : 1;
+    return x->want < y->want ? -1 : x->want > y->want;
+}
+
+/* The frames of one address, from what the unit says; function names are filled in later, until
+   then start_line is the index of the function. */
+static bool cprofi_dwarf_frames(cprofi_dwarf_look *k, cprofi_dwarf_want *want, size_t i) {
+    cprofi_dwarf_answer *a = k->answer;
+    uint32_t node = k->row_nodes[i], file = k->rows[i].file, line = k->rows[i].line;
+    bool inlined = true;
+    want->first = (uint32_t)a->count;
+    while (inlined) {
+        cprofi_dwarf_frame *f;
+        void *room = cprofi_dwarf_room(k, a->frames, a->count, &a->capacity, sizeof *a->frames);
+        if (!room) return false;
+        a->frames = (cprofi_dwarf_frame *)room;
+        f = &a->frames[a->count++];
+        memset(f, 0, sizeof *f);
+        f->file = cprofi_dwarf_lines_file(&k->lines, file, k->text);
+        f->line = line;
+        f->start_line = CPROFI_DWARF_NONE;
+        inlined = false;
+        if (node != CPROFI_DWARF_NONE) {
+            const cprofi_dwarf_node *n = &k->nodes[node];
+            f->start_line = cprofi_dwarf_function_at(k, n->name);
+            f->inlined = inlined = n->parent != CPROFI_DWARF_NONE;
+            file = n->call_file;
+            line = n->call_line;
+            node = n->parent;
+        }
+    }
+    want->count = (uint32_t)a->count - want->first;
+    return true;
+}
+
+/* Answers the n addresses in `places`, which are all in one unit. */
+static bool cprofi_dwarf_unit_answer(cprofi_dwarf_look *k, const cprofi_dwarf_place *places,
+                                     size_t n) {
+    cprofi_dwarf_die root;
+    const cprofi_dwarf_value *dir, *lines;
+    const char *comp_dir = NULL;
+    if (!cprofi_dwarf_unit_load(k, places->unit, &root)) {
+        k->answer->damaged_units++;
+        return !k->no_memory;
+    }
+    if (k->unit.type == 4 || cprofi_die_value(&root, CPROFI_AT_DWO_NAME)) k->answer->split_units++;
+    for (size_t i = 0; i < n; i++) {
+        k->rows[i].address = k->wants[places[i].want].address;
+        k->row_nodes[i] = CPROFI_DWARF_NONE;
+    }
+    k->row_count = n;
+    if (!cprofi_dwarf_walk(k)) k->answer->damaged_units++;
+    dir = cprofi_die_value(&root, CPROFI_AT_COMP_DIR);
+    if (dir)
+        comp_dir = cprofi_dwarf_string(k, &k->unit, dir, k->comp_dir, sizeof k->comp_dir);
+    lines = cprofi_die_value(&root, CPROFI_AT_STMT_LIST);
+    (void)cprofi_dwarf_lines_open(&k->lines, k->dwarf, lines ? lines->value : ~(uint64_t)0,
+                                  k->unit.address_size, comp_dir);
+    if (cprofi_die_value(&root, CPROFI_AT_STR_OFFSETS_BASE))
+        k->lines.str_offsets = k->unit.str_offsets;
+    cprofi_dwarf_lines_find(&k->lines, k->rows, n);
+    for (size_t i = 0; i < n && !k->no_memory; i++) {
+        if (k->row_nodes[i] == CPROFI_DWARF_NONE && !k->rows[i].line) continue;
+        k->places[places[i].want].done = true;
+        if (!cprofi_dwarf_frames(k, &k->wants[places[i].want], i)) break;
+    }
+    return !k->no_memory;
+}
+
+/* Goes on with the functions that led out of their units, each unit once a round. */
+static bool cprofi_dwarf_follow_all(cprofi_dwarf_look *k) {
+    for (unsigned round = 0; round < CPROFI_DWARF_HOPS; round++) {
+        cprofi_dwarf_place *pending;
+        cprofi_dwarf_die root;
+        size_t n = 0, loaded = k->unit_count;
+        for (size_t i = 0; i < k->function_count; i++) n += k->functions[i].next != ~(uint64_t)0;
+        if (!n) break;
+        if (!k->indexed) cprofi_dwarf_scan(k, false);
+        pending = (cprofi_dwarf_place *)malloc(n * sizeof *pending);
+        if (!pending) return false;
+        n = 0;
+        for (size_t i = 0; i < k->function_count; i++) {
+            if (k->functions[i].next == ~(uint64_t)0) continue;
+            pending[n].unit = k->functions[i].next;
+            pending[n].want = (uint32_t)i;
+            pending[n++].done = false;
+        }
+        qsort(pending, n, sizeof *pending, cprofi_dwarf_by_unit);
+        for (size_t i = 0, unit = 0; i < n; i++) {
+            cprofi_dwarf_function *f = &k->functions[pending[i].want];
+            while (unit + 1 < k->unit_count && k->units[unit + 1] <= pending[i].unit) unit++;
+            if (unit != loaded) {
+                loaded = unit;
+                k->unit.end = 0;
+                if (unit < k->unit_count && !cprofi_dwarf_unit_load(k, k->units[unit], &root))
+                    k->unit.end = 0;
+            }
+            if (f->next < k->unit.offset || f->next >= k->unit.end) f->next = ~(uint64_t)0;
+            else cprofi_dwarf_follow(k, f);
+        }
+        free(pending);
+    }
+    return !k->no_memory;
+}
+
+/* Answers all addresses that have a unit and no answer yet. */
+static bool cprofi_dwarf_answer_places(cprofi_dwarf_look *k) {
+    size_t n = 0, end;
+    for (size_t i = 0; i < k->count; i++)
+        if (!k->places[i].done && k->places[i].unit != ~(uint64_t)0) k->order[n++] = k->places[i];
+    qsort(k->order, n, sizeof *k->order, cprofi_dwarf_by_unit);
+    for (size_t i = 0; i < n; i = end) {
+        for (end = i + 1; end < n && k->order[end].unit == k->order[i].unit;) end++;
+        if (!cprofi_dwarf_unit_answer(k, k->order + i, end - i)) return false;
+    }
+    return true;
+}
+
+static bool cprofi_dwarf_run(cprofi_dwarf_look *k) {
+    bool missing = false;
+    if (!k->places || !k->order || !k->rows || !k->row_nodes) return false;
+    for (size_t i = 0; i < k->count; i++) {
+        cprofi_dwarf_place place = {~(uint64_t)0, ~(uint64_t)0, 0, false};
+        k->places[i] = place;
+        k->places[i].want = (uint32_t)i;
+        k->wants[i].first = k->wants[i].count = 0;
+    }
+    cprofi_dwarf_aranges(k);
+    if (!cprofi_dwarf_answer_places(k)) return false;
+    for (size_t i = 0; i < k->count; i++) {
+        missing = missing || !k->places[i].done;
+        k->places[i].asked = k->places[i].unit;
+        k->places[i].unit = ~(uint64_t)0;
+    }
+    if (missing) {
+        cprofi_dwarf_scan(k, true);
+        if (k->no_memory || !cprofi_dwarf_answer_places(k)) return false;
+    }
+    if (!cprofi_dwarf_follow_all(k)) return false;
+    for (size_t i = 0; i < k->answer->count; i++) {
+        cprofi_dwarf_frame *f = &k->answer->frames[i];
+        uint32_t id = f->start_line;
+        f->start_line = 0;
+        if (id >= k->function_count) continue;
+        f->function = k->functions[id].name;
+        f->linkage = k->functions[id].linkage;
+        f->start_line = k->functions[id].line;
+    }
+    return true;
+}
+
+/* Finds the frames of all wants, which are ascending by address and unique. False only when out of
+   memory. */
+static bool cprofi_dwarf_lookup(const cprofi_dwarf *d, cprofi_dwarf_want *wants,
+                                              size_t n, cprofi_text *text,
+                                              cprofi_dwarf_answer *answer) {
+    cprofi_dwarf_look *k = (cprofi_dwarf_look *)calloc(1, sizeof *k);
+    bool ok;
+    bool plain = answer->plain;
+    memset(answer, 0, sizeof *answer);
+    answer->plain = plain;
+    if (!k) return false;
+    k->dwarf = d;
+    k->wants = wants;
+    k->count = n;
+    k->text = text;
+    k->answer = answer;
+    for (unsigned i = 0; i < CPROFI_DWARF_SECTIONS; i++) k->limit += d->sections[i].size;
+    k->limit = CPROFI_DWARF_AGAIN * (k->limit + 65536 + 256 * (uint64_t)n);
+    k->places = (cprofi_dwarf_place *)malloc((n + 1) * sizeof *k->places);
+    k->order = (cprofi_dwarf_place *)malloc((n + 1) * sizeof *k->order);
+    k->rows = (cprofi_dwarf_row *)malloc((n + 1) * sizeof *k->rows);
+    k->row_nodes = (uint32_t *)malloc((n + 1) * sizeof *k->row_nodes);
+    ok = n < CPROFI_DWARF_NONE && cprofi_dwarf_run(k);
+    free(k->places);
+    free(k->order);
+    free(k->rows);
+    free(k->row_nodes);
+    free(k->units);
+    free(k->abbrevs.abbrevs);
+    free(k->abbrevs.attributes);
+    free(k->root_abbrev.abbrevs);
+    free(k->root_abbrev.attributes);
+    free(k->nodes);
+    free(k->scopes);
+    free(k->levels);
+    free(k->functions);
+    free(k->table);
+    cprofi_buffer_free(&k->unit_buffer);
+    cprofi_buffer_free(&k->abbrev_buffer);
+    cprofi_dwarf_lines_close(&k->lines);
+    free(k);
+    return ok;
+}
+
+static void cprofi_dwarf_answer_free(cprofi_dwarf_answer *answer) {
+    free(answer->frames);
+    memset(answer, 0, sizeof *answer);
+}
+
 /* ---- names -------------------------------------------------------------------------------------
 
    From what the linker knows to what a reader of a flame graph wants, in this order:
@@ -4102,6 +7119,680 @@ static bool cprofi_demangled_trim(const char *full, char *out) {
     return n > start;
 }
 
+/* ---- rust names --------------------------------------------------------------------------------
+
+   Rust symbols carry a path and its generic arguments in one of two manglings. Shown is what
+   backtraces and other profilers show ({:#} of the crate rustc-demangle), so that profiles can be
+   compared: all generic arguments, no hash, no crate disambiguator, no type suffix on constants.
+       legacy  _ZN3std2io5Write9write_all17h0123456789abcdefE    std::io::Write::write_all
+       v0      _RNvMs_NtCs4_5alloc3vecINtB4_3VechE4push          <alloc::vec::Vec<u8>>::push
+   Legacy: lengths and identifiers, in which $LT$, $u7b$, .. stand for other characters. The hash at
+   the end is required: without it the name may be one of C++. v0 (RFC 2603 and "v0 symbol format"
+   in the rustc book): a grammar in prefix form, which says things in the order they are shown, so
+   one descent reads and prints. `B` refers back: what stands at a smaller offset is read again.
+
+   A symbol is shown whole or not at all: what is damaged, of an unknown version or too long for the
+   caller's memory stays mangled. A hostile one can do no harm: reading only moves forward, but for
+   references back, which can double each other at every step; what they read is counted. So are
+   levels of nesting, and with them the stack. Cost: O(length + output) and the bounded rereading;
+   no allocation.
+
+   Not done: names with bytes beyond ASCII (rustc writes Punycode). Suffixes after '.', '$' and '@'
+   are not shown. In constants, characters that cannot be seen are escaped by a short list of
+   ranges, not by the tables of Unicode. */
+
+enum {
+    CPROFI_RUST_DEPTH = 112,      /* of cprofi_rust_say */
+    CPROFI_RUST_REREAD = 1 << 17, /* bytes */
+    CPROFI_RUST_SCALARS = 128     /* characters of an identifier in Punycode */
+};
+
+typedef struct {
+    const char *name; /* behind the prefix: offset 0 of references back */
+    size_t at, end;
+    char *out;
+    size_t used, size;
+    uint64_t lifetimes; /* bound around this place */
+    uint64_t reread;
+    uint32_t depth;
+    bool skip;                             /* read without printing */
+    bool open;                             /* see cprofi_rust_trait */
+    uint32_t scalars[CPROFI_RUST_SCALARS]; /* here, because the frames of the descent are many */
+} cprofi_rust;
+
+/* Prints a template: text, and letters behind '%' for what is to be read and printed there (see
+   cprofi_rust_grammar). False, here and in all that follows: damaged, or no room. */
+static bool cprofi_rust_say(cprofi_rust *r, const char *s);
+
+static bool cprofi_rust_put(cprofi_rust *r, const char *text, size_t n) {
+    if (r->skip) return true;
+    if (n >= r->size - r->used) return false; /* one stays for the 0 */
+    memcpy(r->out + r->used, text, n);
+    r->used += n;
+    return true;
+}
+
+static bool cprofi_rust_format(cprofi_rust *r, const char *format, uint64_t n) {
+    char text[32];
+    snprintf(text, sizeof text, format, (unsigned long long)n);
+    return cprofi_rust_say(r, text);
+}
+
+/* A character as UTF-8. */
+static bool cprofi_rust_scalar(cprofi_rust *r, uint64_t c) {
+    char text[4];
+    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000)) return false;
+    for (size_t i = n; --i; c >>= 6) text[i] = (char)(0x80 | (c & 0x3f));
+    text[0] = (char)(n == 1 ? c : (0xf00u >> n & 0xf0u) | c);
+    return cprofi_rust_put(r, text, n);
+}
+
+static bool cprofi_rust_eat(cprofi_rust *r, char c) { return r->name[r->at] == c && ++r->at; }
+
+/* 0 at the end, which is never passed. */
+static char cprofi_rust_next(cprofi_rust *r) {
+    return r->at < r->end ? r->name[r->at++] : (char)0;
+}
+
+/* A decimal number, and whether as much is left; a 0 stands alone. */
+static bool cprofi_rust_length(cprofi_rust *r, size_t *n) {
+    size_t from = r->at;
+    *n = 0;
+    while (r->name[r->at] >= '0' && r->name[r->at] <= '9' && (*n || r->at == from)) {
+        *n = *n * 10 + (size_t)(r->name[r->at++] - '0');
+        if (*n > r->end) return false;
+    }
+    return r->at > from && *n <= r->end - r->at;
+}
+
+/* The value of the hex digits that s begins with; how many there are. */
+static size_t cprofi_rust_hex(const char *s, uint64_t *value, bool *fits) {
+    size_t n = 0;
+    *value = 0;
+    for (*fits = true; (s[n] >= '0' && s[n] <= '9') || (s[n] >= 'a' && s[n] <= 'f'); n++) {
+        *fits = *fits && *value >> 60 == 0;
+        *value = *value << 4 | (uint64_t)(s[n] - (s[n] <= '9' ? '0' : 'a' - 10));
+    }
+    return n;
+}
+
+/* ---- legacy */
+
+/* The character for an escape, and how long that is; 0: it is none. */
+static size_t cprofi_rust_escape(const char *s, uint64_t *c) {
+    static const char *const table[] = {"$SP$@", "$BP$*", "$RF$&", "$LT$<",
+                                        "$GT$>", "$LP$(", "$RP$)", "$C$,"};
+    bool fits;
+    size_t n;
+    for (size_t i = 0; i < CPROFI_COUNT(table); i++) {
+        n = strlen(table[i]) - 1;
+        *c = (uint64_t)table[i][n];
+        if (strncmp(table[i], s, n) == 0) return n;
+    }
+    if (s[1] != 'u') return 0;
+    n = 2 + cprofi_rust_hex(s + 2, c, &fits);
+    return s[n] == '$' && fits && *c >= 0x20 && (*c < 0x7f || *c >= 0xa0) ? n + 1 : 0;
+}
+
+static bool cprofi_rust_legacy_part(cprofi_rust *r, const char *s, size_t n) {
+    /* An identifier must not begin with '$', so an underscore was put before it. */
+    size_t i = n > 1 && s[0] == '_' && s[1] == '$', used;
+    uint64_t c;
+    for (; i < n; i += used) {
+        bool colons = s[i] == '.' && i + 1 < n && s[i + 1] == '.';
+        used = s[i] == '$' ? cprofi_rust_escape(s + i, &c) : colons ? 2 : 1;
+        if (!used || !(s[i] == '$' ? cprofi_rust_scalar(r, c)
+                                   : cprofi_rust_put(r, colons ? "::" : s + i, used)))
+            return false;
+    }
+    return i == n;
+}
+
+static bool cprofi_rust_legacy(cprofi_rust *r) {
+    for (const char *between = "";; between = "::") {
+        const char *s;
+        size_t n;
+        if (!cprofi_rust_length(r, &n)) return false;
+        s = r->name + r->at;
+        r->at += n;
+        if (n == 17 && s[0] == 'h' && strspn(s + 1, "0123456789abcdef") == 16 &&
+            cprofi_rust_eat(r, 'E'))
+            return true;
+        if (!cprofi_rust_say(r, between) || !cprofi_rust_legacy_part(r, s, n)) return false;
+    }
+}
+
+/* ---- v0: words */
+
+/* Base 62, '_' behind; "_" is 0, "0_" is 1. */
+static bool cprofi_rust_number(cprofi_rust *r, uint64_t *number) {
+    static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    for (*number = 0; !cprofi_rust_eat(r, '_');) {
+        char c = cprofi_rust_next(r);
+        const char *found = c ? strchr(digits, c) : NULL;
+        uint64_t digit = found ? (uint64_t)(found - digits) : 0, n = *number ? *number - 1 : 0;
+        if (!found || n > (UINT64_MAX - 1 - digit) / 62) return false;
+        *number = n * 62 + digit + 1;
+    }
+    return true;
+}
+
+/* A number behind a tag: 0 without it, one more with it. */
+static bool cprofi_rust_tagged(cprofi_rust *r, char tag, uint64_t *number) {
+    *number = 0;
+    return !cprofi_rust_eat(r, tag) || (cprofi_rust_number(r, number) && ++*number);
+}
+
+typedef struct {
+    const char *text;
+    size_t size;
+    bool punycode;
+} cprofi_rust_identifier;
+
+static bool cprofi_rust_read(cprofi_rust *r, cprofi_rust_identifier *id) {
+    id->punycode = cprofi_rust_eat(r, 'u');
+    if (!cprofi_rust_length(r, &id->size)) return false;
+    cprofi_rust_eat(r, '_');
+    id->text = r->name + r->at;
+    r->at += id->size;
+    return r->at <= r->end && (!id->punycode || id->size);
+}
+
+/* Decodes Punycode (RFC 3492) into r->scalars: characters that stand as they are, a '-' that is '_'
+   here, and numbers that say which others go where. How many; 0: it is none. */
+static size_t cprofi_rust_punycode(cprofi_rust *r, const cprofi_rust_identifier *id) {
+    uint64_t point = 0x80, place = 0, bias = 72, damp = 700;
+    size_t at = id->size, count = 0;
+    while (at && id->text[at - 1] != '_') at--;
+    if (at == id->size || at > CPROFI_RUST_SCALARS) return 0;
+    for (; count + 1 < at; count++) r->scalars[count] = (uint8_t)id->text[count];
+    while (at < id->size) {
+        uint64_t delta = 0, weight = 1, digit, least, k = 36;
+        for (;; k += 36) {
+            char c = at < id->size ? id->text[at++] : (char)0;
+            if (c >= 'a' && c <= 'z') digit = (uint64_t)(c - 'a');
+            else if (c >= '0' && c <= '9') digit = (uint64_t)(c - '0') + 26;
+            else return 0;
+            delta += digit * weight;
+            if (delta >> 32) return 0; /* more than all characters at all places */
+            least = k <= bias ? 1 : k >= bias + 26 ? 26 : k - bias;
+            if (digit < least) break;
+            weight *= 36 - least;
+        }
+        if (count == CPROFI_RUST_SCALARS) return 0;
+        place += delta;
+        point += place / ++count;
+        place %= count;
+        if (point > 0x10ffff) return 0;
+        memmove(r->scalars + place + 1, r->scalars + place,
+                (count - 1 - (size_t)place) * sizeof *r->scalars);
+        r->scalars[place++] = (uint32_t)point;
+        delta /= damp;
+        delta += delta / count;
+        damp = 2;
+        for (k = 0; delta > 455; k += 36) delta /= 35;
+        bias = k + 36 * delta / (delta + 38);
+    }
+    return count;
+}
+
+static bool cprofi_rust_show(cprofi_rust *r, const cprofi_rust_identifier *id) {
+    size_t count;
+    if (!id->punycode || r->skip) return cprofi_rust_put(r, id->text, id->size);
+    count = cprofi_rust_punycode(r, id);
+    for (size_t i = 0; i < count; i++)
+        if (!cprofi_rust_scalar(r, r->scalars[i])) return false;
+    return count;
+}
+
+/* A name whose disambiguator, if it has one, is not shown. */
+static bool cprofi_rust_name(cprofi_rust *r) {
+    uint64_t number;
+    cprofi_rust_identifier id;
+    return cprofi_rust_tagged(r, 's', &number) && cprofi_rust_read(r, &id) &&
+           cprofi_rust_show(r, &id);
+}
+
+/* The last part of a nested path. Namespaces in capitals hold things without a name, or whose name
+   is not enough; the others are not shown. */
+static bool cprofi_rust_segment(cprofi_rust *r, char space) {
+    bool special = space >= 'A' && space <= 'Z';
+    char kind[] = "?";
+    uint64_t number;
+    cprofi_rust_identifier id;
+    kind[0] = space;
+    if ((!special && (space < 'a' || space > 'z')) || !cprofi_rust_tagged(r, 's', &number) ||
+        !cprofi_rust_read(r, &id))
+        return false;
+    if (special && !(cprofi_rust_say(r, "::{") && cprofi_rust_say(r, space == 'C'   ? "closure"
+                                                                     : space == 'S' ? "shim"
+                                                                                    : kind)))
+        return false;
+    return (!id.size || (cprofi_rust_say(r, special ? ":" : "::") && cprofi_rust_show(r, &id))) &&
+           (!special || cprofi_rust_format(r, "#%llu}", number));
+}
+
+/* 1 is the lifetime bound last; names are given from the outermost one on. */
+static bool cprofi_rust_lifetime(cprofi_rust *r, uint64_t index) {
+    uint64_t level = r->lifetimes - index;
+    char letter[] = "'_";
+    if (r->skip) return true; /* binders are not counted then */
+    if (index && level < 26) letter[1] = (char)('a' + (int)level);
+    return index <= r->lifetimes && cprofi_rust_say(r, letter) &&
+           (!index || level < 26 || cprofi_rust_format(r, "%llu", level));
+}
+
+/* A lifetime that may be missing or unknown; then nothing is said. */
+static bool cprofi_rust_lives(cprofi_rust *r, const char *before, const char *after) {
+    uint64_t index = 0;
+    if (cprofi_rust_eat(r, 'L') && !cprofi_rust_number(r, &index)) return false;
+    return !index || (cprofi_rust_say(r, before) && cprofi_rust_lifetime(r, index) &&
+                      cprofi_rust_say(r, after));
+}
+
+/* `for<'a, 'b> `, if there is one; bound until the end of the template. */
+static bool cprofi_rust_binder(cprofi_rust *r) {
+    uint64_t count;
+    if (!cprofi_rust_tagged(r, 'G', &count)) return false;
+    if (!count || r->skip) return true;
+    for (uint64_t i = 0; i < count; i++) {
+        r->lifetimes++;
+        if (!cprofi_rust_say(r, i ? ", " : "for<") || !cprofi_rust_lifetime(r, 1)) return false;
+    }
+    return cprofi_rust_say(r, "> ");
+}
+
+/* ---- v0: constants */
+
+/* A character as source code writes it. */
+static bool cprofi_rust_quoted(cprofi_rust *r, uint64_t c, char quote) {
+    static const uint32_t unseen[][2] = {
+        {0, 0x1f},        {0x7f, 0x9f},     {0xad, 0xad},     {0x300, 0x36f},
+        {0x200b, 0x200f}, {0x2028, 0x202e}, {0x2060, 0x206f}, {0xe000, 0xf8ff},
+        {0xfe00, 0xfe0f}, {0xfeff, 0xfeff}, {0xfff0, 0xfffb}, {0xe0000, 0x10ffff}};
+    static const char plain[] = "\\\t\n\r", letters[] = "\\tnr0"; /* the 0 is one of them */
+    const char *found = c < 0x80 ? strchr(plain, (int)c) : NULL;
+    char text[] = "\\?";
+    text[1] = found ? letters[found - plain] : quote;
+    if (found || c == (uint64_t)quote) return cprofi_rust_say(r, text);
+    for (size_t i = 0; i < CPROFI_COUNT(unseen); i++)
+        if (c >= unseen[i][0] && c <= unseen[i][1]) return cprofi_rust_format(r, "\\u{%llx}", c);
+    return cprofi_rust_scalar(r, c);
+}
+
+/* Bytes of UTF-8, two digits each. */
+static bool cprofi_rust_string(cprofi_rust *r) {
+    static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
+    uint64_t c = 0;
+    size_t more = 0, size = 0;
+    if (!cprofi_rust_say(r, "\"")) return false;
+    while (!cprofi_rust_eat(r, '_')) {
+        uint64_t byte;
+        bool fits;
+        char digits[3] = {0, 0, 0};
+        digits[0] = cprofi_rust_next(r);
+        digits[1] = cprofi_rust_next(r);
+        if (cprofi_rust_hex(digits, &byte, &fits) != 2) return false;
+        if (more) {
+            more--;
+            if (byte >> 6 != 2) return false;
+            c = c << 6 | (byte & 0x3f);
+        } else {
+            more = size = byte < 0xc0 ? 0 : byte < 0xe0 ? 1 : byte < 0xf0 ? 2 : 3;
+            if ((byte >= 0x80 && byte < 0xc0) || byte >= 0xf8) return false;
+            c = size ? byte & (0x3fu >> size) : byte;
+        }
+        if (!more && (c < least[size] || !cprofi_rust_quoted(r, c, '"'))) return false;
+    }
+    return !more && cprofi_rust_say(r, "\"");
+}
+
+/* An integer, a bool or a char. */
+static bool cprofi_rust_leaf(cprofi_rust *r, char type) {
+    bool fits, negative = strchr("aslxni", type) && cprofi_rust_eat(r, 'n');
+    const char *digits = r->name + r->at;
+    uint64_t value;
+    size_t n = cprofi_rust_hex(digits, &value, &fits);
+    r->at += n;
+    if (!cprofi_rust_eat(r, '_') || !cprofi_rust_say(r, negative ? "-" : "")) return false;
+    if (type == 'b') return fits && value < 2 && cprofi_rust_say(r, value ? "true" : "false");
+    if (type == 'c')
+        return fits && cprofi_rust_say(r, "'") && cprofi_rust_quoted(r, value, '\'') &&
+               cprofi_rust_say(r, "'");
+    if (fits) return cprofi_rust_format(r, "%llu", value);
+    return cprofi_rust_say(r, "0x") && cprofi_rust_put(r, digits, n);
+}
+
+/* ---- v0: the descent */
+
+/* Behind a 'B': the production is elsewhere. In skipped text it need not be looked at. */
+static bool cprofi_rust_back(cprofi_rust *r, char production) {
+    char text[] = "%?";
+    size_t after, tag = r->at - 1;
+    uint64_t target;
+    bool ok;
+    if (!cprofi_rust_number(r, &target) || target >= tag) return false;
+    if (r->skip) return true;
+    text[1] = production;
+    after = r->at;
+    r->at = (size_t)target;
+    ok = cprofi_rust_say(r, text);
+    r->reread += r->at - (size_t)target;
+    r->at = after;
+    return ok && r->reread <= CPROFI_RUST_REREAD;
+}
+
+/* Read, but not shown. */
+static bool cprofi_rust_skip(cprofi_rust *r) {
+    uint64_t number;
+    bool ok, outer = r->skip;
+    r->skip = true;
+    ok = cprofi_rust_tagged(r, 's', &number) && cprofi_rust_say(r, "%p");
+    r->skip = outer;
+    return ok;
+}
+
+/* `unsafe` and the ABI of a function pointer. */
+static bool cprofi_rust_qualifiers(cprofi_rust *r) {
+    cprofi_rust_identifier abi = {"C", 1, false};
+    bool ok = !cprofi_rust_eat(r, 'U') || cprofi_rust_say(r, "unsafe ");
+    if (!ok || !cprofi_rust_eat(r, 'K')) return ok;
+    ok = (cprofi_rust_eat(r, 'C') || cprofi_rust_read(r, &abi)) && abi.size && !abi.punycode &&
+         cprofi_rust_say(r, "extern \"");
+    for (size_t i = 0; ok && i < abi.size; i++)
+        ok = cprofi_rust_put(r, abi.text[i] == '_' ? "-" : abi.text + i, 1);
+    return ok && cprofi_rust_say(r, "\" ");
+}
+
+/* r->open: arguments that want a '>' are its end; more may come before that. */
+static bool cprofi_rust_trait(cprofi_rust *r) {
+    bool open, ok;
+    if (cprofi_rust_eat(r, 'B')) return cprofi_rust_back(r, 'o');
+    open = cprofi_rust_eat(r, 'I');
+    ok = cprofi_rust_say(r, open ? "%p<%*a" : "%p");
+    r->open = open;
+    return ok;
+}
+
+static bool cprofi_rust_bound(cprofi_rust *r) {
+    cprofi_rust_identifier id;
+    bool open, ok = cprofi_rust_trait(r);
+    for (open = r->open; ok && cprofi_rust_eat(r, 'p'); open = true)
+        ok = cprofi_rust_say(r, open ? ", " : "<") && cprofi_rust_read(r, &id) &&
+             cprofi_rust_show(r, &id) &&
+             cprofi_rust_say(r, cprofi_rust_eat(r, 'K') ? " = %k" : " = %t");
+    return ok && cprofi_rust_say(r, open ? ">" : "");
+}
+
+/* Letter of the production, tag, template.
+       p path in a type; v in an expression, where arguments need "::", else as p
+       t type, which may be a p; w pattern of a type
+       c constant in an expression; e inside of an enum or struct */
+static const char *const cprofi_rust_grammar[] = {
+    "vI%v::<%*a>", "pC%n", "pM%i<%t>", "pX%i<%t as %p>", "pY<%t as %p>", "pI%p<%*a>",
+    "tA[%t; %c]", "tS[%t]", "tT(%*t,)", "tR&%l%t", "tQ&%lmut %t", "tP*const %t", "tO*mut %t",
+    "tF%g%ufn(%*t)%r", "tD%d%m", "tW%t is %w", "tw#[splat] %t", "tai8", "tbbool", "tcchar", "tdf64",
+    "testr", "tff32", "thu8", "tiisize", "tjusize", "tli32", "tmu32", "tni128", "tou128", "tp_",
+    "tsi16", "ttu16", "tu()", "tv...", "txi64", "tyu64", "tz!", "wR%k..=%k", "wO%*w", "wN!null",
+    "cp_", "ce*%s", "cR&%c", "cQ&mut %c", "cA[%*c]", "cT(%*c,)", "cV%v%e", "eU", "eT(%*c)",
+    "eS { %*f }"};
+
+static bool cprofi_rust_production(cprofi_rust *r, char letter) {
+    const char *next = r->name + r->at;
+    uint64_t index;
+    char tag, space;
+    switch (letter) { /* the others begin with a tag */
+    case 'b': return cprofi_rust_bound(r);
+    case 'd': return cprofi_rust_say(r, "dyn %g%*b");
+    case 'f': return cprofi_rust_say(r, "%n: %c"); /* of a struct */
+    case 'g': return cprofi_rust_binder(r);
+    case 'i': return cprofi_rust_skip(r); /* where an impl is */
+    case 'l': return cprofi_rust_lives(r, "", " ");
+    case 'm': return *next == 'L' && cprofi_rust_lives(r, " + ", "");
+    case 'n': return cprofi_rust_name(r);
+    case 'o': return cprofi_rust_trait(r);
+    case 'r': return cprofi_rust_eat(r, 'u') || cprofi_rust_say(r, " -> %t");
+    case 's': return cprofi_rust_string(r);
+    case 'u': return cprofi_rust_qualifiers(r);
+    case 'a': /* generic argument */
+        if (cprofi_rust_eat(r, 'L'))
+            return cprofi_rust_number(r, &index) && cprofi_rust_lifetime(r, index);
+        letter = cprofi_rust_eat(r, 'K') ? 'k' : 't';
+    }
+    next = r->name + r->at;
+    if (letter == 'k' && *next != 'B') { /* constant as an argument: braces unless it is simple */
+        if (*next && strchr("eRQATV", *next) && (*next != 'R' || next[1] != 'e'))
+            return cprofi_rust_say(r, "{%c}");
+        letter = 'c';
+    }
+    tag = cprofi_rust_next(r);
+    if (tag == 'B' && strchr("pvtck", letter)) return cprofi_rust_back(r, letter);
+    if (tag == 'N' && strchr("pvt", letter)) {
+        space = cprofi_rust_next(r);
+        return cprofi_rust_say(r, letter == 'v' ? "%v" : "%p") && cprofi_rust_segment(r, space);
+    }
+    if (letter == 'c' && tag && strchr("htmyojaslxnibc", tag)) return cprofi_rust_leaf(r, tag);
+    if (letter == 'c' && tag == 'R' && cprofi_rust_eat(r, 'e')) return cprofi_rust_string(r);
+    for (size_t i = 0; i < CPROFI_COUNT(cprofi_rust_grammar); i++) {
+        const char *rule = cprofi_rust_grammar[i];
+        if (rule[1] == tag && (rule[0] == letter || (rule[0] == 'p' && strchr("tv", letter))))
+            return cprofi_rust_say(r, rule + 2);
+    }
+    return false;
+}
+
+/* Every cycle of the descent comes through here, and here its depth is bounded. */
+static bool cprofi_rust_say(cprofi_rust *r, const char *s) {
+    uint64_t outer = r->lifetimes;
+    bool ok = ++r->depth <= CPROFI_RUST_DEPTH;
+    for (; ok && *s; s++) {
+        size_t n = 0;
+        if (*s != '%') {
+            ok = cprofi_rust_put(r, s, 1);
+        } else if (*++s != '*') {
+            ok = cprofi_rust_production(r, *s);
+        } else {
+            const char *between = *++s == 'b' ? " + " : *s == 'w' ? " | " : ", ";
+            for (; ok && !cprofi_rust_eat(r, 'E'); n++)
+                ok = cprofi_rust_say(r, n ? between : "") && cprofi_rust_production(r, *s);
+            if (s[1] == ',' && n != 1) s++;
+        }
+    }
+    r->depth--;
+    r->lifetimes = outer;
+    return ok;
+}
+
+/* ---- both */
+
+/* The name to show for a Rust symbol. Before Z or R may be one underscore, none (dbghelp takes it
+   away) or two (Mach-O). False: not such a symbol, or damaged, or it does not fit. */
+static bool cprofi_rust_demangle(const char *name, char *out, size_t size) {
+    cprofi_rust r;
+    size_t underscores = strspn(name, "_");
+    const char *rest = name + underscores;
+    bool ok, v0 = *rest == 'R';
+    if (size) out[0] = 0;
+    if (!size || underscores > 2 || (!v0 && (rest[0] != 'Z' || rest[1] != 'N'))) return false;
+    /* A crate and nothing in it is no code, but RC4_init is a C function. */
+    if (v0 && !underscores && rest[1] == 'C') return false;
+    memset(&r, 0, sizeof r);
+    r.name = rest + (v0 ? 1 : 2);
+    r.end = v0 ? strcspn(r.name, ".$@") : strlen(r.name);
+    r.out = out;
+    r.size = size;
+    for (size_t i = 0; r.name[i]; i++)
+        if (r.name[i] <= ' ' || r.name[i] > '~') return false;
+    ok = v0 ? cprofi_rust_say(&r, "%v") : cprofi_rust_legacy(&r);
+    /* The crate it was instantiated in. */
+    if (ok && v0 && r.name[r.at] >= 'A' && r.name[r.at] <= 'Z') ok = cprofi_rust_skip(&r);
+    ok = ok && r.used && strchr(".$@", r.name[r.at]); /* or the 0 at the end */
+    out[ok ? r.used : 0] = 0;
+    return ok;
+}
+
+/* ---- code made at run time ---------------------------------------------------------------------
+
+   JIT compilers tell perf where they put code by appending to /tmp/perf-PID.map lines of
+   "START SIZE name", numbers in hexadecimal ("jit-interface.txt" of the kernel's perf). The file
+   may be large, is appended to while we read, and the same memory may be used again and again: the
+   last line that covers an address counts.
+
+   The file is streamed once. A line is an interval which goes to O(log n) nodes of a segment tree
+   over the addresses; later lines overwrite, since places in the file only grow, and an address
+   takes the latest of the nodes above it. Only places are kept, so a million lines over the same
+   addresses cost no memory; the names of the winners are read at the end, in the order of the file.
+
+   Cost: O(l log n) for l lines, one buffer and 32 bytes an address. A last line without its
+   line feed is still being written and ignored; names are cut at 4096 bytes; other lines are
+   skipped and counted. Code that was moved or freed without a word keeps its old name. */
+
+enum { CPROFI_JIT_NAME_MAX = 4096 };
+
+typedef struct {
+    uint64_t start, size, name; /* where in the file the name begins */
+} cprofi_jit_line;
+
+typedef struct {
+    uint64_t name;
+    size_t index;
+} cprofi_jit_winner;
+
+/* Reads a hexadecimal number and the blanks behind it; *at moves past both. */
+static bool cprofi_jit_number(const char **at, const char *end, uint64_t *value) {
+    const char *p = *at, *first;
+    uint64_t v = 0;
+    if (end - p > 2 && p[0] == '0' && (p[1] == 'x' || p[1] == 'X')) p += 2;
+    for (first = p; p < end; p++) {
+        char c = *p;
+        unsigned digit = c >= '0' && c <= '9'   ? (unsigned)(c - '0')
+                         : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a' + 10)
+                         : c >= 'A' && c <= 'F' ? (unsigned)(c - 'A' + 10)
+                                                : 16;
+        if (digit > 15) break;
+        if (v >> 60) return false;
+        v = v << 4 | digit;
+    }
+    if (p == first || p == end || (*p != ' ' && *p != '\t')) return false;
+    while (p < end && (*p == ' ' || *p == '\t')) p++;
+    *value = v;
+    *at = p;
+    return true;
+}
+
+/* Reads the head of a line that begins at `offset` of the file. */
+static bool cprofi_jit_parse(const char *line, size_t size, uint64_t offset, cprofi_jit_line *out) {
+    const char *at = line, *end = line + size;
+    if (size && end[-1] == '\r') end--;
+    if (!cprofi_jit_number(&at, end, &out->start) || !cprofi_jit_number(&at, end, &out->size))
+        return false;
+    out->name = offset + (uint64_t)(at - line);
+    return at < end && *at;
+}
+
+/* The first of n ascending addresses at or after one. */
+static size_t cprofi_jit_from(const uint64_t *addresses, size_t low, size_t n, uint64_t address) {
+    while (low < n) {
+        size_t middle = low + (n - low) / 2;
+        if (addresses[middle] < address) low = middle + 1;
+        else n = middle;
+    }
+    return low;
+}
+
+/* latest[n + i] belongs to address i, latest[k] to the two nodes 2k and 2k + 1. */
+static void cprofi_jit_offer(uint64_t *latest, const uint64_t *addresses, size_t n,
+                             const cprofi_jit_line *line) {
+    size_t low = cprofi_jit_from(addresses, 0, n, line->start), high;
+    if (low == n || addresses[low] - line->start >= line->size) return;
+    high = line->size > ~line->start ? n : cprofi_jit_from(addresses, low, n,
+                                                            line->start + line->size);
+    for (low += n, high += n; low < high; low >>= 1, high >>= 1) {
+        if (low & 1) latest[low++] = line->name;
+        if (high & 1) latest[--high] = line->name;
+    }
+}
+
+/* Offers all complete lines; the number of those that make no sense. */
+static uint64_t cprofi_jit_scan(const cprofi_source *source, char *buffer, uint64_t *latest,
+                                const uint64_t *addresses, size_t n) {
+    cprofi_jit_line line;
+    uint64_t offset = 0, skipped = 0;
+    bool middle = false, good = false; /* in the middle of a line longer than the buffer */
+    while (offset < source->size) {
+        uint64_t left = source->size - offset;
+        size_t have = left < CPROFI_CHUNK ? (size_t)left : (size_t)CPROFI_CHUNK, at = 0;
+        const char *feed;
+        if (!cprofi_source_read(source, offset, buffer, have)) break;
+        while ((feed = (const char *)memchr(buffer + at, '\n', have - at)) != NULL) {
+            size_t size = (size_t)(feed - buffer) - at;
+            if (!middle) good = cprofi_jit_parse(buffer + at, size, offset + at, &line);
+            if (good) cprofi_jit_offer(latest, addresses, n, &line);
+            else skipped++;
+            middle = false;
+            at += size + 1;
+        }
+        if (!at && !middle) {
+            good = cprofi_jit_parse(buffer, have, offset, &line);
+            middle = true;
+        }
+        offset += at ? at : have; /* a line cut by the end of the buffer is read again */
+    }
+    return skipped;
+}
+
+static int cprofi_jit_compare(const void *a, const void *b) {
+    uint64_t x = ((const cprofi_jit_winner *)a)->name, y = ((const cprofi_jit_winner *)b)->name;
+    return x < y ? -1 : x > y;
+}
+
+/* Keeps the name at `offset`, if it can be read; false when out of memory. */
+static bool cprofi_jit_name(const cprofi_source *source, uint64_t offset, char *buffer,
+                            cprofi_text *text, const char **name) {
+    uint64_t left = source->size - offset;
+    size_t size = left < CPROFI_JIT_NAME_MAX + 2 ? (size_t)left : CPROFI_JIT_NAME_MAX + 2;
+    const char *feed;
+    if (!cprofi_source_read(source, offset, buffer, size)) return true;
+    feed = (const char *)memchr(buffer, '\n', size);
+    if (feed) size = (size_t)(feed - buffer);
+    if (feed && size && buffer[size - 1] == '\r') size--;
+    if (size > CPROFI_JIT_NAME_MAX) /* not in the middle of a character */
+        for (size = CPROFI_JIT_NAME_MAX; size && (buffer[size] & 0xc0) == 0x80;) size--;
+    *name = cprofi_text_keep(text, buffer, size);
+    return *name != NULL;
+}
+
+/* Names for n addresses, ascending and unique; NULL where no line covers one. *skipped (may be
+   NULL): lines that make no sense. False only when out of memory. */
+static bool cprofi_jit_lookup(const cprofi_source *source, const uint64_t *addresses,
+                                            size_t n, const char **names, cprofi_text *text,
+                                            uint64_t *skipped) {
+    uint64_t *latest = (uint64_t *)calloc(n + 1, 2 * sizeof *latest), bad;
+    cprofi_jit_winner *winners = (cprofi_jit_winner *)calloc(n + 1, sizeof *winners);
+    char *buffer = (char *)malloc(CPROFI_CHUNK);
+    bool ok = latest && winners && buffer;
+    bad = ok ? cprofi_jit_scan(source, buffer, latest, addresses, n) : 0;
+    for (size_t i = 0; i < n && ok; i++) {
+        winners[i].index = i;
+        for (size_t node = i + n; node; node >>= 1)
+            if (latest[node] > winners[i].name) winners[i].name = latest[node];
+    }
+    if (ok) qsort(winners, n, sizeof *winners, cprofi_jit_compare);
+    for (size_t i = 0; i < n && ok; i++) {
+        const char **name = &names[winners[i].index];
+        *name = NULL;
+        if (!winners[i].name) continue;
+        if (i && winners[i].name == winners[i - 1].name) *name = names[winners[i - 1].index];
+        else ok = cprofi_jit_name(source, winners[i].name, buffer, text, name);
+    }
+    free(buffer);
+    free(winners);
+    free(latest);
+    if (skipped) *skipped = bad;
+    return ok;
+}
+
 /* The last part of a path, of any system. */
 static const char *cprofi_file_name(const char *path) {
     const char *name = path;
@@ -4114,14 +7805,13 @@ static const char *cprofi_file_name(const char *path) {
 
 typedef char *(*cprofi_demangle_fn)(const char *, char *, size_t *, int *);
 
-/* Opens a regular file for reading; false: it cannot be, or there is none. */
-static bool cprofi_source_open(const char *path, cprofi_source *source);
-static void cprofi_source_close(cprofi_source *source);
 /* __cxa_demangle (Itanium C++ ABI 3.4) if the process has one; *library goes to _close. */
 static cprofi_demangle_fn cprofi_demangler_open(void **library);
 static void cprofi_demangler_close(void *library);
 /* The files a module may be read from, best first; how many there are. */
 static size_t cprofi_os_image_paths(const cprofi_module *m, const char *paths[2]);
+/* Opens the list of code made at run time that is meant for Linux perf. */
+static bool cprofi_os_jit_map(cprofi_source *source);
 /* Where the process has an exported function, 0 if nowhere. */
 static uintptr_t cprofi_os_function(const char *name);
 
@@ -4130,7 +7820,7 @@ static uintptr_t cprofi_os_function(const char *name);
    One module at a time: find its bytes, make sure that they are the ones loaded, look its addresses
    up, and keep the names until cprofi_symbols_free. */
 
-enum { CPROFI_NAME_MAX = 16384, CPROFI_MANGLED_MAX = 4096 };
+enum { CPROFI_NAME_MAX = 16384, CPROFI_MANGLED_MAX = 4096, CPROFI_SHOWN = 4096 };
 
 /* One frame of the source at an address. */
 typedef struct {
@@ -4154,11 +7844,27 @@ struct cprofi_sites_block {
 };
 
 /* Why names, inlined functions or lines of a module are missing; a remark tells it. */
-enum { CPROFI_REMARK_REPLACED, CPROFI_REMARK_MISSING, CPROFI_REMARKS };
+enum {
+    CPROFI_REMARK_REPLACED,
+    CPROFI_REMARK_MISSING,
+    CPROFI_REMARK_NO_DEBUG,
+    CPROFI_REMARK_STALE,
+    CPROFI_REMARK_COMPRESSED,
+    CPROFI_REMARK_SPLIT,
+    CPROFI_REMARK_SUPPLEMENT,
+    CPROFI_REMARK_DAMAGED,
+    CPROFI_REMARKS
+};
 
 static const char *const cprofi_remark_texts[CPROFI_REMARKS] = {
     "no names: the file is another one now",
-    "no names: the file cannot be read"};
+    "no names: the file cannot be read",
+    "no inlined functions and lines: it has no debug information (compile with -g)",
+    "no inlined functions and lines: its debug file belongs to another build",
+    "no inlined functions and lines: its debug sections are compressed, and not by zlib",
+    "no inlined functions and lines: they are in .dwo files (split DWARF), which are not read",
+    "some inlined functions are missing: they are in a supplementary (dwz) file, which is not read",
+    "some inlined functions and lines are missing: the debug information is damaged"};
 
 typedef struct {
     uint32_t modules[CPROFI_REMARKS]; /* how many it is true of */
@@ -4170,11 +7876,26 @@ typedef struct cprofi_symbols {
     cprofi_sites_block *sites;
     cprofi_demangle_fn demangle;
     void *demangler; /* the library it is in, if that had to be opened */
+    cprofi_debug_places debug_places;
+    void (*dbghelp_lock)(bool lock);
+    bool raw; /* names stay as they are in the file: to compare them with others' */
     cprofi_remarks remarks;
+    struct {
+        const char *raw, *shown;
+    } shown[CPROFI_SHOWN]; /* by hash of `raw` */
 } cprofi_symbols;
 
-static bool cprofi_symbols_init(cprofi_symbols *s) {
+/* What the system's own reader of debug information says (Windows: DbgHelp, of PDBs) of those of n
+   addresses that cprofi_dwarf_lookup left open: answers as that does, and takes away the names that
+   it knows better. False only when out of memory. */
+static bool cprofi_os_lookup(cprofi_symbols *s, const cprofi_module *m, const uintptr_t *pcs,
+                             size_t n, const char **names, cprofi_dwarf_want *wants,
+                             cprofi_dwarf_answer *answer);
+
+static bool cprofi_symbols_init(cprofi_symbols *s, const cprof_desc *desc) {
     memset(s, 0, sizeof *s);
+    if (desc) s->debug_places.directories = desc->debug_dir;
+    if (desc) s->dbghelp_lock = desc->dbghelp_lock;
     s->demangle = cprofi_demangler_open(&s->demangler);
     return true;
 }
@@ -4195,6 +7916,20 @@ static void cprofi_symbols_remark(cprofi_symbols *s, const cprofi_module *m, int
         snprintf(s->remarks.first[remark], sizeof s->remarks.first[remark], "%s", m->name);
 }
 
+/* What is missing of a module's debug information. Of programs compiled without it only the main
+   one is worth a remark. */
+static void cprofi_symbols_result(cprofi_symbols *s, const cprofi_module *m,
+                                  cprofi_debug_result result, bool stale) {
+    if (result == CPROFI_DEBUG_NONE && stale)
+        cprofi_symbols_remark(s, m, CPROFI_REMARK_STALE);
+    else if (result == CPROFI_DEBUG_NONE && m->is_main)
+        cprofi_symbols_remark(s, m, CPROFI_REMARK_NO_DEBUG);
+    else if (result == CPROFI_DEBUG_UNKNOWN_COMPRESSION)
+        cprofi_symbols_remark(s, m, CPROFI_REMARK_COMPRESSED);
+    else if (result == CPROFI_DEBUG_DAMAGED)
+        cprofi_symbols_remark(s, m, CPROFI_REMARK_DAMAGED);
+}
+
 static const char *cprofi_symbols_copy(cprofi_symbols *s, const char *text) {
     return cprofi_text_keep(&s->text, text, strlen(text));
 }
@@ -4210,40 +7945,46 @@ static cprofi_site *cprofi_symbols_sites(cprofi_symbols *s, size_t count) {
     return (cprofi_site *)(void *)((char *)block + head);
 }
 
-/* Rust's legacy names are C++ names that end in a hash (17h, 16 digits, E). */
-static bool cprofi_name_is_rust(const char *name) {
-    size_t size = strlen(name);
-    return size > 20 && memcmp(name + size - 20, "17h", 3) == 0 && name[size - 1] == 'E' &&
-           strspn(name + size - 17, "0123456789abcdef") == 16;
-}
-
-/* The name to show for a raw one, which is changed. */
-static const char *cprofi_symbols_show(cprofi_symbols *s, char *raw, bool plt) {
-    const char *name = raw, *kept = NULL;
-    char *full = NULL, *trimmed = NULL, *joined;
-    size_t length;
+/* The name to show for a raw one, which is changed; NULL: out of memory. */
+static const char *cprofi_symbols_show(cprofi_symbols *s, char *raw) {
+    const char *name = raw, *kept;
+    char *full = NULL, *readable = NULL;
+    if (s->raw) return cprofi_symbols_copy(s, raw);
     cprofi_name_cut(raw);
-    if (s->demangle && cprofi_name_starts(raw, "_Z") && !cprofi_name_is_rust(raw) &&
-        strlen(raw) <= CPROFI_MANGLED_MAX) {
-        int status = 0;
-        full = s->demangle(raw, NULL, NULL, &status);
-        if (full && status == 0 && full[0]) {
-            name = full;
-            trimmed = (char *)malloc(strlen(full) + 1);
-            if (trimmed && cprofi_demangled_trim(full, trimmed)) name = trimmed;
+    if ((raw[0] == '_' || raw[0] == 'R' || raw[0] == 'Z') && strlen(raw) <= CPROFI_MANGLED_MAX) {
+        readable = (char *)malloc(CPROFI_NAME_MAX);
+        if (readable && cprofi_rust_demangle(raw, readable, CPROFI_NAME_MAX)) {
+            name = readable;
+        } else if (readable && s->demangle && cprofi_name_starts(raw, "_Z")) {
+            int status = 0;
+            full = s->demangle(raw, NULL, NULL, &status);
+            if (full && status == 0 && full[0]) {
+                name = full;
+                if (strlen(full) < CPROFI_NAME_MAX && cprofi_demangled_trim(full, readable))
+                    name = readable;
+            }
         }
     }
-    length = strlen(name);
-    joined = (char *)malloc(length + 5);
-    if (joined) {
-        memcpy(joined, name, length);
-        memcpy(joined + length, "@plt", 4);
-        kept = cprofi_text_keep(&s->text, joined, length + (plt ? 4 : 0));
-    }
-    free(joined);
-    free(trimmed);
+    kept = cprofi_symbols_copy(s, name);
+    free(readable);
     free(full);
     return kept;
+}
+
+/* The same for a raw name that lives as long as the symbols; each is made readable once. */
+static const char *cprofi_symbols_shown(cprofi_symbols *s, const char *raw) {
+    uint64_t hash = cprofi_hash_bytes(0xcbf29ce484222325u, raw, strlen(raw));
+    size_t at = (size_t)(hash ^ hash >> 32) % CPROFI_SHOWN;
+    char *copy;
+    if (s->shown[at].raw && strcmp(s->shown[at].raw, raw) == 0) return s->shown[at].shown;
+    copy = (char *)malloc(strlen(raw) + 1);
+    if (!copy) return NULL;
+    strcpy(copy, raw);
+    s->shown[at].raw = raw;
+    s->shown[at].shown = cprofi_symbols_show(s, copy);
+    if (!s->shown[at].shown) s->shown[at].raw = NULL;
+    free(copy);
+    return s->shown[at].shown;
 }
 
 /* Whether a file is the one a module was loaded from. With a build id that is certain. Without, the
@@ -4265,31 +8006,67 @@ static bool cprofi_symbols_same(const cprofi_elf *elf, const cprofi_module *m) {
     return m->lo - m->slide == lo && m->hi - m->slide == hi;
 }
 
-/* Opens the bytes of a module, or leaves elf->source NULL. A later version will go on to separate
-   debug files from here. False only when out of memory. */
-static bool cprofi_symbols_open(cprofi_symbols *s, const cprofi_module *m, cprofi_source *source,
-                                cprofi_elf *elf) {
+/* A file open for reading symbols: of the one format or the other. */
+typedef struct {
+    cprofi_source source;
+    cprofi_elf elf; /* elf.source: it is an ELF file */
+    cprofi_pe pe;   /* pe.source: a PE file */
+} cprofi_object;
+
+static void cprofi_object_close(cprofi_object *o) {
+    if (o->elf.source) cprofi_elf_close(&o->elf);
+    if (o->pe.source) cprofi_pe_close(&o->pe);
+    cprofi_source_close(&o->source);
+    memset(o, 0, sizeof *o);
+}
+
+/* Whether an open source is of the module; then o->elf or o->pe is open. */
+static bool cprofi_object_is(cprofi_object *o, const cprofi_module *m) {
+    if (cprofi_elf_open(&o->source, &o->elf) == CPROFI_ELF_OK) {
+        if (m->image.size || cprofi_symbols_same(&o->elf, m)) return true;
+        cprofi_elf_close(&o->elf);
+        return false;
+    }
+    o->elf.source = NULL;
+    if (!cprofi_pe_open(&o->source, &o->pe)) {
+        o->pe.source = NULL;
+        return false;
+    }
+    if (o->pe.time_date_stamp == m->stamp && o->pe.size_of_image == m->hi - m->lo) return true;
+    cprofi_pe_close(&o->pe);
+    return false;
+}
+
+/* Opens the file of a module; false: there is none, or not the one that was loaded. */
+static bool cprofi_object_open(cprofi_symbols *s, const cprofi_module *m, cprofi_object *o) {
     const char *paths[2];
     size_t count = cprofi_os_image_paths(m, paths);
     bool other = false;
-    memset(elf, 0, sizeof *elf);
+    memset(o, 0, sizeof *o);
     if (m->image.size) {
-        *source = cprofi_source_of(m->image);
-        return cprofi_elf_open(source, elf) != CPROFI_ELF_NO_MEMORY;
+        o->source = cprofi_source_of(m->image);
+        return cprofi_object_is(o, m);
     }
     for (size_t i = 0; i < count; i++) {
-        cprofi_elf_result result;
-        if (!paths[i] || !paths[i][0] || !cprofi_source_open(paths[i], source)) continue;
-        result = cprofi_elf_open(source, elf);
-        if (result == CPROFI_ELF_OK && cprofi_symbols_same(elf, m)) return true;
-        if (result == CPROFI_ELF_OK) cprofi_elf_close(elf);
-        elf->source = NULL;
-        cprofi_source_close(source);
-        if (result == CPROFI_ELF_NO_MEMORY) return false;
+        if (!paths[i] || !paths[i][0] || !cprofi_source_open(paths[i], &o->source)) continue;
+        if (cprofi_object_is(o, m)) return true;
+        cprofi_source_close(&o->source);
+        memset(o, 0, sizeof *o);
         other = true;
     }
     cprofi_symbols_remark(s, m, other ? CPROFI_REMARK_REPLACED : CPROFI_REMARK_MISSING);
-    return true;
+    return false;
+}
+
+static const char *cprofi_symbols_plt(cprofi_symbols *s, const char *name) {
+    char *text = (char *)malloc(strlen(name) + 5);
+    const char *kept = NULL;
+    if (text) {
+        strcat(strcpy(text, name), "@plt");
+        kept = cprofi_symbols_copy(s, text);
+    }
+    free(text);
+    return kept;
 }
 
 /* Names from the symbol tables of one open file for those of n addresses that have none yet, and
@@ -4315,7 +8092,8 @@ static bool cprofi_symbols_read(cprofi_symbols *s, const cprofi_elf *elf, const 
             *name = names[last->index];
         } else if (cprofi_source_string(elf->source, t->strings + want->hit.name, t->strings_end,
                                         raw, CPROFI_NAME_MAX)) {
-            *name = cprofi_symbols_show(s, raw, want->plt);
+            *name = cprofi_symbols_show(s, raw);
+            if (*name && want->plt) *name = cprofi_symbols_plt(s, *name);
             ok = *name != NULL;
             last = want;
         }
@@ -4325,36 +8103,187 @@ static bool cprofi_symbols_read(cprofi_symbols *s, const cprofi_elf *elf, const 
     return ok;
 }
 
+/* The same from a PE file. */
+static bool cprofi_symbols_read_pe(cprofi_symbols *s, const cprofi_pe *pe, const cprofi_module *m,
+                                   const uintptr_t *pcs, size_t n, const char **names) {
+    cprofi_pe_want *wants = (cprofi_pe_want *)calloc(n, sizeof *wants);
+    bool ok = wants != NULL;
+    for (size_t i = 0; ok && i < n; i++) {
+        wants[i].address = pcs[i] - m->slide + pe->image_base;
+        wants[i].index = (uint32_t)i;
+    }
+    ok = ok && cprofi_pe_lookup(pe, wants, n, &s->text);
+    for (size_t i = 0; ok && i < n; i++) {
+        if (!wants[i].name) continue;
+        names[wants[i].index] = cprofi_symbols_shown(s, wants[i].name);
+        ok = names[wants[i].index] != NULL;
+    }
+    free(wants);
+    return ok;
+}
+
+/* What the DWARF of a file, separate or not, says of n addresses. `base`: what is to be added to an
+   address in the module. The remarks are made here. */
+static bool cprofi_symbols_dwarf(cprofi_symbols *s, const cprofi_module *m, const cprofi_debug *d,
+                                 uint64_t base, const uintptr_t *pcs, size_t n,
+                                 cprofi_dwarf_want *wants, cprofi_dwarf_answer *answer) {
+    for (size_t i = 0; i < n; i++) {
+        wants[i].address = pcs[i] - m->slide + base;
+        wants[i].index = (uint32_t)i;
+    }
+    answer->plain = !s->demangle && !s->raw;
+    if (!cprofi_dwarf_lookup(&d->dwarf, wants, n, &s->text, answer)) return false;
+    if (answer->split_units) cprofi_symbols_remark(s, m, CPROFI_REMARK_SPLIT);
+    if (answer->supplementary) cprofi_symbols_remark(s, m, CPROFI_REMARK_SUPPLEMENT);
+    if (answer->damaged_units) cprofi_symbols_remark(s, m, CPROFI_REMARK_DAMAGED);
+    return true;
+}
+
+/* Whether the name in the DWARF is better than that in the symbol table. */
+static bool cprofi_symbols_prefer(const cprofi_dwarf_frame *f, const char *name) {
+    return f->function && (f->linkage || cprofi_name_starts(name, "_Z"));
+}
+
+/* Places from what was found: names[i] of the functions that hold the code, NULL if unknown, and,
+   unless wants is NULL, the source. */
+static bool cprofi_symbols_place(cprofi_symbols *s, const cprofi_module *m, const uintptr_t *pcs,
+                                 size_t n, const char *const *names,
+                                 const cprofi_dwarf_want *wants, const cprofi_dwarf_answer *answer,
+                                 cprofi_place *places) {
+    cprofi_site *sites = cprofi_symbols_sites(s, n + (wants ? answer->count : 0));
+    for (size_t i = 0; sites && i < n; i++) {
+        uint32_t count = wants ? wants[i].count : 0;
+        const cprofi_dwarf_frame *outer;
+        places[i].sites = sites;
+        places[i].count = count ? count : 1;
+        for (uint32_t k = 0; k < count; k++) {
+            const cprofi_dwarf_frame *f = &answer->frames[wants[i].first + k];
+            sites[k].function = f->function;
+            if (f->function && f->linkage) {
+                sites[k].function = cprofi_symbols_shown(s, f->function);
+                if (!sites[k].function) return false;
+            }
+            sites[k].file = f->file;
+            sites[k].line = f->line;
+            sites[k].start_line = f->start_line;
+            sites[k].inlined = k + 1 < count;
+            if (!f->function && k + 1 < count) sites[k].function = "[inlined]";
+        }
+        sites += places[i].count;
+        /* Of several functions that the linker merged, the symbol table names any. What DWARF has
+           no linkage name for, the symbol table may know better: ns::(anonymous)::f<int>. */
+        outer = count ? &answer->frames[wants[i].first + count - 1] : NULL;
+        if (names[i] && !(outer && cprofi_symbols_prefer(outer, names[i])))
+            sites[-1].function = names[i];
+        if (!sites[-1].function) {
+            char text[512];
+            snprintf(text, sizeof text, "[%.440s+0x%llx]", m->name ? m->name : "?",
+                     (unsigned long long)(pcs[i] - m->slide));
+            sites[-1].function = cprofi_symbols_copy(s, text);
+            if (!sites[-1].function) return false;
+        }
+    }
+    return sites != NULL;
+}
+
+/* Reads the symbol tables and the DWARF of an ELF file and its separate debug file. */
+static bool cprofi_symbols_elf(cprofi_symbols *s, const cprofi_module *m, const cprofi_elf *elf,
+                               const uintptr_t *pcs, size_t n, const char **names,
+                               cprofi_dwarf_want *wants, cprofi_dwarf_answer *answer) {
+    cprofi_debug debug;
+    cprofi_debug_result result = cprofi_debug_open(elf, &debug);
+    cprofi_source other_source;
+    cprofi_elf other;
+    bool stale = false, ok = true, separate = false;
+    if (m->path && m->path[0] && (result == CPROFI_DEBUG_NONE || !cprofi_elf_has_symbols(elf)))
+        separate = cprofi_debug_find(&s->debug_places, m->path, elf, &other_source, &other, &stale);
+    if (separate) {
+        ok = cprofi_symbols_read(s, &other, m, pcs, n, names);
+        if (result == CPROFI_DEBUG_NONE) {
+            cprofi_debug_close(&debug);
+            result = cprofi_debug_open(&other, &debug);
+        }
+    }
+    ok = ok && cprofi_symbols_read(s, elf, m, pcs, n, names);
+    ok = ok && result != CPROFI_DEBUG_NO_MEMORY &&
+         cprofi_symbols_dwarf(s, m, &debug, 0, pcs, n, wants, answer);
+    if (debug.supplementary && !answer->supplementary && answer->count)
+        cprofi_symbols_remark(s, m, CPROFI_REMARK_SUPPLEMENT);
+    cprofi_symbols_result(s, m, result, stale);
+    cprofi_debug_close(&debug);
+    if (separate) {
+        cprofi_elf_close(&other);
+        cprofi_source_close(&other_source);
+    }
+    return ok;
+}
+
+/* The same of a PE file. */
+static bool cprofi_symbols_pe(cprofi_symbols *s, const cprofi_module *m, const cprofi_pe *pe,
+                              const uintptr_t *pcs, size_t n, const char **names,
+                              cprofi_dwarf_want *wants, cprofi_dwarf_answer *answer) {
+    cprofi_debug debug;
+    cprofi_debug_result result = cprofi_pe_debug(pe, &debug);
+    bool ok = cprofi_symbols_read_pe(s, pe, m, pcs, n, names) &&
+              result != CPROFI_DEBUG_NO_MEMORY &&
+              cprofi_symbols_dwarf(s, m, &debug, pe->image_base, pcs, n, wants, answer);
+    uint8_t guid[16];
+    uint32_t age;
+    char path[1024];
+    /* a program may have both: its own PDB, and the DWARF of a library that was linked in */
+    if (ok && cprofi_pe_pdb(pe, guid, &age, path, sizeof path))
+        ok = cprofi_os_lookup(s, m, pcs, n, names, wants, answer);
+    if (result == CPROFI_DEBUG_NONE && answer->count) result = CPROFI_DEBUG_OK;
+    cprofi_symbols_result(s, m, result, false);
+    cprofi_debug_close(&debug);
+    return ok;
+}
+
 /* The places of n look-up addresses (run-time addresses, ascending, unique) of a module. They live
    until cprofi_symbols_free. False only when out of memory. */
 static bool cprofi_symbols_resolve(cprofi_symbols *s, const cprofi_module *m, const uintptr_t *pcs,
                                    size_t n, cprofi_place *places) {
-    cprofi_source source;
-    cprofi_elf elf;
-    cprofi_site *sites;
+    cprofi_object object;
+    cprofi_dwarf_want *wants = NULL;
+    cprofi_dwarf_answer answer;
     const char **names;
-    bool ok;
+    bool ok = true, open;
     if (!n) return true;
-    if (n > UINT32_MAX || !cprofi_symbols_open(s, m, &source, &elf)) return false;
+    if (n > UINT32_MAX / 2) return false;
+    memset(&answer, 0, sizeof answer);
     names = (const char **)calloc(n, sizeof *names);
-    sites = cprofi_symbols_sites(s, n);
-    ok = names && sites;
-    if (elf.source) {
-        ok = ok && cprofi_symbols_read(s, &elf, m, pcs, n, names);
-        cprofi_elf_close(&elf);
-        cprofi_source_close(&source);
+    wants = (cprofi_dwarf_want *)calloc(n, sizeof *wants);
+    open = names && wants && cprofi_object_open(s, m, &object);
+    if (open && object.elf.source)
+        ok = cprofi_symbols_elf(s, m, &object.elf, pcs, n, names, wants, &answer);
+    else if (open)
+        ok = cprofi_symbols_pe(s, m, &object.pe, pcs, n, names, wants, &answer);
+    ok = ok && names && wants;
+    if (ok)
+        ok = cprofi_symbols_place(s, m, pcs, n, names, open ? wants : NULL, &answer, places);
+    if (open) cprofi_object_close(&object);
+    cprofi_dwarf_answer_free(&answer);
+    free(wants);
+    free(names);
+    return ok;
+}
+
+/* Places for n addresses (ascending, unique) that are in no module. */
+static bool cprofi_symbols_jit(cprofi_symbols *s, const uint64_t *addresses, size_t n,
+                               cprofi_place *places) {
+    cprofi_site *sites = cprofi_symbols_sites(s, n);
+    const char **names = (const char **)calloc(n + 1, sizeof *names);
+    cprofi_source map;
+    bool ok = sites && names;
+    if (ok && n && cprofi_os_jit_map(&map)) {
+        uint64_t skipped; /* lines that are none are not worth a remark */
+        ok = cprofi_jit_lookup(&map, addresses, n, names, &s->text, &skipped);
+        cprofi_source_close(&map);
     }
-    for (size_t i = 0; i < n && ok; i++) {
-        char text[512];
-        if (!names[i]) {
-            snprintf(text, sizeof text, "[%.440s+0x%llx]", m->name ? m->name : "?",
-                     (unsigned long long)(pcs[i] - m->slide));
-            names[i] = cprofi_symbols_copy(s, text);
-        }
-        sites[i].function = names[i];
+    for (size_t i = 0; ok && i < n; i++) {
+        sites[i].function = names[i] && names[i][0] ? names[i] : "[jit]";
         places[i].sites = &sites[i];
         places[i].count = 1;
-        ok = names[i] != NULL;
     }
     free(names);
     return ok;
@@ -5279,7 +9208,7 @@ typedef struct {
     uint32_t entry_count, thread_count;
     uint64_t frame_count;
     double lost_ns, unsampled_ns, period;
-    bool lines; /* desc.lines */
+    const cprof_desc *desc; /* in a session that lasts */
     const cprofi_modules *modules; /* records are immutable once made */
 } cprofi_snapshot;
 
@@ -5299,7 +9228,7 @@ static bool cprofi_snapshot_take(cprofi_session *s, cprofi_snapshot *c) {
     c->thread_count = s->thread_count;
     c->modules = &s->modules;
     c->period = 1e9 / s->desc.hz;
-    c->lines = s->desc.lines;
+    c->desc = &s->desc;
     c->unsampled_ns = (double)stats.unsampled_ns;
     c->entries = (cprofi_entry *)malloc((c->entry_count + 1u) * sizeof *c->entries);
     c->frames = (cprofi_frame *)malloc((c->frame_count + 1) * sizeof *c->frames);
@@ -5396,16 +9325,16 @@ static bool cprofi_names_functions(cprofi_names *n, const cprofi_snapshot *c, si
     return true;
 }
 
-/* Places for the words [from, to), which belong to no module. */
+/* Places for the words [from, to), which belong to no module: the specials come first. */
 static bool cprofi_names_elsewhere(cprofi_names *n, size_t from, size_t to) {
-    cprofi_site *sites = cprofi_symbols_sites(&n->symbols, to - from);
-    for (size_t i = from; sites && i < to; i++) {
-        cprofi_site *site = &sites[i - from];
-        site->function = n->words[i] == CPROFI_FRAME_TRUNCATED ? "[truncated]" : "[unknown]";
-        n->places[i].sites = site;
-        n->places[i].count = 1;
+    for (; from < to && n->words[from] < CPROFI_FRAME_SPECIALS; from++) {
+        cprofi_site *site = cprofi_symbols_sites(&n->symbols, 1);
+        if (!site) return false;
+        site->function = "[truncated]";
+        n->places[from].sites = site;
+        n->places[from].count = 1;
     }
-    return sites != NULL;
+    return cprofi_symbols_jit(&n->symbols, n->words + from, to - from, n->places + from);
 }
 
 /* Places for the words [from, to), which belong to one module. */
@@ -5486,7 +9415,7 @@ static bool cprofi_names_label(cprofi_names *n, bool lines) {
 static bool cprofi_names_init(cprofi_names *n, const cprofi_snapshot *c) {
     bool ok;
     memset(n, 0, sizeof *n);
-    if (!cprofi_symbols_init(&n->symbols)) return false;
+    if (!cprofi_symbols_init(&n->symbols, c->desc)) return false;
     n->words = (cprofi_frame *)malloc((c->frame_count + 1) * sizeof *n->words);
     n->places = (cprofi_place *)malloc((c->frame_count + 1) * sizeof *n->places);
     ok = n->words && n->places;
@@ -5503,7 +9432,7 @@ static bool cprofi_names_init(cprofi_names *n, const cprofi_snapshot *c) {
         ok = cprofi_names_module(n, c, from, to);
     }
     if (ok) cprofi_names_roots(n, c);
-    ok = ok && cprofi_names_label(n, c->lines);
+    ok = ok && cprofi_names_label(n, c->desc->lines);
     if (!ok) cprofi_names_free(n);
     return ok;
 }
@@ -5780,6 +9709,31 @@ static bool cprofi_source_open(const char *path, cprofi_source *source) {
 
 static void cprofi_source_close(cprofi_source *source) {
     if (source->read) close((int)source->file);
+}
+
+static bool cprofi_os_lookup(cprofi_symbols *s, const cprofi_module *m, const uintptr_t *pcs,
+                             size_t n, const char **names, cprofi_dwarf_want *wants,
+                             cprofi_dwarf_answer *answer) {
+    (void)s, (void)m, (void)pcs, (void)n, (void)names, (void)wants, (void)answer;
+    return true;
+}
+
+static char cprofi_os_list_separator(void) { return ':'; }
+
+static char *cprofi_os_real_path(const char *path) { return realpath(path, NULL); }
+
+/* The map that compilers which make code at run time write for perf. Only the user's own, or
+   root's, is believed: anybody can write in /tmp. */
+static bool cprofi_os_jit_map(cprofi_source *source) {
+    char path[64];
+    struct stat status;
+    snprintf(path, sizeof path, "/tmp/perf-%d.map", (int)getpid());
+    if (!cprofi_source_open(path, source)) return false;
+    if (fstat((int)source->file, &status) == 0 &&
+        (status.st_uid == geteuid() || status.st_uid == 0))
+        return true;
+    cprofi_source_close(source);
+    return false;
 }
 
 /* The path of the program itself may be gone, or by now belong to a newer one. */
@@ -6102,6 +10056,7 @@ static void cprofi_image_enter(cprofi_modules *m, cprofi_image *image) {
     if (!record->path) {
         record->hi = image->hi;
         record->slide = image->slide;
+        record->is_main = image->is_main;
         record->build_id_size = (uint32_t)image->build_id_size;
         if (image->build_id) memcpy(record->build_id, image->build_id, image->build_id_size);
         if (image->is_vdso) {
@@ -7115,6 +11070,18 @@ static void cprofi_source_close(cprofi_source *source) {
     if (source->read) CloseHandle((HANDLE)source->file);
 }
 
+static char cprofi_os_list_separator(void) { return ';'; }
+
+static char *cprofi_os_real_path(const char *path) {
+    (void)path;
+    return NULL; /* links are followed by whoever opens it */
+}
+
+static bool cprofi_os_jit_map(cprofi_source *source) {
+    (void)source;
+    return false;
+}
+
 static size_t cprofi_os_image_paths(const cprofi_module *m, const char *paths[2]) {
     paths[0] = m->path;
     return 1;
@@ -7136,6 +11103,194 @@ static cprofi_demangle_fn cprofi_demangler_open(void **library) {
 }
 
 static void cprofi_demangler_close(void *library) { (void)library; }
+
+/* ---- names from PDBs ----
+
+   DbgHelp serves one thread at a time and has one set of options for the process. So it is loaded
+   when it is needed, with a session of our own (a session is known by its process handle: a
+   duplicate), under the host's lock and under the mutex that Rust's standard library takes for it,
+   and is left as it was found. */
+
+typedef struct {
+    HANDLE session, mutex;
+    DWORD options;
+    DWORD(WINAPI *get_options)(void);
+    DWORD(WINAPI *set_options)(DWORD);
+    BOOL(WINAPI *open)(HANDLE, PCWSTR, BOOL);
+    BOOL(WINAPI *close)(HANDLE);
+    DWORD64(WINAPI *load)(HANDLE, HANDLE, PCWSTR, PCWSTR, DWORD64, DWORD, void *, DWORD);
+    BOOL(WINAPI *info)(HANDLE, DWORD64, IMAGEHLP_MODULEW64 *);
+    BOOL(WINAPI *symbol)(HANDLE, DWORD64, DWORD64 *, SYMBOL_INFOW *);
+    BOOL(WINAPI *line)(HANDLE, DWORD64, DWORD *, IMAGEHLP_LINEW64 *);
+    /* Windows 8; without them there are no inlined functions */
+    DWORD(WINAPI *inline_count)(HANDLE, DWORD64);
+    BOOL(WINAPI *inline_trace)(HANDLE, DWORD64, DWORD, DWORD64, DWORD64, DWORD *, DWORD *);
+    BOOL(WINAPI *inline_symbol)(HANDLE, DWORD64, ULONG, DWORD64 *, SYMBOL_INFOW *);
+    BOOL(WINAPI *inline_line)(HANDLE, DWORD64, ULONG, DWORD64, DWORD *, IMAGEHLP_LINEW64 *);
+} cprofi_dbghelp;
+
+static bool cprofi_dbghelp_find(cprofi_dbghelp *d) {
+    bool all = true;
+#define CPROFI_FIND(name, field) \
+    cprofi_windows_find(L"dbghelp.dll", name, &d->field, sizeof d->field)
+    all = CPROFI_FIND("SymGetOptions", get_options) && all;
+    all = CPROFI_FIND("SymSetOptions", set_options) && all;
+    all = CPROFI_FIND("SymInitializeW", open) && all;
+    all = CPROFI_FIND("SymCleanup", close) && all;
+    all = CPROFI_FIND("SymLoadModuleExW", load) && all;
+    all = CPROFI_FIND("SymGetModuleInfoW64", info) && all;
+    all = CPROFI_FIND("SymFromAddrW", symbol) && all;
+    all = CPROFI_FIND("SymGetLineFromAddrW64", line) && all;
+    if (!CPROFI_FIND("SymAddrIncludeInlineTrace", inline_count) ||
+        !CPROFI_FIND("SymQueryInlineTrace", inline_trace) ||
+        !CPROFI_FIND("SymFromInlineContextW", inline_symbol) ||
+        !CPROFI_FIND("SymGetLineFromInlineContextW", inline_line))
+        d->inline_count = NULL;
+#undef CPROFI_FIND
+    return all;
+}
+
+/* Where PDBs are looked for: where the user says, beside the image, where _NT_SYMBOL_PATH says, and
+   where the linker put it. */
+static void cprofi_dbghelp_path(const cprofi_symbols *s, const cprofi_module *m, WCHAR *to,
+                                size_t capacity) {
+    static const WCHAR *const variables[] = {L"_NT_SYMBOL_PATH", L"_NT_ALT_SYMBOL_PATH"};
+    WCHAR part[CPROFI_PATH];
+    size_t used = 0, size;
+    to[0] = 0;
+    for (int i = 0; i < 4; i++) {
+        part[0] = 0;
+        if (i == 0 && s->debug_places.directories)
+            cprofi_wide(s->debug_places.directories, part, CPROFI_COUNT(part));
+        if (i == 1 && cprofi_wide(m->path, part, CPROFI_COUNT(part))) {
+            WCHAR *slash = wcsrchr(part, L'\\');
+            if (slash) *slash = 0;
+        }
+        if (i >= 2 && GetEnvironmentVariableW(variables[i - 2], part, CPROFI_PATH) >= CPROFI_PATH)
+            part[0] = 0;
+        size = wcslen(part);
+        if (!size || used + size + 2 > capacity) continue;
+        if (used) to[used++] = L';';
+        memcpy(to + used, part, (size + 1) * sizeof *to);
+        used += size;
+    }
+}
+
+/* Takes the locks and opens a session with the one module in it. */
+static bool cprofi_dbghelp_open(const cprofi_symbols *s, const cprofi_module *m,
+                                cprofi_dbghelp *d) {
+    WCHAR path[CPROFI_PATH], places[4 * CPROFI_PATH];
+    IMAGEHLP_MODULEW64 info;
+    char name[48];
+    memset(d, 0, sizeof *d);
+    if (!cprofi_wide(m->path, path, CPROFI_COUNT(path)) || !LoadLibraryW(L"dbghelp.dll") ||
+        !cprofi_dbghelp_find(d))
+        return false;
+    snprintf(name, sizeof name, "Local\\RustBacktraceMutex%08lX",
+             (unsigned long)GetCurrentProcessId());
+    d->mutex = CreateMutexA(NULL, FALSE, name);
+    if (s->dbghelp_lock) s->dbghelp_lock(true);
+    if (d->mutex) WaitForSingleObject(d->mutex, INFINITE);
+    d->options = d->get_options();
+    d->set_options(SYMOPT_UNDNAME | SYMOPT_LOAD_LINES | SYMOPT_FAIL_CRITICAL_ERRORS |
+                   SYMOPT_NO_PROMPTS);
+    cprofi_dbghelp_path(s, m, places, CPROFI_COUNT(places));
+    memset(&info, 0, sizeof info);
+    info.SizeOfStruct = sizeof info;
+    DuplicateHandle(GetCurrentProcess(), GetCurrentProcess(), GetCurrentProcess(), &d->session, 0,
+                    FALSE, DUPLICATE_SAME_ACCESS);
+    if (d->session && !d->open(d->session, places, FALSE)) {
+        CloseHandle(d->session);
+        d->session = NULL;
+    }
+    return d->session && d->load(d->session, NULL, path, NULL, m->lo, (DWORD)(m->hi - m->lo), NULL,
+                                 0) &&
+           d->info(d->session, m->lo, &info) && info.SymType == SymPdb;
+}
+
+static void cprofi_dbghelp_close(const cprofi_symbols *s, cprofi_dbghelp *d) {
+    if (d->session) {
+        d->close(d->session);
+        CloseHandle(d->session);
+    }
+    if (d->set_options && d->get_options) d->set_options(d->options);
+    if (d->mutex) {
+        ReleaseMutex(d->mutex);
+        CloseHandle(d->mutex);
+    }
+    if (s->dbghelp_lock) s->dbghelp_lock(false);
+}
+
+/* One frame: of the function that holds the code if `inlined` is false, else of inline context
+   `context`. `own`: the context whose line is that of this frame. */
+static bool cprofi_dbghelp_frame(cprofi_symbols *s, cprofi_dbghelp *d, uint64_t address,
+                                 DWORD context, bool inlined, bool contexts,
+                                 cprofi_dwarf_frame *f) {
+    union {
+        SYMBOL_INFOW info;
+        WCHAR room[sizeof(SYMBOL_INFOW) / sizeof(WCHAR) + 2048];
+    } symbol;
+    IMAGEHLP_LINEW64 line;
+    DWORD64 far_off;
+    DWORD off;
+    char text[3 * 2048];
+    memset(f, 0, sizeof *f);
+    memset(&symbol, 0, sizeof symbol);
+    memset(&line, 0, sizeof line);
+    symbol.info.SizeOfStruct = sizeof symbol.info;
+    symbol.info.MaxNameLen = 2000;
+    line.SizeOfStruct = sizeof line;
+    f->inlined = inlined;
+    if (inlined ? d->inline_symbol(d->session, address, context, &far_off, &symbol.info)
+                : d->symbol(d->session, address, &far_off, &symbol.info)) {
+        cprofi_narrow(symbol.info.Name, text, sizeof text);
+        f->function = cprofi_symbols_copy(s, text);
+        if (!f->function) return false;
+    }
+    if ((contexts ? d->inline_line(d->session, address, context, 0, &off, &line)
+                  : d->line(d->session, address, &off, &line)) && line.FileName) {
+        cprofi_narrow(line.FileName, text, sizeof text);
+        f->file = cprofi_symbols_copy(s, text);
+        f->line = line.LineNumber;
+        if (!f->file) return false;
+    }
+    return true;
+}
+
+static bool cprofi_os_lookup(cprofi_symbols *s, const cprofi_module *m, const uintptr_t *pcs,
+                             size_t n, const char **names, cprofi_dwarf_want *wants,
+                             cprofi_dwarf_answer *answer) {
+    cprofi_dbghelp d;
+    bool open = false, ok = true;
+    memset(&d, 0, sizeof d);
+    for (size_t i = 0; i < n && !open; i++) open = !wants[i].count;
+    open = open && cprofi_dbghelp_open(s, m, &d);
+    for (size_t i = 0; open && ok && i < n; i++) {
+        if (wants[i].count) continue;
+        DWORD count = d.inline_count ? d.inline_count(d.session, pcs[i]) : 0, context = 0, frame;
+        if (count && !d.inline_trace(d.session, pcs[i], 0, pcs[i], pcs[i], &context, &frame))
+            count = 0;
+        wants[i].first = (uint32_t)answer->count;
+        wants[i].count = 0;
+        for (DWORD k = 0; ok && k <= count; k++) {
+            if (answer->count == answer->capacity) {
+                size_t more = answer->capacity ? 2 * answer->capacity : 256;
+                void *moved = realloc(answer->frames, more * sizeof *answer->frames);
+                ok = moved != NULL;
+                if (!ok) break;
+                answer->frames = (cprofi_dwarf_frame *)moved;
+                answer->capacity = more;
+            }
+            ok = cprofi_dbghelp_frame(s, &d, pcs[i], context + k, k < count, count > 0,
+                                      &answer->frames[answer->count]);
+            answer->count++;
+            wants[i].count++;
+        }
+        if (ok && answer->frames[answer->count - 1].function) names[i] = NULL;
+    }
+    if (d.set_options) cprofi_dbghelp_close(s, &d);
+    return ok;
+}
 
 /* An output file, as on the other systems: written beside its place and moved there. */
 static bool cprofi_file_open(cprofi_file *f, const char *path) {
@@ -7382,6 +11537,7 @@ static void cprofi_news_enter(cprofi_modules *m, cprofi_news *n) {
     if (!record->path) {
         record->hi = n->base + n->size;
         record->slide = n->base;
+        record->is_main = n->base == (uintptr_t)GetModuleHandleW(NULL);
         record->stamp = n->stamp;
         record->build_id_size = n->build_id_size;
         memcpy(record->build_id, n->build_id, sizeof record->build_id);
@@ -7471,7 +11627,8 @@ static void cprofi_thread_found(cprofi_session *s, HANDLE handle) {
     }
     t->os.handle = handle;
     memset(&basic, 0, sizeof basic);
-    if (s->os.api.query_thread && s->os.api.query_thread(handle, 0, &basic, sizeof basic, NULL) >= 0)
+    if (s->os.api.query_thread &&
+        s->os.api.query_thread(handle, 0, &basic, sizeof basic, NULL) >= 0)
         t->os.tib = (const NT_TIB *)basic.teb;
     cprofi_windows_times(&s->os, handle, &t->os.user, &t->os.kernel);
     t->os.kernel_booked = t->os.kernel;
@@ -7766,8 +11923,8 @@ static void cprofi_os_look_rest(cprofi_session *s, uint32_t count, uint64_t elap
         cprofi_ask(s, &s->threads[s->candidates[i]], elapsed, false);
 }
 
-/* Wall clock: a thread is stopped wherever it is; it need not be stopped again in the system call it
-   sleeps in as long as it has used no cycles. */
+/* Wall clock: a thread is stopped wherever it is; it need not be stopped again in the system call
+   it sleeps in as long as it has used no cycles. */
 static cprofi_activity cprofi_os_activity(cprofi_session *s, cprofi_thread *t, uintptr_t *sp,
                                           uintptr_t *pc) {
     (void)s, (void)t;

@@ -230,7 +230,7 @@ static const char *name_in(const uint8_t *data, size_t size, uint64_t base, uint
     m.image.size = size;
     pc = m.slide + (uintptr_t)(base + address);
     if (live) cprofi_symbols_free(&s);
-    live = cprofi_symbols_init(&s);
+    live = cprofi_symbols_init(&s, NULL);
     if (!live || !resolve(&s, &m, &pc, 1, &name)) return "(out of memory)";
     return name;
 }
@@ -476,7 +476,7 @@ static void test_reference(void) {
         module.name = "image";
         module.image.data = m.data;
         module.image.size = IMAGE_SIZE;
-        if (!cprofi_symbols_init(&s) || !resolve(&s, &module, pcs, n, names)) break;
+        if (!cprofi_symbols_init(&s, NULL) || !resolve(&s, &module, pcs, n, names)) break;
         for (size_t i = 0; i < n; i++) {
             const plain_symbol *p = plain_find(list, SYMBOL_COUNT, pcs[i]);
             if (strcmp(p ? p->name : "[", p ? names[i] : names[i][0] == '[' ? "[" : "") == 0)
@@ -657,15 +657,15 @@ static void test_show(void) {
     cprofi_symbols s;
     char cpp[] = "_Z3fooi.cold", bad[] = "_Znonsense", c[] = "bar@@V";
     char rust[] = "_ZN4core3fmt5write17h0123456789abcdefE";
-    if (!cprofi_symbols_init(&s)) return;
+    if (!cprofi_symbols_init(&s, NULL)) return;
     s.demangle = fake_demangle;
-    check(strcmp(cprofi_symbols_show(&s, cpp, true), "foo<char> [clone .avx2]@plt") == 0,
+    check(strcmp(cprofi_symbols_plt(&s, cprofi_symbols_show(&s, cpp)), "foo<char> [clone .avx2]@plt") == 0,
           "a C++ name is demangled, trimmed and marked", "it is not");
-    check(strcmp(cprofi_symbols_show(&s, bad, false), "_Znonsense") == 0,
+    check(strcmp(cprofi_symbols_show(&s, bad), "_Znonsense") == 0,
           "what the demangler refuses stays", "it does not");
-    check(strcmp(cprofi_symbols_show(&s, c, true), "bar@plt") == 0, "a C name in the PLT", "wrong");
-    check(strcmp(cprofi_symbols_show(&s, rust, false), "_ZN4core3fmt5write17h0123456789abcdefE") ==
-              0, "Rust names stay as they are", "they do not");
+    check(strcmp(cprofi_symbols_show(&s, c), "bar") == 0, "a C name loses its version", "wrong");
+    check(strcmp(cprofi_symbols_show(&s, rust), "core::fmt::write") == 0,
+          "Rust names are not the C++ demangler's", "it is");
     cprofi_symbols_free(&s);
 }
 
@@ -834,7 +834,7 @@ static void test_binutils(const char *what, const char *path, const char *option
     snprintf(command, sizeof command, "addr2line -f -e '%s' <'%s/addresses' 2>/dev/null", path,
              scratch);
     f = popen(command, "r");
-    if (!f || !cprofi_symbols_init(&s) || !resolve(&s, &m, pcs, n, names)) abort();
+    if (!f || !cprofi_symbols_init(&s, NULL) || !resolve(&s, &m, pcs, n, names)) abort();
     for (size_t i = 0; i < n; i++) {
         uint64_t address = pcs[i] - slide, start = 0;
         bool answered = fgets(line, sizeof line, f) && fgets(place, sizeof place, f);
@@ -902,7 +902,7 @@ static void test_stubs(const char *what, const char *path) {
         if (sscanf(line, "%llx <%255[^>]>", &address, name) != 2 || name[0] == '*') continue;
         if (strlen(name) < 4 || strcmp(name + strlen(name) - 4, "@plt") != 0) continue; /* PLT0 */
         pc = (uintptr_t)address + 1;
-        if (!cprofi_symbols_init(&s) || !resolve(&s, &m, &pc, 1, got)) abort();
+        if (!cprofi_symbols_init(&s, NULL) || !resolve(&s, &m, &pc, 1, got)) abort();
         count++;
         if (strcmp(got[0], name) != 0 && !wrong++) printf("# %s, not %s\n", got[0], name);
         cprofi_symbols_free(&s);
@@ -973,7 +973,7 @@ static void test_without_sections(void) {
         cprofi_module m;
         const char *name = "";
         uintptr_t pc = (uintptr_t)(list[i].value + list[i].size - 1);
-        if (!module_of(path, 0, &m) || !cprofi_symbols_init(&s) ||
+        if (!module_of(path, 0, &m) || !cprofi_symbols_init(&s, NULL) ||
             !resolve(&s, &m, &pc, 1, &name))
             abort();
         found += covers(list, count, pc, name, list[i].value, NULL);
@@ -1040,7 +1040,7 @@ static void test_cpp(void) {
     for (size_t i = 0; i < count; i++) pcs[n++] = (uintptr_t)list[i].value;
     qsort(pcs, n, sizeof *pcs, compare_addresses);
     n = distinct(pcs, n);
-    if (!cprofi_symbols_init(&s) || !resolve(&s, &m, pcs, n, names)) abort();
+    if (!cprofi_symbols_init(&s, NULL) || !resolve(&s, &m, pcs, n, names)) abort();
     for (size_t w = 0; w < sizeof wanted / sizeof wanted[0]; w++) {
         size_t seen = 0;
         char alternative[64], what[96];
@@ -1093,7 +1093,7 @@ static void test_identity(void) {
     list = nm(path, "", &count);
     pc = count ? (uintptr_t)list[0].value : 0;
     free(list);
-    if (!cprofi_symbols_init(&s)) abort();
+    if (!cprofi_symbols_init(&s, NULL)) abort();
     if (!resolve(&s, &m, &pc, 1, &name)) abort();
     check(m.build_id_size == 20 && name[0] != '[' && !s.remarks.modules[CPROFI_REMARK_REPLACED], "the same build id is used",
           "it is %s", name);
@@ -1135,7 +1135,7 @@ static void test_identity(void) {
         m.lo = lo + m.slide;
         m.hi = hi + m.slide;
         pc = (uintptr_t)&symbols_test_target;
-        if (!cprofi_symbols_init(&s) || !resolve(&s, &m, &pc, 1, &name)) abort();
+        if (!cprofi_symbols_init(&s, NULL) || !resolve(&s, &m, &pc, 1, &name)) abort();
         check(strcmp(name, "symbols_test_target") == 0, "the program itself, its file gone",
               "it is %s", name);
         m.build_id_size = 3;
@@ -1188,7 +1188,7 @@ static void test_loaded(void) {
         uintptr_t *pcs = (uintptr_t *)malloc(m.image.size * sizeof *pcs);
         const char **names = (const char **)malloc(m.image.size * sizeof *names);
         for (; n < m.image.size; n++) pcs[n] = base + n;
-        if (!cprofi_symbols_init(&s) || !resolve(&s, &m, pcs, n, names)) abort();
+        if (!cprofi_symbols_init(&s, NULL) || !resolve(&s, &m, pcs, n, names)) abort();
         for (size_t i = 0; i < n; i++) {
             known += names[i][0] != '[';
             gettime += strstr(names[i], "clock_gettime") != NULL;
@@ -1291,7 +1291,7 @@ static void test_fuzz(void) {
             pcs[n] = module.slide + (uintptr_t)m.base + at;
         qsort(pcs, n, sizeof *pcs, compare_addresses);
         before = milliseconds();
-        if (!cprofi_symbols_init(&s) || !resolve(&s, &module, pcs, n, names))
+        if (!cprofi_symbols_init(&s, NULL) || !resolve(&s, &module, pcs, n, names))
             abort();
         {
             cprofi_span span = {exact, size};
@@ -1344,7 +1344,7 @@ static void test_hostile(void) {
     module.image.size = size;
     for (size_t i = 0; i < ADDRESSES; i++) pcs[i] = 16 * i;
     start = milliseconds();
-    if (!cprofi_symbols_init(&s) || !resolve(&s, &module, pcs, ADDRESSES, names))
+    if (!cprofi_symbols_init(&s, NULL) || !resolve(&s, &module, pcs, ADDRESSES, names))
         abort();
     printf("# %d symbols over all of %d addresses: %.0f ms\n", COUNT, ADDRESSES,
            milliseconds() - start);
@@ -1389,7 +1389,7 @@ static void test_large(void) {
         getrusage(RUSAGE_SELF, &before);
         start = milliseconds();
         named = 0;
-        if (!cprofi_symbols_init(&s) || !resolve(&s, &m, pcs, ADDRESSES, names))
+        if (!cprofi_symbols_init(&s, NULL) || !resolve(&s, &m, pcs, ADDRESSES, names))
             abort();
         for (size_t i = 0; i < ADDRESSES; i++) named += names[i][0] != '[';
         getrusage(RUSAGE_SELF, &after);
