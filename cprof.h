@@ -2476,8 +2476,8 @@ static bool cprofi_seh_x64_leaves(const cprofi_seh_image *image, uint64_t target
     cprofi_seh_entry e;
     cprofi_seh_info info;
     if (!cprofi_seh_x64_find(image, target, &e)) return true;
-    if (e.begin != target || !cprofi_seh_x64_info(image, &e, &info) || e.begin != target ||
-        (info.flags & CPROFI_SEH_CHAINED))
+    if (!cprofi_seh_x64_info(image, &e, &info) || (info.flags & CPROFI_SEH_CHAINED) ||
+        e.begin != target)
         return false;
     for (size_t i = 0; i < info.count; i += cprofi_seh_x64_slots(&info, i))
         if (info.codes[2 * i] == 0 && cprofi_seh_x64_op(&info, i) != CPROFI_SEH_EPILOG)
@@ -2496,8 +2496,8 @@ static bool cprofi_seh_x64_ends(const cprofi_seh_image *image, cprofi_bytes code
     case 0xf3: return cprofi_u8(&code) == 0xc3; /* rep ret */
     case 0xe9: case 0xeb: { /* jmp */
         int64_t distance = op == 0xeb ? (int8_t)cprofi_u8(&code) : (int32_t)cprofi_u32(&code);
-        uint64_t next = rva + (uint64_t)(code.at - start);
-        return !code.bad && cprofi_seh_x64_leaves(image, next + (uint64_t)distance);
+        rva += (uint64_t)(code.at - start) + (uint64_t)distance;
+        return !code.bad && cprofi_seh_x64_leaves(image, rva);
     }
     case 0xff:
         /* jmp to where a word says: [rip+n], an import; else compilers give a needless REX.W to
@@ -2705,7 +2705,7 @@ static bool cprofi_seh_arm64_save(cprofi_seh_frame *f, const uint8_t *code, uint
     else if (c == 0xe7) {             /* save_any_reg: 0 pair push register; kind offset */
         bool two = code[1] & 0x40, push = code[1] & 0x20;
         uint32_t kind = code[2] >> 6;
-        int64_t size = two || push || kind == 2 ? 16 : 8, offset = size * (code[2] & 63);
+        int64_t size = two || push ? 16 : 8, offset = size * (code[2] & 63);
         if (push) offset = -offset - size;
         if (code[1] & 0x80) return false;
         if (kind == 0) return cprofi_seh_load(f, code[1] & 31, two ? pair : 1, offset);
@@ -2746,10 +2746,7 @@ static bool cprofi_seh_arm64_run(cprofi_seh_frame *f, cprofi_span codes, size_t 
         if (size > codes.size - at) return false;
         at += size;
         if (c == 0xe4) break;
-        if (skip > 0) {
-            skip = c == 0xe5 ? 0 : skip - 1;
-            continue;
-        }
+        if (skip > 0 && skip--) continue;
         if (c == 0xe6) { /* save_next: one more pair with the save that follows */
             pair += 2;
             continue;
@@ -8507,7 +8504,7 @@ typedef struct {
     CONTEXT *context;
     bool fine;           /* threads' cycles are counted; else only times in coarse steps */
     double ns_per_cycle; /* of a thread's cycle count */
-    uint64_t next_full;
+    uint64_t next_full, next_tail;
     uint32_t last; /* the thread listed last: index + 1 */
     bool scanned;
     bool state_known; /* the system tells which threads run */
@@ -8517,6 +8514,7 @@ typedef struct {
     HANDLE handle;
     const NT_TIB *tib;
     bool ended;
+    uint64_t read_tick; /* the look at which its coarse clock was read last */
     bool was_running; /* when last looked at, it was not in a system call */
     uint64_t user, kernel;  /* ns, as of the last look at its times */
     uint64_t kernel_booked; /* of which that much is booked */
@@ -8707,7 +8705,7 @@ static struct {
 
 /* What each system implements, in its own section. */
 static uint64_t cprofi_os_now(void);
-static bool cprofi_os_cpu(const cprofi_thread *t, uint64_t *ns);
+static bool cprofi_os_cpu(cprofi_thread *t, uint64_t *ns);
 static uint64_t cprofi_os_cpu_process(void);
 static uint64_t cprofi_os_cpu_sampler(cprofi_session *s);
 typedef enum { CPROFI_ASLEEP, CPROFI_RUNNABLE, CPROFI_UNKNOWN } cprofi_activity;
@@ -10140,7 +10138,7 @@ static uint64_t cprofi_os_cpu_process(void) { return cprofi_clock_read(CLOCK_PRO
 /* CPUCLOCK_SCHED (2) of one thread (4), the complemented id above */
 static clockid_t cprofi_clock_of(uint32_t tid) { return (clockid_t)(~tid << 3 | 6u); }
 
-static bool cprofi_os_cpu(const cprofi_thread *t, uint64_t *ns) {
+static bool cprofi_os_cpu(cprofi_thread *t, uint64_t *ns) {
     struct timespec c;
     if (clock_gettime(cprofi_clock_of(t->tid), &c) != 0) return false;
     *ns = (uint64_t)c.tv_sec * 1000000000u + (uint64_t)c.tv_nsec;
@@ -10815,7 +10813,8 @@ static bool cprofi_file_close(cprofi_file *f, bool keep) {
 
 #ifdef CPROFI_WINDOWS
 
-#define CPROFI_SCAN_NS 50000000u /* full look at the list of threads at least that often */
+#define CPROFI_SCAN_NS 50000000u /* look at the whole list of threads that often, */
+#define CPROFI_TAIL_NS 4000000u  /* and at its end that often */
 
 enum {
     CPROFI_THREAD_ACCESS = THREAD_SUSPEND_RESUME | THREAD_GET_CONTEXT | THREAD_QUERY_INFORMATION |
@@ -10924,8 +10923,16 @@ static bool cprofi_windows_cpu(const cprofi_os *os, HANDLE thread, uint64_t *ns)
     return true;
 }
 
-static bool cprofi_os_cpu(const cprofi_thread *t, uint64_t *ns) {
-    return !t->os.ended && cprofi_windows_cpu(&cprofi.session->os, t->os.handle, ns);
+/* The coarse clock is read once a look: it is dear, and does not tell who runs. */
+static bool cprofi_os_cpu(cprofi_thread *t, uint64_t *ns) {
+    const cprofi_session *s = cprofi.session;
+    if (t->os.ended) return false;
+    if (!s->os.fine && s->ticks && t->os.read_tick == s->ticks) {
+        *ns = t->cpu;
+        return true;
+    }
+    t->os.read_tick = s->ticks;
+    return cprofi_windows_cpu(&s->os, t->os.handle, ns);
 }
 
 static uint64_t cprofi_os_cpu_process(void) {
@@ -11615,6 +11622,7 @@ static void cprofi_thread_found(cprofi_session *s, HANDLE handle) {
     cprofi_thread *t;
     uint64_t cpu;
     if (!tid || tid == s->sampler_tid || cprofi_thread_known(s, tid) ||
+        WaitForSingleObject(handle, 0) != WAIT_TIMEOUT || /* it has ended */
         !cprofi_windows_cpu(&s->os, handle, &cpu)) {
         CloseHandle(handle);
         return;
@@ -11658,16 +11666,22 @@ static void cprofi_windows_list_threads(cprofi_session *s) {
    keep their clocks as long as there is a handle. */
 static void cprofi_os_scan(cprofi_session *s, uint64_t now) {
     cprofi_os *os = &s->os;
-    bool full = now >= os->next_full || !os->last ||
-                WaitForSingleObject(s->threads[os->last - 1].os.handle, 0) != WAIT_TIMEOUT;
-    HANDLE at = full ? NULL : s->threads[os->last - 1].os.handle, next;
+    bool full = now >= os->next_full;
+    HANDLE at, next;
     bool ours = false; /* `at` has to be closed */
+    if (!full && now < os->next_tail) return;
+    os->next_tail = now + CPROFI_TAIL_NS;
+    at = os->last ? s->threads[os->last - 1].os.handle : NULL;
+    full = full || !at || WaitForSingleObject(at, 0) != WAIT_TIMEOUT;
     if (full) {
+        at = NULL;
         os->next_full = now + CPROFI_SCAN_NS;
         for (uint32_t i = 0; i < s->live_count; i++) {
             cprofi_thread *t = &s->threads[s->live[i]];
+            uint64_t cpu;
             if (WaitForSingleObject(t->os.handle, 0) != WAIT_OBJECT_0) continue;
-            if (cprofi_os_cpu(t, &t->cpu)) t->os.ended = true;
+            if (cprofi_os_cpu(t, &cpu) && cpu > t->cpu) t->cpu = cpu;
+            t->os.ended = true;
         }
     }
     if (!os->api.next_thread) {
@@ -11991,7 +12005,7 @@ static cprof_result cprofi_os_prepare(cprofi_session *s) {
     s->os.ready = CreateEventW(NULL, TRUE, FALSE, NULL);
     s->os.over = CreateEventW(NULL, TRUE, FALSE, NULL);
     s->os.last = 0;
-    s->os.next_full = 0;
+    s->os.next_full = s->os.next_tail = 0;
     s->os.scanned = false;
     s->known_count = 0;
     s->sampler_tid = 0;
