@@ -5521,8 +5521,8 @@ static bool cprofi_pe_lookup(const cprofi_pe *pe, cprofi_pe_want *wants, size_t 
    The problem: for some thousand addresses the functions each stands in, from what was inlined last
    to the function that holds the code, out of debug information of perhaps a gigabyte. The idea:
    everything is sorted by where it stands in the file, and each unit is read at most once for all
-   that is wanted of it. (1) Addresses find their units: .debug_aranges says it, and for the rest the
-   root entry of each unit. (2) Each unit that is wanted is read whole and walked once, front to
+   that is wanted of it. (1) Addresses find their units: .debug_aranges says it, and for the rest
+   the root entry of each unit. (2) Each unit that is wanted is read whole and walked once, front to
    back. Entries without code are passed over, most by a size known beforehand or by DW_AT_sibling;
    the ranges of a subprogram or inlined_subroutine search the unit's wanted addresses. (3) A
    function is named by following its entry to the abstract origin and the specification. What
@@ -5530,7 +5530,7 @@ static bool cprofi_pe_lookup(const cprofi_pe *pe, cprofi_pe_want *wants, size_t 
 
    The invariant of the walk: an address has the deepest entry (node) seen so far that holds it. A
    node takes an address over only from the function around it, so the first of two functions at one
-   place (identical code folded) keeps it. Nodes are kept for hits only, and hold their parent.
+   place (identical code folded) keeps it. Nodes are kept for hits and what is around them.
 
    Cost: linear in the bytes of the wanted units. The memory is that of the largest of them, its
    line table, 12 bytes for each namespace, class and function in it, and some 100 bytes for each
@@ -5538,10 +5538,10 @@ static bool cprofi_pe_lookup(const cprofi_pe *pe, cprofi_pe_want *wants, size_t 
    work that is not paid for by reading on is counted against a limit (cprofi_dwarf_spend).
 
    Names: the linkage name where there is one; else, in languages that have scopes, the name behind
-   all that encloses it, "outer::(anonymous namespace)::name"; a closure is "{lambda}", another class
-   without a name "{unnamed type}". Ranges that begin at 0, ~0 or ~0 - 1 are what linkers make of
-   discarded code, and are ignored. Not handled: the contents of .dwo and supplementary files (both
-   counted), .debug_types, .debug_names, and location views.
+   all that encloses it, "outer::(anonymous namespace)::name"; a closure is "{lambda}", another
+   class without a name "{unnamed type}". Ranges that begin at 0, ~0 or ~0 - 1 are what linkers make
+   of discarded code, and are ignored. Not handled: the contents of .dwo and supplementary files
+   (both counted), .debug_types, .debug_names, and location views.
 
    After "DWARF 5" and the versions 2 to 4 before it (chapters 2, 3 and 7), in 32- and 64-bit
    format, with the GNU extensions for split units of version 4. */
@@ -5786,8 +5786,8 @@ static uint8_t cprofi_dwarf_form_size(const cprofi_dwarf_unit *u, unsigned form)
     case 0x1e: return 16;                                             /* data16 */
     case 0x01: return u->address_size;
     case 0x10: return u->version < 3 ? u->address_size : u->offset_size; /* ref_addr */
-    case 0x0e: case 0x17: case 0x1d: case 0x1f: case 0x1f20: case 0x1f21:
-        return u->offset_size; /* strp, sec_offset, strp_sup, line_strp, GNU_ref_alt, _strp_alt */
+    case 0x0e: case 0x17: case 0x1d: case 0x1f: case 0x1f20: case 0x1f21: /* strp, sec_offset, */
+        return u->offset_size; /* strp_sup, line_strp, GNU_ref_alt, GNU_strp_alt */
     default: return CPROFI_DWARF_VARIES;
     }
 }
@@ -6519,9 +6519,9 @@ static bool cprofi_dwarf_walk(cprofi_dwarf_look *k) {
         }
         a = cprofi_dwarf_abbrev_of(&k->abbrevs, code);
         if (!a) return false;
-        if (k->row_count && (a->kind == CPROFI_DIE_SUBPROGRAM ? a->ranges
-                                                              : a->kind == CPROFI_DIE_INLINED &&
-                                                                    level.node != CPROFI_DWARF_NONE)) {
+        if (k->row_count &&
+            ((a->kind == CPROFI_DIE_SUBPROGRAM && a->ranges) ||
+             (a->kind == CPROFI_DIE_INLINED && level.node != CPROFI_DWARF_NONE))) {
             cprofi_dwarf_die die;
             if (!cprofi_dwarf_attributes(k, u, &k->abbrevs, a, &at, &die)) return false;
             level.node = cprofi_dwarf_match(k, &die, start, outer.node);
@@ -6551,7 +6551,7 @@ static bool cprofi_dwarf_walk(cprofi_dwarf_look *k) {
 static bool cprofi_dwarf_has_scopes(uint64_t language) {
     switch (language) {
     case 0x01: case 0x02: case 0x0c: case 0x1d: case 0x2c: case 0x3e: /* C89, C, C99, 11, 17, 23 */
-    case 0x10: case 0x12: case 0x15: case 0x31: case 0x8001: /* Objective C, UPC, OpenCL, assembly */
+    case 0x10: case 0x12: case 0x15: case 0x31: case 0x8001: /* Objective C, UPC, OpenCL, asm */
         return false;
     default: return true;
     }
@@ -6664,7 +6664,9 @@ static void cprofi_dwarf_follow(cprofi_dwarf_look *k, cprofi_dwarf_function *f) 
         if (!cprofi_dwarf_die_read(k, (size_t)(at - u->offset), &die)) break;
         if (!f->line) f->line = (uint32_t)cprofi_die_number(&die, CPROFI_AT_DECL_LINE, 0);
         v = cprofi_die_value(&die, CPROFI_AT_LINKAGE_NAME);
-        if (v && (name = cprofi_dwarf_string(k, u, v, k->string, sizeof k->string)) != NULL &&
+        /* in C it would be an alias in assembly, such as __GI___clock_gettime */
+        if (v && cprofi_dwarf_has_scopes(u->language) &&
+            (name = cprofi_dwarf_string(k, u, v, k->string, sizeof k->string)) != NULL &&
             !(k->answer->plain && u->language != 0x1c && strncmp(name, "_Z", 2) == 0)) {
             f->name = cprofi_dwarf_keep(k, name);
             f->linkage = true;
@@ -6700,8 +6702,8 @@ static bool cprofi_dwarf_table_grow(cprofi_dwarf_look *k) {
     return true;
 }
 
-/* The function whose entry is at this place, which is in the unit that is loaded or will be followed
-   later; CPROFI_DWARF_NONE: out of memory. */
+/* The function whose entry is at this place, which is in the unit that is loaded or will be
+   followed later; CPROFI_DWARF_NONE: out of memory. */
 static uint32_t cprofi_dwarf_function_at(cprofi_dwarf_look *k, uint64_t at) {
     cprofi_dwarf_function *f;
     size_t slot;
@@ -6880,12 +6882,11 @@ static bool cprofi_dwarf_run(cprofi_dwarf_look *k) {
 
 /* Finds the frames of all wants, which are ascending by address and unique. False only when out of
    memory. */
-static bool cprofi_dwarf_lookup(const cprofi_dwarf *d, cprofi_dwarf_want *wants,
-                                              size_t n, cprofi_text *text,
-                                              cprofi_dwarf_answer *answer) {
+static bool cprofi_dwarf_lookup(const cprofi_dwarf *d, cprofi_dwarf_want *wants, size_t n,
+                                cprofi_text *text, cprofi_dwarf_answer *answer) {
     cprofi_dwarf_look *k = (cprofi_dwarf_look *)calloc(1, sizeof *k);
+    const bool plain = answer->plain;
     bool ok;
-    bool plain = answer->plain;
     memset(answer, 0, sizeof *answer);
     answer->plain = plain;
     if (!k) return false;

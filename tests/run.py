@@ -44,6 +44,12 @@ PACKAGES = [
     ("binutils", lambda: shutil.which("nm") and shutil.which("objdump") and shutil.which("strip")),
     ("clang", lambda: shutil.which("clang") and shutil.which("clang++")),
     ("gcc-mingw-w64-x86-64", lambda: shutil.which("x86_64-w64-mingw32-gcc")),
+    ("g++-mingw-w64-x86-64", lambda: shutil.which("x86_64-w64-mingw32-g++")),
+    ("llvm", lambda: shutil.which("llvm-symbolizer")),
+    ("lld", lambda: shutil.which("ld.lld")),
+    ("dwz", lambda: shutil.which("dwz")),
+    ("cargo", lambda: shutil.which("cargo")),
+    ("rustc", lambda: shutil.which("rustc")),
 ]
 if glob.glob(os.path.join(ROOT, "tests/flamegraph/*.py")):
     PACKAGES.append(("nodejs", lambda: shutil.which("node")))
@@ -285,6 +291,8 @@ def is_suite(path):
 
 def all_suites():
     suites = compile_suites() + unit_suites() + evm_suites() + flamegraph_suites() + e2e_suites()
+    suites.append(script("tests/e2e/inlines.py", alone=True, timeout=600))
+    suites.append(script("tests/e2e/names.py", alone=True, timeout=600))
     suites.append(script("tests/e2e/demo.py", alone=True, timeout=300))
     return suites
 

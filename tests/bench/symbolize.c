@@ -45,17 +45,26 @@ static int symbolize_order(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* What the registry would hold of the file if it were loaded at slide 0. */
+/* What the registry would hold of the file if it were loaded where it was linked to be. */
 static bool symbolize_module(const char *path, cprofi_module *m)
 {
     const char *slash = strrchr(path, '/');
     cprofi_source source;
     cprofi_elf elf;
+    cprofi_pe pe;
     memset(m, 0, sizeof *m);
     m->path = path;
     m->name = slash ? slash + 1 : path;
-    m->lo = UINTPTR_MAX;
     if (!cprofi_source_open(path, &source)) return false;
+    if (cprofi_pe_open(&source, &pe)) { /* loaded where it wants to be */
+        m->lo = m->slide = (uintptr_t)pe.image_base;
+        m->hi = m->lo + pe.size_of_image;
+        m->stamp = pe.time_date_stamp;
+        cprofi_pe_close(&pe);
+        cprofi_source_close(&source);
+        return true;
+    }
+    m->lo = UINTPTR_MAX;
     if (cprofi_elf_open(&source, &elf) != CPROFI_ELF_OK) return false;
     for (size_t i = 0; i < elf.segment_count; i++) {
         cprofi_elf_segment s = cprofi_elf_segment_at(&elf, i);
@@ -133,7 +142,7 @@ int main(int argc, char **argv)
     }
     clock_gettime(CLOCK_MONOTONIC, &start);
     if (!symbolize_module(path, &module)) {
-        fprintf(stderr, "%s: not an ELF file that can be read\n", path);
+        fprintf(stderr, "%s: neither an ELF nor a PE file that can be read\n", path);
         return 1;
     }
     addresses = symbolize_read(&n);
