@@ -1,6 +1,6 @@
 # make demo   a flame graph of the example EVM, flamegraph.svg, in under a minute
 # make test   builds and runs all tests (as root it first installs the packages they use)
-# make bench  measured ratios: samples delivered, cost, error on bursts
+# make bench  measured ratios: samples delivered, cost, error on bursts; speed of the names
 # make clean
 
 CC ?= cc
@@ -35,6 +35,7 @@ test:
 
 bench:
 	@$(PYTHON) tests/bench/bench.py
+	@$(PYTHON) tests/bench/symbols.py
 
 clean:
 	rm -rf $(BUILD) flamegraph.folded flamegraph.svg

@@ -25,9 +25,10 @@
 
    LINK FLAGS
 
-     -pthread. Nothing else: no -ldl, no -rdynamic, no -g (names come from the symbol table, so do
-     not strip the program; a stripped one shows what its dynamic symbols tell, and
-     [program+0xoffset] for the rest).
+     -pthread. Nothing else: no -ldl, no -rdynamic. Compile with -g at any optimisation level to see
+     inlined functions and, with CPROF_LINES=1, lines; without, functions are those of the symbol
+     table. A stripped program needs its separate debug file (build id or .gnu_debuglink), or shows
+     what its dynamic symbols tell and [program+0xoffset] for the rest.
 
    MACROS THAT CHANGE THE BUILD
 
@@ -57,15 +58,19 @@
 
      Frames are found by the .eh_frame tables that every compiler emits for exceptions and
      debuggers; frame pointers are the fall-back. The rules are cached, so a frame costs a few
-     nanoseconds. Names are looked up when the profile is written.
+     nanoseconds.
+
+     When the profile is written, each address is looked up once: the symbol table names the
+     function that holds it, the DWARF what was inlined there. A unit of the DWARF is read at most
+     once for all its addresses, and nothing else is kept: memory is that of the largest unit.
 
    WHAT THE OUTPUT SAYS
 
      thread;root;...;leaf COUNT      one line a stack; COUNT is in periods of 1/hz seconds
      [truncated]                     right after the thread: callers beyond max_depth, or beyond
                                      code that could not be unwound, are missing
-     [program+0x1234]                no symbol there
-     [unknown]                       code that belongs to no file (made at run time)
+     [program+0x1234]                no symbol there: the function (or address) at this offset
+     [jit]                           code made at run time that is not in /tmp/perf-PID.map
      [cprof];[lost]                  time of samples that found the table full: raise max_stacks
      [cprof];[unsampled]             CPU time of the process that no sample covers: threads too
                                      short-lived to be met, and threads that block the signal
@@ -101,7 +106,10 @@
    LIMITS
 
      - Windows and macOS are not there yet, nor are other processors.
-     - No inline frames and source lines yet: functions as the symbol table names them.
+     - Split DWARF (.dwo), supplementary (dwz) files, .gnu_debugdata and zstd-compressed sections
+       are not read; the end of the profile says so.
+     - C++ names need a C++ library in the process to be demangled; without one, those that DWARF
+       knows are readable.
      - CPU time spent while a thread is on its way to sleep or being woken, a few microseconds each
        time, may be missed or be booked on the system call.
      - dlmopen'd name spaces are not seen.
