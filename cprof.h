@@ -11987,18 +11987,20 @@ static DWORD WINAPI cprofi_sampler_main(void *argument) {
     return 0;
 }
 
-/* Whether this thread holds the loader's lock: a new thread would not start before it lets go. */
+/* Whether this thread holds the loader's lock: a new thread would not start before it lets go. The
+   offsets are those of PEB.LoaderLock and of RTL_CRITICAL_SECTION.OwningThread. */
 static bool cprofi_os_in_loader(void) {
-#if defined(_WIN64)
-    const char *peb = *(char *const *)(const void *)((const char *)NtCurrentTeb() + 0x60);
-    const char *lock = *(char *const *)(const void *)(peb + 0x110);
-    const size_t owner = 0x10;
-#else
-    const char *peb = *(char *const *)(const void *)((const char *)NtCurrentTeb() + 0x30);
-    const char *lock = *(char *const *)(const void *)(peb + 0xa0);
-    const size_t owner = 0x0c;
-#endif
-    return lock && *(const uintptr_t *)(const void *)(lock + owner) == GetCurrentThreadId();
+    const size_t lock_at = sizeof(void *) == 8 ? 0x110 : 0xa0;
+    const size_t owner_at = sizeof(void *) == 8 ? 0x10 : 0x0c;
+    const char *(NTAPI * get_peb)(void) = NULL;
+    const char *lock;
+    uintptr_t owner;
+    if (!cprofi_windows_find(L"ntdll.dll", "RtlGetCurrentPeb", &get_peb, sizeof get_peb))
+        return false;
+    memcpy(&lock, get_peb() + lock_at, sizeof lock);
+    if (!lock) return false;
+    memcpy(&owner, lock + owner_at, sizeof owner);
+    return owner == GetCurrentThreadId();
 }
 
 /* Before the session is locked: lists the images, and asks the loader for news. */
@@ -12129,7 +12131,7 @@ void cprof_get_stats(cprof_stats *stats) {
 
 /* One sentence on stderr in one piece, so that other threads' output does not come between. */
 CPROFI_PRINTF(1, 2) static void cprofi_say(const char *format, ...) {
-    char text[1024];
+    char text[8192];
     size_t used = (size_t)snprintf(text, sizeof text, "cprof: ");
     va_list arguments;
     va_start(arguments, format);
@@ -12345,7 +12347,7 @@ static void cprofi_wind_down(cprofi_session *s) {
 
 /* The end line: what came of it, and what is missing and why. */
 static void cprofi_report(const cprof_stats *t, const cprofi_session *s, cprof_result result) {
-    char missing[512] = "";
+    char missing[2048] = "";
     size_t used = 0;
     double total = (double)(t->weight_ns + t->unsampled_ns);
 #define CPROFI_REPORT(condition, ...) \
@@ -12367,6 +12369,12 @@ static void cprofi_report(const cprof_stats *t, const cprofi_session *s, cprof_r
         named++;
     }
     CPROFI_REPORT(s->signal_gone, "; the program replaced the signal's handler meanwhile");
+    for (int i = 0; i < CPROFI_REMARKS; i++) {
+        uint32_t modules = s->remarks.modules[i];
+        CPROFI_REPORT(modules == 1, "; %s: %s", s->remarks.first[i], cprofi_remark_texts[i]);
+        CPROFI_REPORT(modules > 1, "; %s and %lu more: %s", s->remarks.first[i],
+                      (unsigned long)modules - 1, cprofi_remark_texts[i]);
+    }
 #undef CPROFI_REPORT
     cprofi_say("%llu samples at %.0f Hz (%.0f asked), %.2f s of %s time, %llu threads%s -> %s%s%s",
                (unsigned long long)t->samples, t->hz_achieved, t->hz, (double)t->weight_ns / 1e9,
@@ -12374,17 +12382,6 @@ static void cprofi_report(const cprof_stats *t, const cprofi_session *s, cprof_r
                missing, s->desc.output ? s->desc.output : "no file",
                result == CPROF_OK ? "" : ": ",
                result == CPROF_OK ? "" : cprof_result_string(result));
-}
-
-/* What is missing from the names, and why: a line for each reason. */
-static void cprofi_report_remarks(const cprofi_remarks *r) {
-    for (int i = 0; i < CPROFI_REMARKS; i++) {
-        if (r->modules[i] == 1)
-            cprofi_say("%s: %s", r->first[i], cprofi_remark_texts[i]);
-        else if (r->modules[i])
-            cprofi_say("%s and %lu more: %s", r->first[i], (unsigned long)r->modules[i] - 1,
-                       cprofi_remark_texts[i]);
-    }
 }
 
 cprof_result cprof_stop(void) {
@@ -12407,7 +12404,6 @@ cprof_result cprof_stop(void) {
     if (!s->desc.quiet) {
         cprofi_stats_fill(s, &stats);
         cprofi_report(&stats, s, result);
-        cprofi_report_remarks(&s->remarks);
     }
     cprofi_store32(&s->phase, (uint32_t)CPROFI_IDLE);
     return result;

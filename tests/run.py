@@ -34,7 +34,8 @@ NO_SKIP = os.environ.get("CPROF_TEST_NO_SKIP", "") not in ("", "0")
 CC = os.environ.get("CC", "cc").split()
 CXX = os.environ.get("CXX", "c++").split()
 
-E2E_FLAGS = ["-O2", "-g", "-fomit-frame-pointer", "-Wall", "-Wextra", "-I.", "-pthread"]
+# -g0: these tell frames of the machine; what is inlined is the subject of inlines.py and names.py.
+E2E_FLAGS = ["-O2", "-g0", "-fomit-frame-pointer", "-Wall", "-Wextra", "-I.", "-pthread"]
 
 # What the suites use beyond cc, make and python3: the Debian package, and how to tell it is there.
 PACKAGES = [
@@ -143,7 +144,7 @@ def e2e_suites():
 
 
 def shared(output, source, flags, compiler=None):
-    return make(output, (compiler or CC) + ["-O2", "-g", "-fomit-frame-pointer", "-fPIC", "-shared", "-I."]
+    return make(output, (compiler or CC) + ["-O2", "-g0", "-fomit-frame-pointer", "-fPIC", "-shared", "-I."]
                 + flags + [source, "-o", output])
 
 

@@ -350,7 +350,7 @@ __attribute__((noinline)) static int sleep_deep(int n) {
 
 static void *sleeper_main(void *unused) {
     (void)unused;
-    cprofi_store_release(&sleeper.tid, (pid_t)syscall(SYS_gettid));
+    __atomic_store_n(&sleeper.tid, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
     sleep_deep(20);
     return NULL;
 }
@@ -368,7 +368,7 @@ static void test_copy(void) {
     return;
 #endif
     if (pipe(sleeper.pipe) != 0 || pthread_create(&thread, NULL, sleeper_main, NULL) != 0) return;
-    while (!cprofi_load_acquire(&sleeper.tid)) sched_yield();
+    while (!__atomic_load_n(&sleeper.tid, __ATOMIC_ACQUIRE)) sched_yield();
     snprintf(path, sizeof path, "/proc/self/task/%d/syscall", (int)sleeper.tid);
     memset(&regs, 0, sizeof regs);
     for (int tries = 0; tries < 1000 && !regs.r[CPROFI_PC]; tries++) {
