@@ -8146,8 +8146,9 @@ static bool cprofi_symbols_dwarf(cprofi_symbols *s, const cprofi_module *m, cons
 }
 
 /* Whether the name in the DWARF is better than that in the symbol table. */
-static bool cprofi_symbols_prefer(const cprofi_dwarf_frame *f, const char *name) {
-    return f->function && (f->linkage || cprofi_name_starts(name, "_Z"));
+static bool cprofi_symbols_prefer(const cprofi_symbols *s, const cprofi_dwarf_frame *f,
+                                  const char *name) {
+    return f->function && (f->linkage || (!s->raw && cprofi_name_starts(name, "_Z")));
 }
 
 /* Places from what was found: names[i] of the functions that hold the code, NULL if unknown, and,
@@ -8179,7 +8180,7 @@ static bool cprofi_symbols_place(cprofi_symbols *s, const cprofi_module *m, cons
         /* Of several functions that the linker merged, the symbol table names any. What DWARF has
            no linkage name for, the symbol table may know better: ns::(anonymous)::f<int>. */
         outer = count ? &answer->frames[wants[i].first + count - 1] : NULL;
-        if (names[i] && !(outer && cprofi_symbols_prefer(outer, names[i])))
+        if (names[i] && !(outer && cprofi_symbols_prefer(s, outer, names[i])))
             sites[-1].function = names[i];
         if (!sites[-1].function) {
             char text[512];

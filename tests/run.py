@@ -294,6 +294,7 @@ def all_suites():
     suites = compile_suites() + unit_suites() + evm_suites() + flamegraph_suites() + e2e_suites()
     suites.append(script("tests/e2e/inlines.py", alone=True, timeout=600))
     suites.append(script("tests/e2e/names.py", alone=True, timeout=600))
+    suites.append(script("tests/e2e/truth.py", timeout=600))
     suites.append(script("tests/fuzz/fuzz.py", timeout=600))
     suites.append(script("tests/e2e/demo.py", alone=True, timeout=300))
     return suites
