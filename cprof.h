@@ -496,7 +496,9 @@ typedef struct {
 
 /* [signal] */
 static inline cprofi_bytes cprofi_bytes_of(cprofi_span s) {
-    cprofi_bytes b = {s.data, s.data + s.size, false};
+    static const uint8_t none = 0; /* C does not allow NULL + 0 */
+    cprofi_bytes b = {s.data ? s.data : &none, NULL, false};
+    b.end = b.at + s.size;
     return b;
 }
 
