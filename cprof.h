@@ -189,8 +189,9 @@ typedef struct cprof_desc {
     const char *output;      /* file that cprof_stop writes; default NULL: none */
     cprof_format format;     /* of `output`; default CPROF_AUTO */
     int signal;              /* POSIX: signal that carries the samples; default SIGURG */
-    int max_sampler_percent; /* of one core that the sampler thread may use before it lowers the
-                                rate: 1..100; default 25 */
+    int max_sampler_percent; /* of one core that the sampler thread may use, threads that it stops
+                                (Windows) counted in, before it lowers the rate: 1..100;
+                                default 25 */
     bool lines;              /* names are followed by the place in the source: step (vm.c:12) */
     const char *debug_dir;   /* where separate debug files may be, besides the usual places: a
                                 directory, or several with ':' between (';' on Windows) */
@@ -222,6 +223,9 @@ typedef struct cprof_stats {
     uint64_t duration_ns;     /* wall time profiled, pauses excluded */
     uint64_t cpu_ns;          /* CPU time of the process in it, the sampler included */
     uint64_t sampler_cpu_ns;  /* CPU time of the sampler thread */
+    uint64_t suspensions;     /* Windows: times a thread was stopped to copy its stack, */
+    uint64_t suspended_ns;    /* how long in all, */
+    uint64_t suspended_max_ns; /* and at worst */
     double hz;                /* rate asked for */
     double hz_achieved;       /* ticks / duration */
 } cprof_stats;
@@ -8527,7 +8531,8 @@ typedef struct {
     const NT_TIB *tib;
     bool ended;
     uint64_t read_tick; /* the look at which its coarse clock was read last */
-    bool was_running; /* when last looked at, it was not in a system call */
+    bool was_running; /* when last looked at, it was not asleep in a system call */
+    uint64_t stopped; /* ns that it was suspended for its last sample */
     uint64_t user, kernel;  /* ns, as of the last look at its times */
     uint64_t kernel_booked; /* of which that much is booked */
     double user_weight;     /* samples outside of system calls, in ns */
@@ -8656,7 +8661,9 @@ typedef enum { CPROFI_IDLE, CPROFI_RUNNING, CPROFI_STOPPING } cprofi_phase;
    zeroes: the child starts with a clean slate, and no lock of its parent's. */
 typedef struct {
     uint32_t lock;
-    uint32_t lock_wanted; /* the sampler is waiting for it */
+    uint32_t lock_wanted;  /* by so many threads */
+    uint32_t lock_sampler; /* 1: the sampler wants it */
+    uint32_t lock_turn;    /* 1: the sampler is next, if both want it */
     uint32_t phase;     /* a cprofi_phase; changed under the lock */
     uint32_t paused;
     uint32_t disabled;  /* CPROF_ENABLE=0: start and stop do nothing */
@@ -8703,6 +8710,7 @@ typedef struct {
     uint64_t wall, process, sampler_cpu;            /* counted in spans that are over */
     uint64_t ticks, late_sum, late_max;
     uint64_t samples, truncated, lost, unanswered, discarded;
+    uint64_t suspensions, suspended, suspended_max; /* Windows; times in ns */
     uint64_t given_up;    /* requests whose signals may still be on their way */
     uint32_t signal_gone; /* the host has installed another handler since */
     cprofi_os os;
@@ -8724,10 +8732,10 @@ typedef enum { CPROFI_ASLEEP, CPROFI_RUNNABLE, CPROFI_UNKNOWN } cprofi_activity;
 static cprofi_activity cprofi_os_activity(cprofi_session *s, cprofi_thread *t, uintptr_t *sp,
                                           uintptr_t *pc);
 static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, uint32_t seq);
-static bool cprofi_os_may_run(const cprofi_session *s, const cprofi_thread *t);
+static bool cprofi_os_may_run(cprofi_session *s, cprofi_thread *t);
 static bool cprofi_os_counts(cprofi_session *s, cprofi_thread *t, const cprofi_slot *q);
 static bool cprofi_os_rests(const cprofi_session *s, const cprofi_slot *q);
-static void cprofi_os_look_rest(cprofi_session *s, uint32_t count, uint64_t elapsed);
+static void cprofi_os_look(cprofi_session *s, uint32_t count, uint64_t elapsed);
 static void cprofi_os_thread_init(cprofi_os_thread *t);
 static void cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t sp, uintptr_t pc,
                                   uint64_t weight);
@@ -8754,15 +8762,24 @@ static cprofi_slot *cprofi_slot_at(const cprofi_session *s, uint32_t i) {
     return (cprofi_slot *)(void *)(s->slots + (size_t)i * s->slot_size);
 }
 
-static void cprofi_lock(cprofi_session *s) {
-    while (cprofi_load32(&s->lock_wanted) || !cprofi_cas32(&s->lock, 0, 1)) cprofi_os_nap();
+/* The sampler and all others take turns when both want the lock: neither somebody who writes or
+   asks for stats all the time starves the other, nor a sampler whose looks take all the time. */
+static void cprofi_lock_as(cprofi_session *s, uint32_t who, uint32_t *wanting,
+                           const uint32_t *others_wanting) {
+    cprofi_add32(wanting, 1u);
+    while ((cprofi_load32(others_wanting) && cprofi_load32(&s->lock_turn) != who) ||
+           !cprofi_cas32(&s->lock, 0, 1))
+        cprofi_os_nap();
+    cprofi_add32(wanting, UINT32_MAX);
+    cprofi_store32(&s->lock_turn, !who);
 }
 
-/* The sampler goes first: somebody who writes or asks for stats all the time must not starve it. */
-static void cprofi_lock_first(cprofi_session *s) {
-    cprofi_store32(&s->lock_wanted, 1u);
-    while (!cprofi_cas32(&s->lock, 0, 1)) cprofi_os_nap();
-    cprofi_store32(&s->lock_wanted, 0u);
+static void cprofi_lock(cprofi_session *s) {
+    cprofi_lock_as(s, 0, &s->lock_wanted, &s->lock_sampler);
+}
+
+static void cprofi_lock_sampler(cprofi_session *s) {
+    cprofi_lock_as(s, 1, &s->lock_sampler, &s->lock_wanted);
 }
 
 static void cprofi_unlock(cprofi_session *s) { cprofi_store32(&s->lock, 0u); }
@@ -8896,7 +8913,7 @@ static void cprofi_drain_slot(cprofi_session *s, const cprofi_slot *q) {
     uint32_t entry;
     if (s->desc.clock == CPROF_WALL)
         weight += t->waiting;
-    else if (!q->running && !cprofi_os_counts(s, t, q)) {
+    else if (!cprofi_os_counts(s, t, q)) {
         s->discarded++;
         return;
     }
@@ -8995,31 +9012,17 @@ static void cprofi_look_wall(cprofi_session *s, uint64_t elapsed) {
     }
 }
 
-/* CPU clock: who is on a CPU? Its clock differs between two readings. They are taken back to back:
-   if the sampler could lose its CPU in between, to a thread that has just been woken, it would see
-   each burst's beginning and favour short bursts. */
+/* CPU clock: asks those that are on a CPU. */
 static void cprofi_look_cpu(cprofi_session *s, uint64_t elapsed) {
-    uint32_t count = 0, pushed = 0;
+    uint32_t count = 0;
     for (uint32_t i = 0; i < s->live_count; i++)
-        if (s->threads[s->live[i]].charged || cprofi_os_may_run(s, &s->threads[s->live[i]]))
-            s->candidates[count++] = s->live[i];
+        if (cprofi_os_may_run(s, &s->threads[s->live[i]])) s->candidates[count++] = s->live[i];
     for (uint32_t i = count; i > 1; i--) { /* shuffled: nobody is always looked at late */
         uint32_t j = (uint32_t)(cprofi_random(s) % i), swap = s->candidates[j];
         s->candidates[j] = s->candidates[i - 1];
         s->candidates[i - 1] = swap;
     }
-    for (uint32_t i = 0; i < count; i++) {
-        cprofi_thread *t = &s->threads[s->candidates[i]];
-        uint64_t first, second;
-        if (!cprofi_os_cpu(t, &first) || !cprofi_os_cpu(t, &second)) continue;
-        t->charged += second - t->cpu;
-        t->cpu = second;
-        if (first != second)
-            cprofi_ask(s, t, elapsed, true);
-        else
-            s->candidates[pushed++] = s->candidates[i];
-    }
-    cprofi_os_look_rest(s, pushed, elapsed);
+    cprofi_os_look(s, count, elapsed);
 }
 
 /* Reads every live thread's clock, and drops the threads that have ended. */
@@ -9092,7 +9095,8 @@ static void cprofi_span_end(cprofi_session *s) {
 }
 
 /* When to look next: a period from when the last look was due, jittered, but not in the past, and
-   not so soon that the sampler would use more than its share of a core. */
+   not so soon that the sampler would use more than its share of a core, or keep threads suspended
+   for longer than that. */
 static void cprofi_plan(cprofi_session *s, uint64_t cost) {
     uint64_t now = cprofi_os_now(), earliest;
     uint64_t jitter = s->period / 2;
@@ -9108,7 +9112,7 @@ static void cprofi_sampler_run(cprofi_session *s) {
     uint64_t cost_before = cprofi_os_cpu_sampler(s);
     for (;;) {
         uint32_t bell = cprofi_load32(&s->bell);
-        uint64_t now, cost;
+        uint64_t now, cost, suspended;
         if (cprofi_load32(&s->phase) != CPROFI_RUNNING) return;
         if (cprofi_load32(&s->paused)) {
             cprofi_os_wait(&s->bell, bell, UINT64_MAX);
@@ -9119,16 +9123,17 @@ static void cprofi_sampler_run(cprofi_session *s) {
             s->woke = cprofi_os_now();
             if (cprofi_load32(&s->bell) != bell) continue;
         }
-        cprofi_lock_first(s);
+        cprofi_lock_sampler(s);
         if (s->phase == CPROFI_RUNNING && !s->paused) {
             now = cprofi_os_now(); /* after the lock: a reset may have moved last_tick */
             if (now > s->deadline) {
                 s->late_sum += now - s->deadline;
                 if (now - s->deadline > s->late_max) s->late_max = now - s->deadline;
             }
+            suspended = s->suspended;
             cprofi_tick(s, now);
             cost = cprofi_os_cpu_sampler(s);
-            cprofi_plan(s, cost - cost_before);
+            cprofi_plan(s, cost - cost_before + (s->suspended - suspended));
             cost_before = cost;
         }
         cprofi_unlock(s);
@@ -9190,6 +9195,9 @@ static void cprofi_stats_fill(cprofi_session *s, cprof_stats *out) {
     out->ticks = s->ticks;
     out->late_ns = s->ticks ? s->late_sum / s->ticks : 0;
     out->late_max_ns = s->late_max;
+    out->suspensions = s->suspensions;
+    out->suspended_ns = s->suspended;
+    out->suspended_max_ns = s->suspended_max;
     out->hz = s->desc.hz;
     if (out->duration_ns) out->hz_achieved = (double)s->ticks * 1e9 / (double)out->duration_ns;
     cprofi_stats_weights(s, out);
@@ -10424,6 +10432,7 @@ static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, ui
 static bool cprofi_os_counts(cprofi_session *s, cprofi_thread *t, const cprofi_slot *q) {
     uint64_t delay;
     (void)s;
+    if (q->running) return true;
     if (q->os.schedstat_fd >= 0 && cprofi_schedstat_delay(q->os.schedstat, &delay)) {
         uint64_t since = q->os.answered - (delay - q->os.delay);
         if (since + CPROFI_SWITCH_NS < q->woke || since > q->woke + CPROFI_SWITCH_NS / 3)
@@ -10438,26 +10447,45 @@ static bool cprofi_os_counts(cprofi_session *s, cprofi_thread *t, const cprofi_s
     return true;
 }
 
-/* One of the threads that are not on a CPU may have been on this one until the sampler woke up and
-   pushed it off. Which, only its answer can tell (see cprofi_os_counts); so all that ran since the
-   last look and could go on are asked, those that ran most first, and no more than a few. */
-static void cprofi_os_look_rest(cprofi_session *s, uint32_t count, uint64_t elapsed) {
-    for (uint32_t looks = 0; count && looks < CPROFI_PUSHED_LOOKS; looks++) {
+/* Whether a thread's CPU clock differs between two readings. They are taken back to back: if the
+   sampler could lose its CPU in between, to a thread that has just been woken, it would see each
+   burst's beginning and favour short bursts. */
+static bool cprofi_clock_moves(cprofi_thread *t) {
+    uint64_t first, second;
+    if (!cprofi_os_cpu(t, &first) || !cprofi_os_cpu(t, &second) || second < t->cpu) return false;
+    t->charged += second - t->cpu;
+    t->cpu = second;
+    return first != second;
+}
+
+/* Asks the candidates whose clocks move. One of the others may have been on this CPU until the
+   sampler woke up and pushed it off. Which, only its answer can tell (see cprofi_os_counts); so all
+   that ran since the last look and could go on are asked, those that ran most first, and no more
+   than a few. */
+static void cprofi_os_look(cprofi_session *s, uint32_t count, uint64_t elapsed) {
+    uint32_t pushed = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (cprofi_clock_moves(&s->threads[s->candidates[i]]))
+            cprofi_ask(s, &s->threads[s->candidates[i]], elapsed, true);
+        else
+            s->candidates[pushed++] = s->candidates[i];
+    }
+    for (uint32_t looks = 0; pushed && looks < CPROFI_PUSHED_LOOKS; looks++) {
         uint32_t most = 0;
         cprofi_thread *t;
         uintptr_t sp, pc;
-        for (uint32_t i = 1; i < count; i++)
+        for (uint32_t i = 1; i < pushed; i++)
             if (s->threads[s->candidates[i]].charged > s->threads[s->candidates[most]].charged)
                 most = i;
         t = &s->threads[s->candidates[most]];
         if (cprofi_os_activity(s, t, &sp, &pc) == CPROFI_RUNNABLE) cprofi_ask(s, t, elapsed, false);
-        s->candidates[most] = s->candidates[--count];
+        s->candidates[most] = s->candidates[--pushed];
     }
 }
 
-static bool cprofi_os_may_run(const cprofi_session *s, const cprofi_thread *t) {
-    (void)s, (void)t;
-    return false; /* the clock of one that did has moved */
+static bool cprofi_os_may_run(cprofi_session *s, cprofi_thread *t) {
+    (void)s;
+    return t->charged != 0;
 }
 
 static bool cprofi_os_rests(const cprofi_session *s, const cprofi_slot *q) {
@@ -10806,14 +10834,18 @@ static bool cprofi_file_close(cprofi_file *f, bool keep) {
    and of the loader too; so between suspend and resume nothing is called but GetThreadContext,
    VirtualQuery and memcpy, and stack bounds are read from its TIB.
 
-   Who runs? QueryThreadCycleTime moves between two readings for a thread that is on a CPU, if the
-   system keeps the count up to date; some only do so when a thread is switched off its CPU or at a
-   clock interrupt. So a thread whose count moved since the last look, or that was met running
-   then, is stopped to see: outside of a system call it was running. In a system call, it may be
-   asleep or the kernel may work for it, and nothing tells which. Those samples wait until
-   GetThreadTimes says that the thread used kernel time, and share that; user samples make up the
-   rest. Where there are no cycle counts (Wine), each thread is stopped at each look, and
-   GetThreadTimes alone, in steps of 10 or 16 ms, says what the samples are worth.
+   Who runs? Where a thread stands when it is stopped tells: outside of a system call it was running
+   (or had lost its CPU to another). In one, it may be asleep or the kernel may work for it; those
+   samples wait until GetThreadTimes says that the thread used kernel time, and share that. So only
+   threads that are surely asleep need not be stopped. QueryThreadCycleTime tells who has run since
+   the last look. Some systems bring the count up to date only at clock interrupts and when a thread
+   leaves its CPU; so those that were met running are stopped again, and on Windows 10, where a
+   thread's state can be asked for (NtQueryInformationThread, class 40; undocumented, so it is
+   believed only if it calls the sampler itself running), all that do not wait. Where there are no
+   cycle counts (Wine), each thread is stopped at each look, and GetThreadTimes alone, in steps of
+   10 or 16 ms, says what the samples are worth.
+   That a thread runs is not asked at the look but seen at the stop, some microseconds later: else
+   bursts that end in between would be missed, short ones most.
 
    Images: the loader notifies of what comes and goes (LdrRegisterDllNotification), on the thread
    and under the lock of whoever loads; the note goes into a list without a lock, with a copy of the
@@ -10872,20 +10904,21 @@ static bool cprofi_windows_find(const WCHAR *library, const char *name, void *fu
     return found != NULL;
 }
 
+/* Fills in what is not there yet, so that tests can set clocks of their own. */
 static void cprofi_windows_api_find(cprofi_windows_api *a) {
 #define CPROFI_FIND(library, name, field) \
-    cprofi_windows_find(library, name, &a->field, sizeof a->field)
-    CPROFI_FIND(L"kernel32.dll", "QueryThreadCycleTime", cycles);
-    CPROFI_FIND(L"kernel32.dll", "QueryProcessCycleTime", process_cycles);
-    CPROFI_FIND(L"kernel32.dll", "GetThreadTimes", times);
-    CPROFI_FIND(L"ntdll.dll", "NtGetNextThread", next_thread);
-    CPROFI_FIND(L"ntdll.dll", "NtQueryInformationThread", query_thread);
-    CPROFI_FIND(L"ntdll.dll", "LdrRegisterDllNotification", notify);
-    CPROFI_FIND(L"ntdll.dll", "LdrUnregisterDllNotification", notify_no_more);
+    (a->field || cprofi_windows_find(library, name, &a->field, sizeof a->field))
+    (void)CPROFI_FIND(L"kernel32.dll", "QueryThreadCycleTime", cycles);
+    (void)CPROFI_FIND(L"kernel32.dll", "QueryProcessCycleTime", process_cycles);
+    (void)CPROFI_FIND(L"kernel32.dll", "GetThreadTimes", times);
+    (void)CPROFI_FIND(L"ntdll.dll", "NtGetNextThread", next_thread);
+    (void)CPROFI_FIND(L"ntdll.dll", "NtQueryInformationThread", query_thread);
+    (void)CPROFI_FIND(L"ntdll.dll", "LdrRegisterDllNotification", notify);
+    (void)CPROFI_FIND(L"ntdll.dll", "LdrUnregisterDllNotification", notify_no_more);
     if (!CPROFI_FIND(L"kernelbase.dll", "GetThreadDescription", get_name))
-        CPROFI_FIND(L"kernel32.dll", "GetThreadDescription", get_name);
+        (void)CPROFI_FIND(L"kernel32.dll", "GetThreadDescription", get_name);
     if (!CPROFI_FIND(L"kernelbase.dll", "SetThreadDescription", set_name))
-        CPROFI_FIND(L"kernel32.dll", "SetThreadDescription", set_name);
+        (void)CPROFI_FIND(L"kernel32.dll", "SetThreadDescription", set_name);
 #undef CPROFI_FIND
 }
 
@@ -11776,13 +11809,18 @@ static void cprofi_capture_copy(cprofi_session *s, const cprofi_thread *t, cprof
     }
 }
 
-static bool cprofi_capture_take(cprofi_session *s, const cprofi_thread *t, cprofi_capture *c) {
+static bool cprofi_capture_take(cprofi_session *s, cprofi_thread *t, cprofi_capture *c) {
+    uint64_t began = cprofi_os_now();
     bool taken;
     s->os.context->ContextFlags = CONTEXT_FULL;
     if (SuspendThread(t->os.handle) == (DWORD)-1) return false;
     taken = GetThreadContext(t->os.handle, s->os.context) != 0;
     if (taken) cprofi_capture_copy(s, t, c);
     ResumeThread(t->os.handle);
+    t->os.stopped = cprofi_os_now() - began;
+    s->suspensions++;
+    s->suspended += t->os.stopped;
+    if (t->os.stopped > s->suspended_max) s->suspended_max = t->os.stopped;
     return taken;
 }
 
@@ -11850,6 +11888,8 @@ static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, ui
     cprofi_seh_stack stack;
     cprofi_seh_registers registers;
     bool truncated = false;
+    /* It did not run while it was stopped for its last sample. */
+    q->weight -= t->os.stopped < q->weight ? t->os.stopped : q->weight;
     if (!t->os.handle || !cprofi_capture_take(s, t, &capture)) return false;
     finder.index = s->modules.index;
     finder.capture = &capture;
@@ -11894,8 +11934,28 @@ static uintptr_t cprofi_unwind_function(const cprofi_modules *m, uint32_t id, ui
 
 /* ---- who runs ---- */
 
-static bool cprofi_os_may_run(const cprofi_session *s, const cprofi_thread *t) {
-    return !s->os.fine || t->os.was_running;
+enum { CPROFI_STATE_RUNNING = 2, CPROFI_STATE_WAITING = 5 }; /* of KTHREAD_STATE */
+
+/* A thread's state, as the system tells it, or 0. */
+static uint32_t cprofi_windows_state(const cprofi_os *os, HANDLE thread, DWORD tid) {
+    struct { /* SYSTEM_THREAD_INFORMATION */
+        LARGE_INTEGER kernel, user, created;
+        ULONG waited;
+        void *start;
+        ULONG_PTR process, thread;
+        LONG priority, base_priority;
+        ULONG switches, state, reason;
+    } info;
+    if (!os->api.query_thread || os->api.query_thread(thread, 40, &info, sizeof info, NULL) < 0)
+        return 0;
+    return info.thread == tid ? info.state : 0;
+}
+
+/* A fiftieth of a period is what being stopped costs a sleeper; less is not worth another stop. */
+static bool cprofi_os_may_run(cprofi_session *s, cprofi_thread *t) {
+    if (!s->os.fine || t->os.was_running || t->charged > s->period / 50) return true;
+    return s->os.state_known &&
+           cprofi_windows_state(&s->os, t->os.handle, t->tid) != CPROFI_STATE_WAITING;
 }
 
 /* Kernel time that a thread was charged with goes to the system calls it was met in meanwhile. In
@@ -11918,8 +11978,7 @@ static void cprofi_windows_book_calls(cprofi_session *s, cprofi_thread *t) {
     t->os.call_count = 0;
 }
 
-/* A thread was not seen to move: does its sample count? Not in a system call: that one waits until
-   kernel time tells. */
+/* Does a sample count? Not in a system call: that one waits until kernel time tells. */
 static bool cprofi_os_counts(cprofi_session *s, cprofi_thread *t, const cprofi_slot *q) {
     uint32_t i, n;
     t->os.was_running = !q->os.in_call;
@@ -11943,10 +12002,9 @@ static bool cprofi_os_counts(cprofi_session *s, cprofi_thread *t, const cprofi_s
     return false;
 }
 
-/* Threads that were not seen to move: only stopping them can tell. */
-static void cprofi_os_look_rest(cprofi_session *s, uint32_t count, uint64_t elapsed) {
+static void cprofi_os_look(cprofi_session *s, uint32_t count, uint64_t elapsed) {
     for (uint32_t i = 0; i < count; i++)
-        cprofi_ask(s, &s->threads[s->candidates[i]], elapsed, false);
+        cprofi_ask(s, &s->threads[s->candidates[i]], elapsed, true);
 }
 
 /* Wall clock: a thread is stopped wherever it is; it need not be stopped again in the system call
@@ -11980,6 +12038,8 @@ static DWORD WINAPI cprofi_sampler_main(void *argument) {
     if (s->os.api.set_name) s->os.api.set_name(GetCurrentThread(), L"cprof");
     s->sampler_tid = GetCurrentThreadId();
     cprofi_windows_calibrate(&s->os);
+    s->os.state_known = cprofi_windows_state(&s->os, GetCurrentThread(), s->sampler_tid) ==
+                        CPROFI_STATE_RUNNING;
     cprofi_modules_refresh(&s->modules);
     cprofi_os_scan(s, cprofi_os_now());
     cprofi_span_begin(s);
@@ -12082,6 +12142,7 @@ static void cprofi_os_hooks(void) {
 void cprof_thread_name(const char *name) {
     cprofi_windows_api api;
     WCHAR wide[256];
+    memset(&api, 0, sizeof api);
     cprofi_windows_api_find(&api);
     if (api.set_name && cprofi_wide(name, wide, CPROFI_COUNT(wide)))
         api.set_name(GetCurrentThread(), wide);
@@ -12286,6 +12347,7 @@ static void cprofi_counters_clear(cprofi_session *s) {
     s->wall = s->process = s->sampler_cpu = 0;
     s->ticks = s->late_sum = s->late_max = 0;
     s->samples = s->truncated = s->lost = s->unanswered = s->discarded = s->threads_refused = 0;
+    s->suspensions = s->suspended = s->suspended_max = 0;
     s->tick_cost = 0;
     memset(&s->remarks, 0, sizeof s->remarks);
 }
