@@ -11809,6 +11809,11 @@ static void cprofi_capture_copy(cprofi_session *s, const cprofi_thread *t, cprof
     }
 }
 
+/* Tests put here what must not be done, to see that they notice. */
+#ifndef CPROFI_TEST_WHILE_SUSPENDED
+#define CPROFI_TEST_WHILE_SUSPENDED(tid) ((void)(tid))
+#endif
+
 static bool cprofi_capture_take(cprofi_session *s, cprofi_thread *t, cprofi_capture *c) {
     uint64_t began = cprofi_os_now();
     bool taken;
@@ -11816,6 +11821,7 @@ static bool cprofi_capture_take(cprofi_session *s, cprofi_thread *t, cprofi_capt
     if (SuspendThread(t->os.handle) == (DWORD)-1) return false;
     taken = GetThreadContext(t->os.handle, s->os.context) != 0;
     if (taken) cprofi_capture_copy(s, t, c);
+    CPROFI_TEST_WHILE_SUSPENDED(t->tid);
     ResumeThread(t->os.handle);
     t->os.stopped = cprofi_os_now() - began;
     s->suspensions++;
