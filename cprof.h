@@ -389,6 +389,10 @@ cprof_result cprof_end(void);
 
 #if defined(__GNUC__) || defined(__clang__)
 #define CPROFI_GNU 1
+#else
+#pragma warning(push)
+/* Initial values that are not constants, or addresses of locals: C since 1999, but to /W4. */
+#pragma warning(disable : 4204 4221)
 #endif
 
 /* ---------------------------------------------------------------------------------------------- */
@@ -2662,6 +2666,19 @@ CPROFI_UNUSED static cprofi_seh_result cprofi_seh_x64_step(cprofi_seh_frame *f) 
     return cprofi_seh_x64_prologue(f, e, info, rva);
 }
 
+/* Where the function that holds `rva` begins: of a part that was put elsewhere, the whole. */
+CPROFI_UNUSED static bool cprofi_seh_x64_begin(const cprofi_seh_image *image, uint64_t rva,
+                                               uint32_t *begin) {
+    cprofi_seh_entry e;
+    cprofi_seh_info info;
+    if (!cprofi_seh_x64_find(image, rva, &e)) return false;
+    for (int i = 0; i < CPROFI_SEH_CHAIN && cprofi_seh_x64_info(image, &e, &info) &&
+                    (info.flags & CPROFI_SEH_CHAINED); i++)
+        e = info.parent;
+    *begin = e.begin;
+    return true;
+}
+
 /* ---- ARM64 */
 
 /* Return addresses may be signed in the bits that addresses do not use. */
@@ -2882,16 +2899,41 @@ static bool cprofi_seh_arm64_full(cprofi_seh_frame *f, cprofi_span xdata, uint32
     return cprofi_seh_arm64_run(f, codes, 0, 0);
 }
 
+typedef struct {
+    uint32_t begin, word; /* packed codes, or the RVA of the record in .xdata */
+    cprofi_span xdata;
+} cprofi_seh_arm64_entry;
+
+/* 0: there is no entry for `rva`; 1: there is; -1: its record is missing. */
+static int cprofi_seh_arm64_find(const cprofi_seh_image *image, uint64_t rva,
+                                 cprofi_seh_arm64_entry *e) {
+    const uint8_t *p = cprofi_seh_search(image, rva, 8);
+    if (!p) return 0;
+    e->begin = cprofi_seh_u32(p);
+    e->word = cprofi_seh_u32(p + 4);
+    e->xdata = cprofi_seh_bytes(image, e->word, 4);
+    if (!(e->word & 3) && !e->xdata.data) return -1;
+    uint32_t length = e->word & 3 ? e->word >> 2 & 0x7ff : cprofi_seh_u32(e->xdata.data) & 0x3ffff;
+    return rva - e->begin < 4 * length;
+}
+
+/* Where the function, or the part of one, that holds `rva` begins. */
+CPROFI_UNUSED static bool cprofi_seh_arm64_begin(const cprofi_seh_image *image, uint64_t rva,
+                                                 uint32_t *begin) {
+    cprofi_seh_arm64_entry e;
+    if (cprofi_seh_arm64_find(image, rva, &e) <= 0) return false;
+    *begin = e.begin;
+    return true;
+}
+
 /* By the table. 0: there is no entry for `rva`; 1: the caller is found; -1: not. */
 static int cprofi_seh_arm64_table(cprofi_seh_frame *f, uint64_t rva) {
-    const uint8_t *p = cprofi_seh_search(&f->image, rva, 8);
-    if (!p) return 0;
-    uint32_t word = cprofi_seh_u32(p + 4), at = (uint32_t)(rva - cprofi_seh_u32(p)) / 4;
-    cprofi_span xdata = cprofi_seh_bytes(&f->image, word, 4);
-    if (!(word & 3) && !xdata.data) return -1;
-    if (at >= (word & 3 ? word >> 2 & 0x7ff : cprofi_seh_u32(xdata.data) & 0x3ffff)) return 0;
-    bool good = word & 3 ? cprofi_seh_arm64_packed(f, word, at)
-                         : cprofi_seh_arm64_full(f, xdata, at);
+    cprofi_seh_arm64_entry e;
+    int found = cprofi_seh_arm64_find(&f->image, rva, &e);
+    if (found <= 0) return found;
+    uint32_t at = (uint32_t)(rva - e.begin) / 4;
+    bool good = e.word & 3 ? cprofi_seh_arm64_packed(f, e.word, at)
+                           : cprofi_seh_arm64_full(f, e.xdata, at);
     return good ? 1 : -1;
 }
 
@@ -4855,6 +4897,9 @@ static bool cprofi_source_open(const char *path, cprofi_source *source);
 static void cprofi_source_close(cprofi_source *source);
 /* What stands between the directories of a list. */
 static char cprofi_os_list_separator(void);
+/* A variable of the environment, in UTF-8. Returns its size with the zero: 0 if it is not set, more
+   than `capacity` if it does not fit. */
+static size_t cprofi_os_environment(const char *name, char *to, size_t capacity);
 /* The path without symbolic links, to be freed; NULL if there is none. */
 static char *cprofi_os_real_path(const char *path);
 
@@ -4963,15 +5008,16 @@ static bool cprofi_debug_by_id(cprofi_debug_search *s) {
     static const char *const caches[][2] = {{"DEBUGINFOD_CACHE_PATH", ""},
                                             {"XDG_CACHE_HOME", "/debuginfod_client"},
                                             {"HOME", "/.cache/debuginfod_client"}};
-    char hex[2 * CPROFI_BUILD_ID_MAX + 1], name[2 * CPROFI_BUILD_ID_MAX + 16];
+    char hex[2 * CPROFI_BUILD_ID_MAX + 1], name[2 * CPROFI_BUILD_ID_MAX + 16], root[4096];
     if (s->id_size < 2) return false;
     for (size_t i = 0; i < s->id_size; i++) snprintf(hex + 2 * i, 3, "%02x", s->id[i]);
     snprintf(name, sizeof name, "%.2s/%s.debug", hex, hex + 2);
     if (cprofi_debug_roots(s, "/.build-id", name)) return true;
     snprintf(name, sizeof name, "%s/debuginfo", hex);
     for (size_t i = 0; i < CPROFI_COUNT(caches); i++) {
-        const char *root = getenv(caches[i][0]);
-        if (root && root[0] && cprofi_debug_try(s, root, strlen(root), caches[i][1], name))
+        size_t size = cprofi_os_environment(caches[i][0], root, sizeof root);
+        if (size > 1 && size <= sizeof root &&
+            cprofi_debug_try(s, root, size - 1, caches[i][1], name))
             return true;
     }
     return false;
@@ -7093,7 +7139,7 @@ static bool cprofi_demangled_trim(const char *full, char *out) {
         "TLS init function for ",  "TLS wrapper function for ", "transaction clone for ",
         "invocation function for block in "};
     size_t in = 0, n, start, end, around = 0;
-    bool conversion, finished = false;
+    bool conversion = false, finished = false;
     for (size_t i = 0; i < CPROFI_COUNT(kinds); i++)
         if (cprofi_name_starts(full, kinds[i])) in = strlen(kinds[i]);
     memcpy(out, full, in);
@@ -7250,7 +7296,7 @@ static size_t cprofi_rust_escape(const char *s, uint64_t *c) {
 static bool cprofi_rust_legacy_part(cprofi_rust *r, const char *s, size_t n) {
     /* An identifier must not begin with '$', so an underscore was put before it. */
     size_t i = n > 1 && s[0] == '_' && s[1] == '$', used;
-    uint64_t c;
+    uint64_t c = 0;
     for (; i < n; i += used) {
         bool colons = s[i] == '.' && i + 1 < n && s[i + 1] == '.';
         used = s[i] == '$' ? cprofi_rust_escape(s + i, &c) : colons ? 2 : 1;
@@ -7985,13 +8031,14 @@ static const char *cprofi_symbols_show(cprofi_symbols *s, char *raw) {
 
 /* The same for a raw name that lives as long as the symbols; each is made readable once. */
 static const char *cprofi_symbols_shown(cprofi_symbols *s, const char *raw) {
-    uint64_t hash = cprofi_hash_bytes(0xcbf29ce484222325u, raw, strlen(raw));
+    size_t size = strlen(raw) + 1;
+    uint64_t hash = cprofi_hash_bytes(0xcbf29ce484222325u, raw, size - 1);
     size_t at = (size_t)(hash ^ hash >> 32) % CPROFI_SHOWN;
     char *copy;
     if (s->shown[at].raw && strcmp(s->shown[at].raw, raw) == 0) return s->shown[at].shown;
-    copy = (char *)malloc(strlen(raw) + 1);
+    copy = (char *)malloc(size);
     if (!copy) return NULL;
-    strcpy(copy, raw);
+    memcpy(copy, raw, size);
     s->shown[at].raw = raw;
     s->shown[at].shown = cprofi_symbols_show(s, copy);
     if (!s->shown[at].shown) s->shown[at].raw = NULL;
@@ -8071,10 +8118,11 @@ static bool cprofi_object_open(cprofi_symbols *s, const cprofi_module *m, cprofi
 }
 
 static const char *cprofi_symbols_plt(cprofi_symbols *s, const char *name) {
-    char *text = (char *)malloc(strlen(name) + 5);
+    size_t size = strlen(name) + sizeof "@plt";
+    char *text = (char *)malloc(size);
     const char *kept = NULL;
     if (text) {
-        strcat(strcpy(text, name), "@plt");
+        snprintf(text, size, "%s@plt", name);
         kept = cprofi_symbols_copy(s, text);
     }
     free(text);
@@ -9224,7 +9272,7 @@ typedef struct {
     char (*thread_names)[CPROFI_NAME_SIZE];
     double *scale; /* a thread's factor: ns of its clock per ns of weight */
     uint32_t entry_count, thread_count;
-    uint64_t frame_count;
+    size_t frame_count;
     double lost_ns, unsampled_ns, period;
     const cprof_desc *desc; /* in a session that lasts */
     const cprofi_modules *modules; /* records are immutable once made */
@@ -9242,7 +9290,7 @@ static bool cprofi_snapshot_take(cprofi_session *s, cprofi_snapshot *c) {
     memset(c, 0, sizeof *c);
     cprofi_stats_fill(s, &stats);
     c->entry_count = s->table.entry_count;
-    c->frame_count = s->table.frame_count;
+    c->frame_count = (size_t)s->table.frame_count;
     c->thread_count = s->thread_count;
     c->modules = &s->modules;
     c->period = 1e9 / s->desc.hz;
@@ -9737,6 +9785,13 @@ static bool cprofi_os_lookup(cprofi_symbols *s, const cprofi_module *m, const ui
 }
 
 static char cprofi_os_list_separator(void) { return ':'; }
+
+static size_t cprofi_os_environment(const char *name, char *to, size_t capacity) {
+    const char *value = getenv(name);
+    size_t size = value ? strlen(value) + 1 : 0;
+    if (size && size <= capacity) memcpy(to, value, size);
+    return size;
+}
 
 static char *cprofi_os_real_path(const char *path) { return realpath(path, NULL); }
 
@@ -11069,15 +11124,18 @@ static void cprofi_windows_timer_close(cprofi_os *os) {
 
 /* Windows takes paths of more than 260 characters only in this form. */
 static bool cprofi_windows_path(const char *path, WCHAR *to, size_t capacity) {
+    static const WCHAR prefix[] = L"\\\\?\\";
     WCHAR given[CPROFI_PATH * 4];
+    size_t length;
     DWORD n;
     if (!cprofi_wide(path, given, CPROFI_COUNT(given)) || !given[0]) return false;
-    if (wcslen(given) < 240 || wcsncmp(given, L"\\\\", 2) == 0) {
-        if (wcslen(given) >= capacity) return false;
-        wcscpy(to, given);
+    length = wcslen(given);
+    if (length < 240 || wcsncmp(given, L"\\\\", 2) == 0) {
+        if (length >= capacity) return false;
+        memcpy(to, given, (length + 1) * sizeof *to);
         return true;
     }
-    wcscpy(to, L"\\\\?\\");
+    memcpy(to, prefix, sizeof prefix);
     n = GetFullPathNameW(given, (DWORD)capacity - 4, to + 4, NULL);
     return n > 0 && n < capacity - 4;
 }
@@ -11123,6 +11181,21 @@ static void cprofi_source_close(cprofi_source *source) {
 }
 
 static char cprofi_os_list_separator(void) { return ';'; }
+
+/* Not getenv: what it returns is not UTF-8, and it misses what was set behind the C library's back,
+   as Rust does. */
+static size_t cprofi_os_environment(const char *name, char *to, size_t capacity) {
+    WCHAR wide_name[64], value[4 * CPROFI_PATH];
+    DWORD size;
+    int n;
+    value[0] = 0;
+    if (!cprofi_wide(name, wide_name, CPROFI_COUNT(wide_name))) return 0;
+    size = GetEnvironmentVariableW(wide_name, value, (DWORD)CPROFI_COUNT(value));
+    if (size >= CPROFI_COUNT(value)) return capacity + 1;
+    if (!size) return 0; /* or empty, which is the same to those who ask */
+    n = WideCharToMultiByte(CP_UTF8, 0, value, -1, to, (int)capacity, NULL, NULL);
+    return n > 0 ? (size_t)n : capacity + 1;
+}
 
 static char *cprofi_os_real_path(const char *path) {
     (void)path;
@@ -11347,6 +11420,8 @@ static bool cprofi_os_lookup(cprofi_symbols *s, const cprofi_module *m, const ui
 /* An output file, as on the other systems: written beside its place and moved there. */
 static bool cprofi_file_open(cprofi_file *f, const char *path) {
     DWORD attributes;
+    char ending[32];
+    size_t length;
     f->temporary[0] = 0;
     f->handle = INVALID_HANDLE_VALUE;
     if (!cprofi_windows_path(path, f->path, CPROFI_COUNT(f->path))) return false;
@@ -11360,9 +11435,10 @@ static bool cprofi_file_open(cprofi_file *f, const char *path) {
     if (attributes != INVALID_FILE_ATTRIBUTES &&
         (attributes & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_READONLY)))
         return false;
-    _snwprintf(f->temporary, CPROFI_COUNT(f->temporary) - 1, L"%ls.%lu.tmp", f->path,
-               (unsigned long)GetCurrentProcessId());
-    f->temporary[CPROFI_COUNT(f->temporary) - 1] = 0;
+    length = wcslen(f->path);
+    memcpy(f->temporary, f->path, length * sizeof *f->path);
+    snprintf(ending, sizeof ending, ".%lu.tmp", (unsigned long)GetCurrentProcessId());
+    cprofi_wide(ending, f->temporary + length, sizeof ending);
     f->handle = CreateFileW(f->temporary, GENERIC_WRITE, FILE_SHARE_READ, NULL, CREATE_ALWAYS,
                             FILE_ATTRIBUTE_NORMAL, NULL);
     return f->handle != INVALID_HANDLE_VALUE;
@@ -11761,12 +11837,15 @@ typedef struct {
 } cprofi_capture;
 
 #if defined(CPROFI_X64)
+#define CPROFI_PROCESSOR 0
 #define CPROFI_CONTEXT_PC(c) ((c)->Rip)
 #define CPROFI_CONTEXT_SP(c) ((c)->Rsp)
 #elif defined(CPROFI_ARM64)
+#define CPROFI_PROCESSOR 1
 #define CPROFI_CONTEXT_PC(c) ((c)->Pc)
 #define CPROFI_CONTEXT_SP(c) ((c)->Sp)
 #else
+#define CPROFI_PROCESSOR 2
 #define CPROFI_CONTEXT_PC(c) ((c)->Eip)
 #define CPROFI_CONTEXT_SP(c) ((c)->Esp)
 #endif
@@ -11833,12 +11912,12 @@ static bool cprofi_capture_take(cprofi_session *s, cprofi_thread *t, cprofi_capt
 /* Whether the instruction before pc is one that enters the kernel: syscall, int 2e, or the call
    that Wine has in its place. */
 static bool cprofi_capture_in_call(const cprofi_capture *c) {
-    static const uint8_t wine[7] = {0xff, 0x14, 0x25, 0x00, 0x10, 0xfe, 0x7f};
     const uint8_t *p = c->code + CPROFI_CODE_BEFORE;
     if (c->code_hi < c->pc) return false;
 #if defined(CPROFI_ARM64)
     return (cprofi_get32(p - 4) & 0xffe0001f) == 0xd4000001; /* svc */
 #else
+    static const uint8_t wine[7] = {0xff, 0x14, 0x25, 0x00, 0x10, 0xfe, 0x7f};
     return (p[-2] == 0x0f && p[-1] == 0x05) || (p[-2] == 0xcd && p[-1] == 0x2e) ||
            memcmp(p - 7, wine, 7) == 0;
 #endif
@@ -11885,6 +11964,14 @@ static void cprofi_capture_registers(const CONTEXT *c, cprofi_seh_registers *r) 
 #endif
 }
 
+/* How to unwind for each processor; all are mentioned, so that none is unused. */
+static const struct {
+    cprofi_seh_step step;
+    bool (*begin)(const cprofi_seh_image *image, uint64_t rva, uint32_t *begin);
+} cprofi_windows_processors[3] = {{cprofi_seh_x64_step, cprofi_seh_x64_begin},
+                                  {cprofi_seh_arm64_step, cprofi_seh_arm64_begin},
+                                  {cprofi_seh_x86_step, NULL}};
+
 /* Captures the thread's stack into the slot, which is answered at once. */
 static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, uint32_t seq) {
     cprofi_slot *q = cprofi_slot_at(s, slot);
@@ -11905,16 +11992,8 @@ static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, ui
     stack.lo = capture.stack_lo;
     stack.hi = capture.stack_hi;
     cprofi_capture_registers(s->os.context, &registers);
-#if defined(CPROFI_X64)
-    q->depth = cprofi_seh_walk(cprofi_seh_x64_step, &images, &stack, &registers, s->keys,
-                               (uint32_t)s->desc.max_depth, &truncated);
-#elif defined(CPROFI_ARM64)
-    q->depth = cprofi_seh_walk(cprofi_seh_arm64_step, &images, &stack, &registers, s->keys,
-                               (uint32_t)s->desc.max_depth, &truncated);
-#else
-    q->depth = cprofi_seh_walk(cprofi_seh_x86_step, &images, &stack, &registers, s->keys,
-                               (uint32_t)s->desc.max_depth, &truncated);
-#endif
+    q->depth = cprofi_seh_walk(cprofi_windows_processors[CPROFI_PROCESSOR].step, &images, &stack,
+                               &registers, s->keys, (uint32_t)s->desc.max_depth, &truncated);
     for (uint32_t i = 0; i < q->depth; i++) q->frames[i] = (uintptr_t)s->keys[i];
     q->end = truncated ? CPROFI_END_LOST : CPROFI_END_ROOT;
     q->os.in_call = cprofi_capture_in_call(&capture);
@@ -11924,18 +12003,18 @@ static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, ui
 
 static uintptr_t cprofi_unwind_function(const cprofi_modules *m, uint32_t id, uintptr_t pc) {
     const cprofi_tables *t = m->records[id].tables;
+    cprofi_seh_part infos;
     cprofi_seh_image image;
-    cprofi_seh_entry entry;
-    if (!t) return 0;
-    memset(&image, 0, sizeof image);
+    uint32_t begin;
+    if (!t || !cprofi_windows_processors[CPROFI_PROCESSOR].begin) return 0;
+    infos.bytes = t->infos;
+    infos.rva = t->infos_rva;
     image.base = t->base;
     image.pdata = t->pdata;
-#ifdef CPROFI_ARM64
-    (void)pc, (void)entry;
-    return 0;
-#else
-    return cprofi_seh_x64_find(&image, pc - t->base, &entry) ? t->base + entry.begin : 0;
-#endif
+    image.parts = &infos;
+    image.part_count = 1;
+    if (!cprofi_windows_processors[CPROFI_PROCESSOR].begin(&image, pc - t->base, &begin)) return 0;
+    return t->base + begin;
 }
 
 /* ---- who runs ---- */
@@ -12214,10 +12293,11 @@ CPROFI_PRINTF(1, 2) static void cprofi_say(const char *format, ...) {
 
 /* Reads an environment variable that holds a number. False when it holds something else. */
 static bool cprofi_env_number(const char *name, int *value) {
-    const char *text = getenv(name);
-    char *end;
+    char text[32], *end;
+    size_t size = cprofi_os_environment(name, text, sizeof text);
     long n;
-    if (!text || !*text) return true;
+    if (size <= 1) return true;
+    if (size > sizeof text) return false;
     errno = 0;
     n = strtol(text, &end, 10);
     if (*end || errno || n < INT32_MIN || n > INT32_MAX) return false;
@@ -12227,35 +12307,38 @@ static bool cprofi_env_number(const char *name, int *value) {
 
 static bool cprofi_in_range(int value, int low, int high) { return low <= value && value <= high; }
 
-/* Copies a string of the desc: the caller's may be gone at stop. */
-static bool cprofi_desc_keep(const char **string, char *copy, size_t size) {
-    copy[0] = 0;
-    if (!*string) return true;
-    if (strlen(*string) >= size) return false;
-    strcpy(copy, *string);
-    *string = copy;
+/* A string of the desc, or the variable in its stead, copied: the caller's may be gone at stop. False
+   if it is too long. */
+static bool cprofi_desc_string(const char **string, const char *variable, char *copy,
+                               size_t capacity) {
+    size_t size = cprofi_os_environment(variable, copy, capacity);
+    if (size <= 1) {
+        size = *string ? strlen(*string) + 1 : 0;
+        if (size && size <= capacity) memcpy(copy, *string, size);
+    }
+    if (size > capacity) return false;
+    if (size) *string = copy;
     return true;
 }
 
 /* The desc with defaults and the environment applied; the one place where they are. */
 static cprof_result cprofi_desc_complete(cprofi_session *s, const cprof_desc *desc) {
-    const char *clock = getenv("CPROF_CLOCK"), *output = getenv("CPROF_OUTPUT");
-    const char *debug_dir = getenv("CPROF_DEBUG_DIR");
     cprof_desc *d = &s->desc;
+    char clock[8];
+    size_t clock_size = cprofi_os_environment("CPROF_CLOCK", clock, sizeof clock);
     int lines = -1;
     memset(d, 0, sizeof *d);
     if (desc) *d = *desc;
     s->culprit = "CPROF_HZ";
     if (!cprofi_env_number("CPROF_HZ", &d->hz)) return CPROF_ERROR_ARGUMENT;
     s->culprit = "CPROF_CLOCK";
-    if (clock && strcmp(clock, "cpu") == 0) d->clock = CPROF_CPU;
-    else if (clock && strcmp(clock, "wall") == 0) d->clock = CPROF_WALL;
-    else if (clock && *clock) return CPROF_ERROR_ARGUMENT;
+    if (clock_size > sizeof clock) return CPROF_ERROR_ARGUMENT;
+    if (clock_size > 1 && strcmp(clock, "cpu") == 0) d->clock = CPROF_CPU;
+    else if (clock_size > 1 && strcmp(clock, "wall") == 0) d->clock = CPROF_WALL;
+    else if (clock_size > 1) return CPROF_ERROR_ARGUMENT;
     s->culprit = "CPROF_LINES";
     if (!cprofi_env_number("CPROF_LINES", &lines)) return CPROF_ERROR_ARGUMENT;
     if (lines >= 0) d->lines = lines != 0;
-    if (output && *output) d->output = output;
-    if (debug_dir && *debug_dir) d->debug_dir = debug_dir;
     if (!d->hz) d->hz = CPROFI_DEFAULT_HZ;
     if (!d->max_depth) d->max_depth = CPROFI_DEFAULT_DEPTH;
     if (!d->max_stacks) d->max_stacks = CPROFI_DEFAULT_STACKS;
@@ -12276,9 +12359,10 @@ static cprof_result cprofi_desc_complete(cprofi_session *s, const cprof_desc *de
     else
         s->culprit = NULL;
     if (s->culprit) return CPROF_ERROR_ARGUMENT;
-    if (!cprofi_desc_keep(&d->output, s->output, sizeof s->output)) return CPROF_ERROR_OUTPUT;
+    if (!cprofi_desc_string(&d->output, "CPROF_OUTPUT", s->output, sizeof s->output))
+        return CPROF_ERROR_OUTPUT;
     s->culprit = "debug_dir";
-    if (!cprofi_desc_keep(&d->debug_dir, s->debug_dir, sizeof s->debug_dir))
+    if (!cprofi_desc_string(&d->debug_dir, "CPROF_DEBUG_DIR", s->debug_dir, sizeof s->debug_dir))
         return CPROF_ERROR_ARGUMENT;
     s->culprit = NULL;
     return CPROF_OK;
@@ -12590,6 +12674,9 @@ cprof_result cprof_end(void) {
     return result;
 }
 
+#ifndef CPROFI_GNU
+#pragma warning(pop)
+#endif
 #endif /* CPROF_IMPLEMENTED */
 #endif /* CPROF_IMPLEMENTATION */
 

@@ -948,6 +948,76 @@ static void test_corners_arm64(void) {
     f = frame_at(base + CODE, true);
     check(cprofi_seh_arm64_step(&f) == CPROFI_SEH_BROKEN, "arm64: an unknown version is refused",
           "no");
+
+    /* what cannot be undone, and what has no effect */
+    static const struct {
+        const char *codes;
+        cprofi_seh_result result;
+        const char *name;
+    } others[] = {
+        {"\xe8\xe4\xe4\xe4", CPROFI_SEH_BROKEN, "arm64: a trap frame is refused"},
+        {"\xeb\xe4\xe4\xe4", CPROFI_SEH_BROKEN, "arm64: an ARM64EC context is refused"},
+        {"\xdf\x02\xe4\xe4", CPROFI_SEH_BROKEN, "arm64: alloc_z is refused"},
+        {"\xe7\x93\x41\xe4", CPROFI_SEH_BROKEN, "arm64: save_any_reg with a reserved bit is refused"},
+        {"\xe7\x1f\x01\xe4", CPROFI_SEH_BROKEN, "arm64: save_any_reg of the stack pointer is refused"},
+        {"\xe0\x00\x00\x01", CPROFI_SEH_FRAME, "arm64: codes may end without end"},
+        {"\xe0\xff\xff\xff", CPROFI_SEH_BROKEN, "arm64: an allocation beyond the stack is refused"},
+        {"\xf8\xe8\xe4\xe4", CPROFI_SEH_FRAME, "arm64: a reserved code of two bytes is skipped"},
+        {"\xf9\xe8\xe8\xe4", CPROFI_SEH_FRAME, "arm64: a reserved code of three bytes is skipped"},
+    };
+    for (size_t i = 0; i < CPROFI_COUNT(others); i++) {
+        put(image_bytes + XDATA, 64 | 1u << 27, 4);
+        memcpy(image_bytes + XDATA + 4, others[i].codes, 4);
+        machine[30] = return_address;
+        machine[31] = sp;
+        f = frame_at(base + CODE + 128, true);
+        cprofi_seh_result result = cprofi_seh_arm64_step(&f);
+        check(result == others[i].result, others[i].name, "%d", (int)result);
+    }
+    put(pdata + 4, 1 | 64 << 2 | 11 << 16 | 64u << 23, 4);
+    f = frame_at(base + CODE, true);
+    check(cprofi_seh_arm64_step(&f) == CPROFI_SEH_BROKEN,
+          "arm64: a packed record with more registers than there are is refused", "no");
+}
+
+/* By what frames without a name are put together: the beginning of their function. */
+static void test_begin(void) {
+    uint32_t begin = 0;
+    bool good;
+    reset();
+    add_entry(CODE, CODE + 64, XDATA, 12);
+    add_entry(CODE + 96, CODE + 128, XDATA + 32, 12);
+    add_entry(CODE + 256, CODE + 264, XDATA + 64, 12);
+    memcpy(image_bytes + XDATA, "\x01\x00\x00\x00", 4);
+    memcpy(image_bytes + XDATA + 32, "\x01\x00\x00\x00", 4);
+    memcpy(image_bytes + XDATA + 64, "\x21\x00\x00\x00", 4); /* chained to the first */
+    memcpy(image_bytes + XDATA + 68, pdata, 12);
+    good = cprofi_seh_x64_begin(&image, CODE + 63, &begin) && begin == CODE;
+    good = good && cprofi_seh_x64_begin(&image, CODE + 96, &begin) && begin == CODE + 96;
+    check(good, "x64: where the function of an address begins", "%x", begin);
+    check(!cprofi_seh_x64_begin(&image, CODE + 64, &begin) &&
+              !cprofi_seh_x64_begin(&image, CODE - 1, &begin),
+          "x64: between functions there is none", "%x", begin);
+    check(cprofi_seh_x64_begin(&image, CODE + 260, &begin) && begin == CODE,
+          "x64: a part that was put elsewhere belongs to its function", "%x", begin);
+    memcpy(image_bytes + XDATA + 68, pdata + 24, 12); /* to itself */
+    check(cprofi_seh_x64_begin(&image, CODE + 260, &begin) && begin == CODE + 256,
+          "x64: a circle of parts has an end", "%x", begin);
+
+    reset();
+    add_entry(CODE, 1 | 16 << 2 | 8u << 23, 0, 8); /* packed, 64 bytes */
+    add_entry(CODE + 96, XDATA, 0, 8);
+    put(image_bytes + XDATA, 8 | 1u << 27, 4); /* 32 bytes */
+    good = cprofi_seh_arm64_begin(&image, CODE + 60, &begin) && begin == CODE;
+    good = good && cprofi_seh_arm64_begin(&image, CODE + 124, &begin) && begin == CODE + 96;
+    check(good, "arm64: where the function of an address begins", "%x", begin);
+    check(!cprofi_seh_arm64_begin(&image, CODE + 64, &begin) &&
+              !cprofi_seh_arm64_begin(&image, CODE + 128, &begin) &&
+              !cprofi_seh_arm64_begin(&image, CODE - 4, &begin),
+          "arm64: between functions there is none", "%x", begin);
+    image.part_count = 0;
+    check(!cprofi_seh_arm64_begin(&image, CODE + 100, &begin),
+          "arm64: without its record a function has no end", "%x", begin);
 }
 
 static void test_x86(void) {
@@ -1084,6 +1154,7 @@ int main(void) {
     test_random_arm64();
     test_packed();
     test_corners_arm64();
+    test_begin();
     test_x86();
     test_walk();
     test_fuzz();
