@@ -1,4 +1,4 @@
-/* cprof 0.1.0 - a sampling CPU profiler in one C header, for Linux
+/* cprof 0.1.0 - a sampling CPU profiler in one C header, for Linux and Windows
 
    It samples every thread of the process it is compiled into, through optimised code without frame
    pointers, and writes folded stacks, from which tools/flamegraph.py draws a flame graph.
@@ -11,7 +11,7 @@
        #include "cprof.h"               replay_blocks(1000, 2000);
                                         CPROF_END();
 
-     Build with -pthread, optimised as you ship it; no other flag is needed. Then
+     Build optimised as you ship it, on Linux with -pthread; no other flag is needed. Then
 
        tools/flamegraph.py evm.folded -o evm.svg
 
@@ -19,13 +19,18 @@
 
    PLATFORMS
 
-     Linux x86-64, gcc and clang, C99 and later or C++11 and later: run and tested. Kernel 4.14 or
-     newer; from 6.12 on the sampler is also on time when every core is busy. Everything else:
-     an #error, unless CPROF_DISABLE is defined.
+     C99 and later, or C++11 and later.
+     Linux x86-64, gcc and clang: run and tested. Kernel 4.14 or newer; from 6.12 on the sampler is
+     also on time when every core is busy.
+     Windows x64, MinGW gcc and clang (names from DWARF or PDB): run and tested under Wine 8 only,
+     never on Windows itself. Microsoft's compiler, Windows on ARM64 and 32-bit x86: compiled by
+     other compilers for these targets, not run.
+     Everything else: an #error, unless CPROF_DISABLE is defined.
 
    LINK FLAGS
 
-     -pthread. Nothing else: no -ldl, no -rdynamic. Compile with -g at any optimisation level to see
+     Linux: -pthread; Windows: none. No -ldl, no -rdynamic, no dbghelp.lib: what is needed is loaded
+     when it is. Compile with -g (cl: /Zi, link: /DEBUG) at any optimisation level to see
      inlined functions and, with CPROF_LINES=1, lines; without, functions are those of the symbol
      table. A stripped program needs its separate debug file (build id or .gnu_debuglink), or shows
      what its dynamic symbols tell and [program+0xoffset] for the rest.
@@ -36,8 +41,8 @@
      CPROF_DISABLE         everywhere: the macros below vanish, the functions become empty inline
                            ones that return CPROF_OK, and no code or symbol is left.
 
-     The implementation needs _GNU_SOURCE. It defines it itself if it is included before any system
-     header, and stops with an #error that says so if it came too late.
+     On Linux the implementation needs _GNU_SOURCE. It defines it itself if it is included before any
+     system header, and stops with an #error that says so if it came too late.
 
    ENVIRONMENT
 
@@ -51,14 +56,18 @@
      seconds, give or take a quarter. It reads the CPU clocks of all threads. A thread whose clock
      moves between two readings is on a CPU this very moment; it gets a signal (SIGURG, which by
      default is ignored, so that a stray one kills nobody), and its handler unwinds its own stack
-     into a slot. A thread that sleeps is left alone. A sample weighs half the time since the last
-     look and half the time until the next. At the end each thread's samples are scaled to the CPU
-     time that the kernel counted for it, so the sum is right at any rate, and what no sample covers
-     is shown as [cprof];[unsampled].
+     into a slot. A thread that sleeps is left alone. On Windows, a thread that has run since the
+     last look is suspended, its registers and stack are copied, and it goes on; the copy is unwound
+     afterwards. Found in a system call it was asleep, or the kernel worked for it; those samples
+     count as far as the system charges it with kernel time.
 
-     Frames are found by the .eh_frame tables that every compiler emits for exceptions and
-     debuggers; frame pointers are the fall-back. The rules are cached, so a frame costs a few
-     nanoseconds.
+     A sample weighs half the time since the last look and half the time until the next. At the end
+     each thread's samples are scaled to the CPU time that the system counted for it, so the sum is
+     right at any rate, and what no sample covers is shown as [cprof];[unsampled].
+
+     Frames are found by the tables that every compiler emits for exceptions and debuggers
+     (.eh_frame, .pdata); frame pointers are the fall-back. On Linux the rules are cached, so a
+     frame costs a few nanoseconds.
 
      When the profile is written, each address is looked up once: the symbol table names the
      function that holds it, the DWARF what was inlined there. A unit of the DWARF is read at most
@@ -79,8 +88,14 @@
 
    SIGNALS AND THREADS
 
-     - The handler runs with SA_RESTART and SA_ONSTACK, takes no lock, allocates nothing, leaves
-       errno alone and needs at most 1.5 KB of stack besides the kernel's signal frame.
+     - Windows: a thread is stopped for some microseconds a sample (cprof_stats: suspended_ns); no
+       lock is taken meanwhile. The sampler's thread is called cprof.
+     - Windows: begin outside of DllMain (it returns CPROF_ERROR_SYSTEM there). A DLL with the
+       implementation in it stays loaded while it samples, whatever FreeLibrary is told.
+     - Windows: DbgHelp, which reads PDBs, serves one thread at a time. If the host uses it too, give
+       desc.dbghelp_lock.
+     - Linux: the handler runs with SA_RESTART and SA_ONSTACK, takes no lock, allocates nothing,
+       leaves errno alone and needs at most 1.5 KB of stack besides the kernel's signal frame.
      - A handler that the host has installed for the signal before start still gets the signals that
        others send, and is put back at stop. A handler installed while a profile is being taken
        takes the samples away; the end line says so by what is unsampled.
@@ -105,7 +120,9 @@
 
    LIMITS
 
-     - Windows and macOS are not there yet, nor are other processors.
+     - macOS is not there yet, nor are other processors on Linux.
+     - Windows: stacks of more than 256 KB are [truncated]; so is 32-bit code without frame pointers,
+       and code made at run time without them.
      - Split DWARF (.dwo), supplementary (dwz) files, .gnu_debugdata and zstd-compressed sections
        are not read; the end of the profile says so.
      - C++ names need a C++ library in the process to be demangled; without one, those that DWARF
