@@ -29,8 +29,8 @@
 
    LINK FLAGS
 
-     Linux: -pthread; Windows: none. No -ldl, no -rdynamic, no dbghelp.lib: what is needed is loaded
-     when it is. Compile with -g (cl: /Zi, link: /DEBUG) at any optimisation level to see
+     Linux: -pthread; Windows: none. No -ldl, no -rdynamic, no dbghelp.lib: what is needed is
+     loaded when it is. Compile with -g (cl: /Zi, link: /DEBUG) at any optimisation level to see
      inlined functions and, with CPROF_LINES=1, lines; without, functions are those of the symbol
      table. A stripped program needs its separate debug file (build id or .gnu_debuglink), or shows
      what its dynamic symbols tell and [program+0xoffset] for the rest.
@@ -41,8 +41,8 @@
      CPROF_DISABLE         everywhere: the macros below vanish, the functions become empty inline
                            ones that return CPROF_OK, and no code or symbol is left.
 
-     On Linux the implementation needs _GNU_SOURCE. It defines it itself if it is included before any
-     system header, and stops with an #error that says so if it came too late.
+     On Linux the implementation needs _GNU_SOURCE. It defines it itself if it is included before
+     any system header, and stops with an #error that says so if it came too late.
 
    ENVIRONMENT
 
@@ -92,8 +92,8 @@
        lock is taken meanwhile. The sampler's thread is called cprof.
      - Windows: begin outside of DllMain (it returns CPROF_ERROR_SYSTEM there). A DLL with the
        implementation in it stays loaded while it samples, whatever FreeLibrary is told.
-     - Windows: DbgHelp, which reads PDBs, serves one thread at a time. If the host uses it too, give
-       desc.dbghelp_lock.
+     - Windows: DbgHelp, which reads PDBs, serves one thread at a time. If the host uses it too,
+       give desc.dbghelp_lock.
      - Linux: the handler runs with SA_RESTART and SA_ONSTACK, takes no lock, allocates nothing,
        leaves errno alone and needs at most 1.5 KB of stack besides the kernel's signal frame.
      - A handler that the host has installed for the signal before start still gets the signals that
@@ -121,8 +121,8 @@
    LIMITS
 
      - macOS is not there yet, nor are other processors on Linux.
-     - Windows: stacks of more than 256 KB are [truncated]; so is 32-bit code without frame pointers,
-       and code made at run time without them.
+     - Windows: stacks of more than 256 KB are [truncated]; so is 32-bit code without frame
+       pointers, and code made at run time without them.
      - Split DWARF (.dwo), supplementary (dwz) files, .gnu_debugdata and zstd-compressed sections
        are not read; the end of the profile says so.
      - C++ names need a C++ library in the process to be demangled; without one, those that DWARF
@@ -8543,7 +8543,7 @@ typedef struct {
 enum {
     CPROFI_STACK_COPY = 256 * 1024, /* bytes copied of a stack; what is beyond is [truncated] */
     CPROFI_DEFAULT_SIGNAL = 0,
-    CPROFI_CALLS = 8,     /* system calls a thread is remembered in */
+    CPROFI_CALLS = 16,    /* samples in system calls a thread is remembered with */
     CPROFI_CODE_BEFORE = 8, CPROFI_CODE = 64, /* bytes copied around a thread's pc */
     CPROFI_PATH = 1024
 };
@@ -8598,14 +8598,15 @@ typedef struct {
     uint64_t read_tick; /* the look at which its coarse clock was read last */
     bool was_running; /* when last looked at, it was not asleep in a system call */
     uint64_t stopped; /* ns that it was suspended for its last sample */
-    uint64_t user, kernel;  /* ns, as of the last look at its times */
-    uint64_t kernel_booked; /* of which that much is booked */
-    double user_weight;     /* samples outside of system calls, in ns */
+    uint64_t user;          /* user time in ns when it was found */
+    double user_weight;     /* samples outside of system calls since, in ns */
+    uint64_t kernel_booked; /* kernel time that is booked */
+    uint64_t span;          /* when the span began in which that was */
     struct {
         uint32_t entry; /* of the table */
         float weight;
-    } calls[CPROFI_CALLS]; /* system calls it was met in since kernel time was last booked */
-    uint32_t call_count;
+    } calls[CPROFI_CALLS]; /* some of the samples in system calls since then, chosen at random */
+    uint32_t call_count;   /* how many there were */
 } cprofi_os_thread;
 
 typedef struct {
@@ -11776,8 +11777,7 @@ static void cprofi_thread_found(cprofi_session *s, HANDLE handle) {
     if (s->os.api.query_thread &&
         s->os.api.query_thread(handle, 0, &basic, sizeof basic, NULL) >= 0)
         t->os.tib = (const NT_TIB *)basic.teb;
-    cprofi_windows_times(&s->os, handle, &t->os.user, &t->os.kernel);
-    t->os.kernel_booked = t->os.kernel;
+    cprofi_windows_times(&s->os, handle, &t->os.user, &t->os.kernel_booked);
     t->charged = cpu;
     cprofi_thread_remember(s, (uint32_t)(t - s->threads));
     cprofi_os_name(s, t);
@@ -11926,8 +11926,8 @@ static bool cprofi_capture_take(cprofi_session *s, cprofi_thread *t, cprofi_capt
     return taken;
 }
 
-/* Whether the instruction before pc is one that enters the kernel: syscall, int 2e, or the call
-   that Wine has in its place. */
+/* Whether the instruction before pc is one that enters the kernel: syscall, int 2e, or the calls
+   that Wine and 64-bit Windows (for 32-bit programs) have in its place. */
 static bool cprofi_capture_in_call(const cprofi_capture *c) {
     const uint8_t *p = c->code + CPROFI_CODE_BEFORE;
     if (c->code_hi < c->pc) return false;
@@ -11935,8 +11935,10 @@ static bool cprofi_capture_in_call(const cprofi_capture *c) {
     return (cprofi_get32(p - 4) & 0xffe0001f) == 0xd4000001; /* svc */
 #else
     static const uint8_t wine[7] = {0xff, 0x14, 0x25, 0x00, 0x10, 0xfe, 0x7f};
-    return (p[-2] == 0x0f && p[-1] == 0x05) || (p[-2] == 0xcd && p[-1] == 0x2e) ||
-           memcmp(p - 7, wine, 7) == 0;
+    static const uint8_t wow64[7] = {0x64, 0xff, 0x15, 0xc0, 0x00, 0x00, 0x00};
+    bool call_edx = sizeof(void *) == 4 && p[-2] == 0xff && p[-1] == 0xd2; /* WOW64, Windows 10 */
+    return (p[-2] == 0x0f && p[-1] == 0x05) || (p[-2] == 0xcd && p[-1] == 0x2e) || call_edx ||
+           memcmp(p - 7, wine, 7) == 0 || memcmp(p - 7, wow64, 7) == 0;
 #endif
 }
 
@@ -12064,43 +12066,45 @@ static bool cprofi_os_may_run(cprofi_session *s, cprofi_thread *t) {
    user mode `user_weight` of samples stand for the user time; so that both are scaled alike, kernel
    time is given the weight that as much user time has. */
 static void cprofi_windows_book_calls(cprofi_session *s, cprofi_thread *t) {
+    uint32_t n = t->os.call_count < CPROFI_CALLS ? t->os.call_count : CPROFI_CALLS;
     double sum = 0, weight, ratio = 1;
     uint64_t user, kernel;
-    if (!t->os.call_count || !cprofi_windows_times(&s->os, t->os.handle, &user, &kernel)) return;
-    if (kernel <= t->os.kernel_booked) return;
+    if (!cprofi_windows_times(&s->os, t->os.handle, &user, &kernel)) return;
+    if (t->os.span != s->span_wall) { /* the time between spans does not count */
+        t->os.span = s->span_wall;
+        t->os.kernel_booked = kernel;
+        t->os.call_count = 0;
+        return;
+    }
+    if (!n || kernel <= t->os.kernel_booked) return;
     if (user > t->os.user + 100000000u) ratio = t->os.user_weight / (double)(user - t->os.user);
     if (!(ratio > 0.1 && ratio < 100)) ratio = 1;
     weight = (double)(kernel - t->os.kernel_booked) * ratio;
     t->os.kernel_booked = kernel;
-    for (uint32_t i = 0; i < t->os.call_count; i++) sum += (double)t->os.calls[i].weight;
-    for (uint32_t i = 0; i < t->os.call_count && sum > 0; i++) {
+    t->os.call_count = 0;
+    for (uint32_t i = 0; i < n; i++) sum += (double)t->os.calls[i].weight;
+    for (uint32_t i = 0; i < n && sum > 0; i++)
         cprofi_window_add(s, t, t->os.calls[i].entry,
                           weight * (double)t->os.calls[i].weight / sum);
-    }
-    t->os.call_count = 0;
 }
 
 /* Does a sample count? Not in a system call: that one waits until kernel time tells. */
 static bool cprofi_os_counts(cprofi_session *s, cprofi_thread *t, const cprofi_slot *q) {
-    uint32_t i, n;
+    uint32_t n, at;
     t->os.was_running = !q->os.in_call;
     if (!q->os.in_call) {
         t->os.user_weight += (double)q->weight;
         return true;
     }
     cprofi_windows_book_calls(s, t);
+    at = t->os.call_count++;
+    if (at >= CPROFI_CALLS) at = (uint32_t)(cprofi_random(s) % t->os.call_count);
+    if (at >= CPROFI_CALLS) return false;
     n = cprofi_keys(s, q->frames, q->depth, (cprofi_end)q->end);
     n = cprofi_table_add(&s->table, q->thread, s->keys, n, 0);
-    if (n == UINT32_MAX) return false;
-    s->table.entries[n].count--; /* it is not sure yet */
-    for (i = 0; i < t->os.call_count && t->os.calls[i].entry != n; i++) {}
-    if (i == CPROFI_CALLS) i--;
-    if (i == t->os.call_count) {
-        t->os.call_count++;
-        t->os.calls[i].entry = n;
-        t->os.calls[i].weight = 0;
-    }
-    t->os.calls[i].weight += (float)q->weight;
+    if (n != UINT32_MAX) s->table.entries[n].count--; /* it is not sure yet */
+    t->os.calls[at].entry = n;
+    t->os.calls[at].weight = (float)q->weight;
     return false;
 }
 
@@ -12324,8 +12328,8 @@ static bool cprofi_env_number(const char *name, int *value) {
 
 static bool cprofi_in_range(int value, int low, int high) { return low <= value && value <= high; }
 
-/* A string of the desc, or the variable in its stead, copied: the caller's may be gone at stop. False
-   if it is too long. */
+/* A string of the desc, or the variable in its stead, copied: the caller's may be gone at stop.
+   False if it is too long. */
 static bool cprofi_desc_string(const char **string, const char *variable, char *copy,
                                size_t capacity) {
     size_t size = cprofi_os_environment(variable, copy, capacity);

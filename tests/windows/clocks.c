@@ -11,7 +11,9 @@
      states   lazy cycles, and the system tells whether a thread runs, is ready, or waits
 
    The truth comes from the threads' own CPU clocks, read around each piece of work. On real Windows,
-   where none of this can be set, the one way there is runs, as `own`. */
+   where none of this can be set, the one way there is runs, as `own`.
+   A thread that waits for a CPU looks like one that runs, so shares suffer where other processes
+   keep the CPUs busy: such a run is repeated, twice at most, and the last one counts. */
 #define CPROF_IMPLEMENTATION
 #include "cprof.h"
 
@@ -276,6 +278,13 @@ typedef struct {
     bool states;
 } way;
 
+static bool final; /* this run counts, whatever it was */
+
+/* Whether others took the CPUs away: the steady thread did less than four fifths of what it could. */
+static bool disturbed(const worker *w, const cprof_stats *stats) {
+    return w->cpu < 0.8 * 0.5 * (double)stats->duration_ns;
+}
+
 static void judge(const way *v, const worker *w, const cprof_stats *stats, double hz) {
     double thin = stats->hz_achieved / hz, ns = 1e9 / hz;
     double found = profile_sum(w->name, NULL) * ns;
@@ -308,7 +317,8 @@ static void wait_for_samples(const worker *w) {
              *(volatile const double *)&w->truth[1] / 1e9 * stats.hz_achieved < ENOUGH);
 }
 
-static void run(const way *v) {
+/* True when it has to be repeated. */
+static bool run(const way *v) {
     worker w[] = {
         {NULL, "bursty", bursty, {"burst_a", "burst_b"}, {0, 0}, 0},
         {NULL, "steady", steady, {"steady_c", "steady_d"}, {0, 0}, 0},
@@ -347,6 +357,10 @@ static void run(const way *v) {
     cprof_stop();
     cprof_get_stats(&stats);
     profile_size = 0;
+    if (!final && disturbed(&w[1], &stats)) {
+        printf("# %s: disturbed, again\n", v->name);
+        return true;
+    }
     check(cprof_write_to(profile_add, NULL, CPROF_FOLDED) == CPROF_OK, text("%s: write", v->name),
           "refused");
     printf("# %s: %.0f looks/s, %llu samples, %llu suspensions of %.0f us (worst %.0f us), sampler "
@@ -360,6 +374,14 @@ static void run(const way *v) {
     for (size_t i = 0; i < CPROFI_COUNT(w); i++) {
         judge(v, &w[i], &stats, desc.hz);
         CloseHandle(w[i].thread);
+    }
+    return false;
+}
+
+static void run_until_good(const way *v) {
+    for (int i = 0; i < 3; i++) {
+        final = i == 2;
+        if (!run(v)) return;
     }
 }
 
@@ -376,7 +398,7 @@ int main(int argc, char **argv) {
     memcpy(&real_query, &found, sizeof real_query);
     wine = GetProcAddress(ntdll, "wine_get_version") != NULL;
     for (size_t i = 0; wine && i < CPROFI_COUNT(ways); i++)
-        if (argc < 2 || strcmp(argv[1], ways[i].name) == 0) run(&ways[i]);
-    if (!wine) run(&own);
+        if (argc < 2 || strcmp(argv[1], ways[i].name) == 0) run_until_good(&ways[i]);
+    if (!wine) run_until_good(&own);
     return failures != 0;
 }
