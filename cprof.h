@@ -12066,9 +12066,10 @@ static bool cprofi_os_may_run(cprofi_session *s, cprofi_thread *t) {
    user mode `user_weight` of samples stand for the user time; so that both are scaled alike, kernel
    time is given the weight that as much user time has. */
 static void cprofi_windows_book_calls(cprofi_session *s, cprofi_thread *t) {
-    uint32_t n = t->os.call_count < CPROFI_CALLS ? t->os.call_count : CPROFI_CALLS;
+    uint32_t n = t->os.call_count;
     double sum = 0, weight, ratio = 1;
     uint64_t user, kernel;
+    if (n > CPROFI_CALLS) n = CPROFI_CALLS;
     if (!cprofi_windows_times(&s->os, t->os.handle, &user, &kernel)) return;
     if (t->os.span != s->span_wall) { /* the time between spans does not count */
         t->os.span = s->span_wall;
