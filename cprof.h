@@ -2658,16 +2658,21 @@ static bool cprofi_seh_x64_returns(const cprofi_seh_frame *f, uint64_t pc) {
    image, made at run time, may have a frame pointer. */
 static cprofi_seh_result cprofi_seh_x64_leaf(cprofi_seh_frame *f) {
     uint64_t *sp = &f->regs.r[CPROFI_SEH_X64_SP], least = *sp + 8, word;
+    cprofi_seh_result result = CPROFI_SEH_BROKEN;
     for (uint64_t i = 0; i < (f->exact ? 3 : f->known ? 1 : 0); i++)
         if (cprofi_seh_word(f, *sp + 8 * i, &word) && cprofi_seh_x64_returns(f, word)) {
             *sp += 8 * i;
             return cprofi_seh_x64_return(f, least);
         }
     if ((f->known && f->exact) ||
-        !cprofi_seh_pointer(f, &f->regs.r[CPROFI_SEH_X64_BP], sp, &f->regs.pc))
-        return f->known || f->exact ? cprofi_seh_x64_return(f, least) : CPROFI_SEH_BROKEN;
-    f->exact = false;
-    return cprofi_seh_check(f, *sp, least);
+        !cprofi_seh_pointer(f, &f->regs.r[CPROFI_SEH_X64_BP], sp, &f->regs.pc)) {
+        if (f->known || f->exact) result = cprofi_seh_x64_return(f, least);
+    } else {
+        f->exact = false;
+        result = cprofi_seh_check(f, *sp, least);
+    }
+    /* threads begin in an image: a 0 here was no return address */
+    return result == CPROFI_SEH_END && !f->known ? CPROFI_SEH_BROKEN : result;
 }
 
 /* A cprofi_seh_step. */
@@ -12002,6 +12007,8 @@ static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, ui
     bool truncated = false;
     /* It did not run while it was stopped for its last sample. */
     q->weight -= t->os.stopped < q->weight ? t->os.stopped : q->weight;
+    /* what was loaded during this look must be known: the thread may be in it */
+    cprofi_modules_refresh(&s->modules);
     if (!t->os.handle || !cprofi_capture_take(s, t, &capture)) return false;
     finder.index = s->modules.index;
     finder.capture = &capture;
