@@ -8550,6 +8550,7 @@ enum {
     CPROFI_DEFAULT_SIGNAL = 0,
     CPROFI_CALLS = 16,    /* samples in system calls a thread is remembered with */
     CPROFI_CODE_BEFORE = 8, CPROFI_CODE = 64, /* bytes copied around a thread's pc */
+    CPROFI_CALL_STUB = 24, /* bytes of ntdll's functions that only enter the kernel */
     CPROFI_PATH = 1024
 };
 
@@ -8574,7 +8575,10 @@ typedef struct {
     BOOL(WINAPI *process_cycles)(HANDLE process, PULONG64 cycles);
     BOOL(WINAPI *times)(HANDLE thread, FILETIME *, FILETIME *, FILETIME *kernel, FILETIME *user);
     LONG(NTAPI *next_thread)(HANDLE process, HANDLE thread, ACCESS_MASK, ULONG, ULONG, HANDLE *);
-    LONG(NTAPI *query_thread)(HANDLE thread, int kind, void *to, ULONG size, ULONG *got);
+    void(NTAPI *exit_lock)(void); /* of the process's environment; who ends the process takes it */
+    void(NTAPI *exit_unlock)(void);
+    BOOLEAN(NTAPI *ending)(void); /* the process is, and other threads have been ended */
+    LONG(NTAPI *thread_end)(HANDLE thread, LONG status);
     LONG(NTAPI *notify)(ULONG flags, void *function, void *user, void **cookie);
     LONG(NTAPI *notify_no_more)(void *cookie);
     HRESULT(WINAPI *get_name)(HANDLE thread, WCHAR **name);
@@ -8598,7 +8602,6 @@ typedef struct {
 
 typedef struct {
     HANDLE handle;
-    const NT_TIB *tib;
     bool ended;
     uint64_t read_tick; /* the look at which its coarse clock was read last */
     bool was_running; /* when last looked at, it was not asleep in a system call */
@@ -8826,7 +8829,8 @@ static void cprofi_os_wait(uint32_t *word, uint32_t value, uint64_t deadline);
 static void cprofi_os_wake(uint32_t *word);
 static void cprofi_os_nap(void);
 static void *cprofi_os_session_pages(size_t size);
-static void cprofi_os_hooks(void);
+static bool cprofi_os_hooks(void);
+static bool cprofi_os_ending(const cprofi_session *s);
 
 /* [signal] */
 static cprofi_slot *cprofi_slot_at(const cprofi_session *s, uint32_t i) {
@@ -10838,10 +10842,16 @@ static void cprofi_exit(void) {
     if (cprofi_load32(&cprofi.session->phase) == CPROFI_RUNNING) cprof_stop();
 }
 
-static void cprofi_os_hooks(void) {
-    if (!cprofi_cas32(&cprofi.hooked, 0, 1)) return;
+static bool cprofi_os_hooks(void) {
+    if (!cprofi_cas32(&cprofi.hooked, 0, 1)) return true;
     pthread_atfork(cprofi_fork_prepare, cprofi_fork_parent, cprofi_fork_child);
     atexit(cprofi_exit);
+    return true;
+}
+
+static bool cprofi_os_ending(const cprofi_session *s) {
+    (void)s;
+    return false;
 }
 
 static int32_t cprofi_os_pid(void) { return (int32_t)getpid(); }
@@ -10910,7 +10920,7 @@ static bool cprofi_file_close(cprofi_file *f, bool keep) {
    GetThreadContext, a copy of the stack, ResumeThread; the copy is unwound when the thread is
    running again. One thread at a time. While it is stopped it may hold any lock, that of the heap
    and of the loader too; so between suspend and resume nothing is called but GetThreadContext,
-   VirtualQuery and memcpy, and stack bounds are read from its TIB.
+   VirtualQuery, which tells the stack's bounds, and memcpy.
 
    Who runs? Where a thread stands when it is stopped tells: outside of a system call it was running
    (or had lost its CPU to another). In one, it may be asleep or the kernel may work for it; those
@@ -10991,6 +11001,10 @@ static void cprofi_windows_api_find(cprofi_windows_api *a) {
     (void)CPROFI_FIND(L"kernel32.dll", "GetThreadTimes", times);
     (void)CPROFI_FIND(L"ntdll.dll", "NtGetNextThread", next_thread);
     (void)CPROFI_FIND(L"ntdll.dll", "NtQueryInformationThread", query_thread);
+    (void)CPROFI_FIND(L"ntdll.dll", "NtTerminateThread", thread_end);
+    (void)CPROFI_FIND(L"ntdll.dll", "RtlAcquirePebLock", exit_lock);
+    (void)CPROFI_FIND(L"ntdll.dll", "RtlReleasePebLock", exit_unlock);
+    (void)CPROFI_FIND(L"ntdll.dll", "RtlDllShutdownInProgress", ending);
     (void)CPROFI_FIND(L"ntdll.dll", "LdrRegisterDllNotification", notify);
     (void)CPROFI_FIND(L"ntdll.dll", "LdrUnregisterDllNotification", notify_no_more);
     if (!CPROFI_FIND(L"kernelbase.dll", "GetThreadDescription", get_name))
@@ -11658,8 +11672,9 @@ static void cprofi_windows_list_images(cprofi_os *os) {
     MODULEENTRY32W entry;
     for (int i = 0; i < 10 && list == INVALID_HANDLE_VALUE; i++) {
         list = CreateToolhelp32Snapshot(TH32CS_SNAPMODULE, 0);
-        if (list == INVALID_HANDLE_VALUE && GetLastError() != ERROR_BAD_LENGTH) return;
+        if (list == INVALID_HANDLE_VALUE && GetLastError() != ERROR_BAD_LENGTH) break;
     }
+    if (list == INVALID_HANDLE_VALUE) return;
     entry.dwSize = sizeof entry;
     for (BOOL more = Module32FirstW(list, &entry); more; more = Module32NextW(list, &entry)) {
         WCHAR path[CPROFI_PATH];
@@ -11756,12 +11771,6 @@ static void cprofi_os_forget(cprofi_session *s, cprofi_thread *t) {
 
 /* Takes the handle over. */
 static void cprofi_thread_found(cprofi_session *s, HANDLE handle) {
-    struct { /* THREAD_BASIC_INFORMATION */
-        LONG status;
-        void *teb, *process, *thread;
-        ULONG_PTR affinity;
-        LONG priority[2];
-    } basic;
     DWORD tid = GetThreadId(handle);
     cprofi_thread *t;
     uint64_t cpu;
@@ -11778,10 +11787,6 @@ static void cprofi_thread_found(cprofi_session *s, HANDLE handle) {
         return;
     }
     t->os.handle = handle;
-    memset(&basic, 0, sizeof basic);
-    if (s->os.api.query_thread &&
-        s->os.api.query_thread(handle, 0, &basic, sizeof basic, NULL) >= 0)
-        t->os.tib = (const NT_TIB *)basic.teb;
     cprofi_windows_times(&s->os, handle, &t->os.user, &t->os.kernel_booked);
     t->charged = cpu;
     cprofi_thread_remember(s, (uint32_t)(t - s->threads));
@@ -11852,7 +11857,7 @@ static void cprofi_os_scan(cprofi_session *s, uint64_t now) {
 
 /* What is copied while a thread is suspended. */
 typedef struct {
-    uint64_t pc, sp;
+    uint64_t pc;
     uint8_t code[CPROFI_CODE]; /* around pc */
     uint64_t code_lo, code_hi;
     uint64_t stack_lo, stack_hi; /* what is in the session's stack_copy */
@@ -11872,42 +11877,45 @@ typedef struct {
 #define CPROFI_CONTEXT_SP(c) ((c)->Esp)
 #endif
 
-/* How far memory can be read from `address` on, at most to `end`. [signal] */
-static uintptr_t cprofi_readable_to(uintptr_t address, uintptr_t end) {
+/* How far memory can be read from `address` on, at most to `end`, within the one piece of memory
+   that was allocated there: a stack, or an image. What else is allocated may go while it is read;
+   that does not, as long as the thread is stopped in it. [signal] */
+static uintptr_t cprofi_readable_to(uintptr_t address, uintptr_t end, DWORD type) {
     const DWORD readable = PAGE_READONLY | PAGE_READWRITE | PAGE_WRITECOPY | PAGE_EXECUTE_READ |
                            PAGE_EXECUTE_READWRITE | PAGE_EXECUTE_WRITECOPY;
     uintptr_t at = address;
+    const void *allocation = NULL;
     for (int i = 0; i < 8 && at < end; i++) {
         MEMORY_BASIC_INFORMATION region;
         if (!VirtualQuery((const void *)at, &region, sizeof region) ||
             region.State != MEM_COMMIT || !(region.Protect & readable) ||
-            (region.Protect & (PAGE_GUARD | PAGE_NOACCESS)))
+            (region.Protect & (PAGE_GUARD | PAGE_NOACCESS)) || (type && region.Type != type) ||
+            (allocation && region.AllocationBase != allocation))
             break;
+        allocation = region.AllocationBase;
         at = (uintptr_t)region.BaseAddress + region.RegionSize;
     }
     return at < end ? at : end;
 }
 
-/* The thread is suspended: it may hold any lock. [signal] */
-static void cprofi_capture_copy(cprofi_session *s, const cprofi_thread *t, cprofi_capture *c) {
+/* The thread is suspended: it may hold any lock. The stack's bounds are those of its memory, not
+   those in the TIB: that differ in the middle of a switch of fibers, and a thread that is at its end
+   has none. Code is read of images only, what is made at run time may be freed beside the thread.
+   [signal] */
+static bool cprofi_capture_copy(cprofi_session *s, cprofi_capture *c) {
     uintptr_t pc = (uintptr_t)CPROFI_CONTEXT_PC(s->os.context);
     uintptr_t sp = (uintptr_t)CPROFI_CONTEXT_SP(s->os.context), end = sp + CPROFI_STACK_COPY;
+    uintptr_t lo = pc > CPROFI_CODE_BEFORE ? pc - CPROFI_CODE_BEFORE : pc;
     c->pc = pc;
-    c->sp = sp;
-    if (end < sp) end = sp;
-    if (t->os.tib && sp >= (uintptr_t)t->os.tib->StackLimit &&
-        sp < (uintptr_t)t->os.tib->StackBase && end > (uintptr_t)t->os.tib->StackBase)
-        end = (uintptr_t)t->os.tib->StackBase;
     c->stack_lo = sp;
-    c->stack_hi = cprofi_readable_to(sp, end);
+    c->code_lo = lo;
+    /* in the kernel on its way out it may have answered, but goes on and frees its stack */
+    if (pc - (uintptr_t)s->os.api.thread_end < CPROFI_CALL_STUB) return false;
+    c->stack_hi = cprofi_readable_to(sp, end > sp ? end : sp, 0);
     memcpy(s->stack_copy, (const void *)sp, (size_t)(c->stack_hi - c->stack_lo));
-    c->code_lo = c->code_hi = pc;
-    if (pc > CPROFI_CODE_BEFORE) {
-        uintptr_t lo = pc - CPROFI_CODE_BEFORE;
-        c->code_hi = cprofi_readable_to(lo, lo + CPROFI_CODE);
-        c->code_lo = lo;
-        memcpy(c->code, (const void *)lo, (size_t)(c->code_hi - c->code_lo));
-    }
+    c->code_hi = cprofi_readable_to(lo, lo + CPROFI_CODE, MEM_IMAGE);
+    memcpy(c->code, (const void *)lo, (size_t)(c->code_hi - c->code_lo));
+    return true;
 }
 
 /* Tests put here what must not be done, to see that they notice. */
@@ -11915,19 +11923,28 @@ static void cprofi_capture_copy(cprofi_session *s, const cprofi_thread *t, cprof
 #define CPROFI_TEST_WHILE_SUSPENDED(tid) ((void)(tid))
 #endif
 
+/* Who ends the process ends the other threads first. If the sampler went while that thread is
+   suspended, nobody would resume it, and the process would stay for ever. It holds the lock of the
+   process's environment then; so nobody is suspended but under that lock, which also keeps the
+   samplers of several copies of this code from suspending each other. Taken before, it cannot be
+   what the thread holds. */
 static bool cprofi_capture_take(cprofi_session *s, cprofi_thread *t, cprofi_capture *c) {
-    uint64_t began = cprofi_os_now();
+    uint64_t began;
     bool taken;
     s->os.context->ContextFlags = CONTEXT_FULL;
-    if (SuspendThread(t->os.handle) == (DWORD)-1) return false;
-    taken = GetThreadContext(t->os.handle, s->os.context) != 0;
-    if (taken) cprofi_capture_copy(s, t, c);
-    CPROFI_TEST_WHILE_SUSPENDED(t->tid);
-    ResumeThread(t->os.handle);
-    t->os.stopped = cprofi_os_now() - began;
-    s->suspensions++;
-    s->suspended += t->os.stopped;
-    if (t->os.stopped > s->suspended_max) s->suspended_max = t->os.stopped;
+    if (s->os.api.exit_lock) s->os.api.exit_lock();
+    began = cprofi_os_now();
+    taken = SuspendThread(t->os.handle) != (DWORD)-1;
+    if (taken) {
+        taken = GetThreadContext(t->os.handle, s->os.context) && cprofi_capture_copy(s, c);
+        CPROFI_TEST_WHILE_SUSPENDED(t->tid);
+        ResumeThread(t->os.handle);
+        t->os.stopped = cprofi_os_now() - began;
+        s->suspensions++;
+        s->suspended += t->os.stopped;
+        if (t->os.stopped > s->suspended_max) s->suspended_max = t->os.stopped;
+    }
+    if (s->os.api.exit_unlock) s->os.api.exit_unlock();
     return taken;
 }
 
@@ -11935,7 +11952,7 @@ static bool cprofi_capture_take(cprofi_session *s, cprofi_thread *t, cprofi_capt
    that Wine and 64-bit Windows (for 32-bit programs) have in its place. */
 static bool cprofi_capture_in_call(const cprofi_capture *c) {
     const uint8_t *p = c->code + CPROFI_CODE_BEFORE;
-    if (c->code_hi < c->pc) return false;
+    if (c->code_hi - c->code_lo < CPROFI_CODE_BEFORE) return false;
 #if defined(CPROFI_ARM64)
     return (cprofi_get32(p - 4) & 0xffe0001f) == 0xd4000001; /* svc */
 #else
@@ -12154,9 +12171,12 @@ static DWORD WINAPI cprofi_sampler_main(void *argument) {
     cprofi_windows_calibrate(&s->os);
     s->os.state_known = cprofi_windows_state(&s->os, GetCurrentThread(), s->sampler_tid) ==
                         CPROFI_STATE_RUNNING;
+    cprofi_lock_first(s);
     cprofi_modules_refresh(&s->modules);
     cprofi_os_scan(s, cprofi_os_now());
     cprofi_span_begin(s);
+    cprofi_store32(&s->phase, (uint32_t)CPROFI_RUNNING);
+    cprofi_unlock(s);
     SetEvent(s->os.ready);
     cprofi_sampler_run(s);
     SetEvent(over);
@@ -12182,12 +12202,13 @@ static bool cprofi_os_in_loader(void) {
 
 /* Before the session is locked: lists the images, and asks the loader for news. */
 static cprof_result cprofi_os_prepare(cprofi_session *s) {
-    if (cprofi_os_in_loader()) return CPROF_ERROR_SYSTEM;
     cprofi_windows_api_find(&s->os.api);
     if (!s->os.context) s->os.context = (CONTEXT *)cprofi_pages(sizeof *s->os.context);
     if (!s->os.context) return CPROF_ERROR_MEMORY;
     if (s->os.api.notify)
         s->os.api.notify(0, (void *)(uintptr_t)cprofi_loader_note, &s->os, &s->os.cookie);
+    /* what went since the last profile was not told */
+    for (uint32_t id = 1; id < s->modules.count; id++) s->modules.records[id].loaded = 0;
     cprofi_windows_list_images(&s->os);
     s->os.bell = CreateEventW(NULL, FALSE, FALSE, NULL);
     s->os.ready = CreateEventW(NULL, TRUE, FALSE, NULL);
@@ -12204,11 +12225,16 @@ static cprof_result cprofi_os_prepare(cprofi_session *s) {
     return CPROF_OK;
 }
 
+/* The new thread needs the loader's lock to begin. Who has it may want the session's, which is let
+   go meanwhile; until the sampler says RUNNING, nobody else starts or stops. */
 static cprof_result cprofi_os_start(cprofi_session *s) {
+    cprofi_store32(&s->phase, (uint32_t)CPROFI_STOPPING);
     s->os.sampler = CreateThread(NULL, 256 * 1024, cprofi_sampler_main, s,
                                  STACK_SIZE_PARAM_IS_A_RESERVATION, NULL);
     if (!s->os.sampler) return CPROF_ERROR_THREAD;
+    cprofi_unlock(s);
     WaitForSingleObject(s->os.ready, INFINITE);
+    cprofi_lock(s);
     return CPROF_OK;
 }
 
@@ -12240,17 +12266,26 @@ static void cprofi_os_close(cprofi_session *s) {
 
 /* ---- the life of the process ---- */
 
-/* A program that exits in the middle of a profile still gets what was sampled. Not from a DLL whose
-   process is ending: the sampler has been ended then, perhaps with the session's lock. */
-static void cprofi_exit(void) {
-    cprofi_session *s = cprofi_load_pointer(cprofi_session *, &cprofi.session);
-    if (cprofi_load32(&s->phase) != CPROFI_RUNNING) return;
-    if (s->os.sampler && WaitForSingleObject(s->os.sampler, 0) == WAIT_OBJECT_0) return;
-    cprof_stop();
+/* The last part of ExitProcess: of all threads only this one is left. */
+static bool cprofi_os_ending(const cprofi_session *s) {
+    return s->os.api.ending && s->os.api.ending();
 }
 
-static void cprofi_os_hooks(void) {
+/* A program that calls exit in the middle of a profile still gets what was sampled. ExitProcess, or
+   a DLL's own exit handlers, come too late: the sampler was ended wherever it was. */
+static void cprofi_exit(void) {
+    const cprofi_session *s = cprofi_load_pointer(cprofi_session *, &cprofi.session);
+    static const char lost[] = "cprof: the process ended before cprof_stop: nothing is written\n";
+    if (cprofi_load32(&s->phase) != CPROFI_RUNNING) return;
+    if (!cprofi_os_ending(s)) cprof_stop();
+    else if (!s->desc.quiet) cprofi_os_stderr(lost, sizeof lost - 1);
+}
+
+/* False: this is no place to start from. */
+static bool cprofi_os_hooks(void) {
+    if (cprofi_os_in_loader()) return false;
     if (cprofi_cas32(&cprofi.hooked, 0, 1)) atexit(cprofi_exit);
+    return true;
 }
 
 void cprof_thread_name(const char *name) {
@@ -12271,6 +12306,11 @@ void cprof_thread_name(const char *name) {
 /* The session's pages, made at the first use. A forked child finds them zeroed. */
 static cprofi_session *cprofi_session_get(void) {
     cprofi_session *s = cprofi_load_pointer(cprofi_session *, &cprofi.session), *none = NULL;
+    if (s && cprofi_os_ending(s)) { /* who held the lock is gone, and its work half done */
+        s->lock = s->lock_wanted = 0;
+        s->phase = CPROFI_IDLE;
+        s->memory = NULL;
+    }
     if (s) return s;
     s = (cprofi_session *)cprofi_os_session_pages(sizeof *s);
     if (!s) return NULL;
@@ -12506,7 +12546,7 @@ cprof_result cprof_start(const cprof_desc *desc) {
     cprofi_session *s = cprofi_session_get();
     cprof_result result;
     if (!s) return CPROF_ERROR_MEMORY;
-    cprofi_os_hooks();
+    if (!cprofi_os_hooks()) return CPROF_ERROR_SYSTEM;
     cprofi_lock(s);
     result = cprofi_start_locked(s, desc);
     cprofi_unlock(s);

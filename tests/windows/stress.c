@@ -32,7 +32,7 @@ void exception_throw(int depth);
 
 typedef struct worker {
     const char *kind;
-    uintptr_t function; /* looked for in the samples */
+    uintptr_t function; /* looked for in the samples, or 0: too short-lived */
     void (*round)(struct worker *w);
     const char *volatile doing; /* the last call it made */
     volatile LONG rounds;
@@ -58,6 +58,7 @@ static uint32_t next(worker *w) {
 static void test_while_suspended(uint32_t tid) {
     suspended_tid = tid;
 #if defined(PROBE_HEAP)
+    free(malloc(100));
     HeapFree(GetProcessHeap(), 0, HeapAlloc(GetProcessHeap(), 0, 100));
 #elif defined(PROBE_MODULE)
     HMODULE module;
@@ -98,7 +99,7 @@ TEST_NOINLINE static void worker_dlls(worker *w) {
 TEST_NOINLINE static void worker_heap(worker *w) {
     void *pieces[64] = {NULL};
     HANDLE heap;
-    w->doing = "malloc, realloc, free";
+    w->doing = "malloc, realloc, free, HeapAlloc, HeapFree";
     for (int i = 0; i < 200; i++) {
         uint32_t at = next(w) % 64, size = 16u << next(w) % 10;
         if (next(w) % 4 == 0) {
@@ -109,6 +110,7 @@ TEST_NOINLINE static void worker_heap(worker *w) {
             pieces[at] = malloc(size);
         }
         if (pieces[at]) memset(pieces[at], (int)at, 16);
+        HeapFree(GetProcessHeap(), 0, HeapAlloc(GetProcessHeap(), 0, size));
         heap_pieces++;
     }
     for (int i = 0; i < 64; i++) free(pieces[i]);
@@ -118,7 +120,7 @@ TEST_NOINLINE static void worker_heap(worker *w) {
         for (int i = 0; i < 50; i++) pieces[i] = HeapAlloc(heap, 0, 100 + next(w) % 5000);
         HeapDestroy(heap);
     }
-    w->doing = "HeapWalk";
+    w->doing = "HeapValidate";
     HeapValidate(GetProcessHeap(), 0, NULL);
 }
 
@@ -200,11 +202,7 @@ TEST_NOINLINE static uint64_t child_deep(unsigned depth) {
 }
 
 TEST_NOINLINE static DWORD WINAPI worker_child(void *argument) {
-    unsigned depth = (unsigned)(uintptr_t)argument;
-    for (unsigned i = 0; i <= depth % 4 * 8; i++) { /* some end at once, some live to be met */
-        child_deep(depth);
-        if (i) Sleep(3);
-    }
+    child_deep((unsigned)(uintptr_t)argument);
     InterlockedIncrement(&children);
     return 0;
 }
@@ -223,6 +221,23 @@ TEST_NOINLINE static void worker_threads(worker *w) {
         WaitForSingleObject(threads[i], INFINITE);
         CloseHandle(threads[i]);
     }
+}
+
+/* Lives long enough to be met. */
+TEST_NOINLINE static DWORD WINAPI worker_lasting_child(void *argument) {
+    uint64_t until = now_ms() + 300;
+    while (now_ms() < until) child_deep((unsigned)(uintptr_t)argument);
+    InterlockedIncrement(&children);
+    return 0;
+}
+
+TEST_NOINLINE static void worker_lasting(worker *w) {
+    HANDLE thread = CreateThread(NULL, 0, worker_lasting_child, (void *)(uintptr_t)(next(w) % 200),
+                                 0, NULL);
+    w->doing = "waiting for the end of a thread";
+    if (!thread) return;
+    WaitForSingleObject(thread, INFINITE);
+    CloseHandle(thread);
 }
 
 static void throw_deep(void *argument) { exception_throw((int)(intptr_t)argument); }
@@ -268,13 +283,14 @@ TEST_NOINLINE static void worker_fibers(worker *w) {
     ConvertFiberToThread();
 }
 
-enum { FIBERS = 6 };
+enum { FIBERS = 7 };
 static worker workers[] = {
     {.kind = "dlls", .function = (uintptr_t)worker_dlls, .round = worker_dlls},
     {.kind = "dlls", .function = (uintptr_t)worker_dlls, .round = worker_dlls},
     {.kind = "heap", .function = (uintptr_t)worker_heap, .round = worker_heap},
     {.kind = "tables", .function = (uintptr_t)worker_tables, .round = worker_tables},
-    {.kind = "threads", .function = (uintptr_t)worker_child, .round = worker_threads},
+    {.kind = "short threads", .function = 0, .round = worker_threads},
+    {.kind = "threads", .function = (uintptr_t)worker_lasting_child, .round = worker_lasting},
     {.kind = "exceptions", .function = (uintptr_t)worker_exceptions, .round = worker_exceptions},
     [FIBERS] = {.kind = "fibers", .function = (uintptr_t)fiber_main, .round = worker_fibers},
 };
@@ -284,10 +300,10 @@ static DWORD WINAPI worker_main(void *argument) {
     while (!stopping) {
         w->round(w);
         InterlockedIncrement(&w->rounds);
-        /* Wine's SuspendThread waits until the thread gets a core to answer: with more busy threads
-           than cores there would be few looks, and the locks would be as seldom met */
+        /* Wine's SuspendThread waits until the thread gets a core to answer: with many more busy
+           threads than cores there would be few looks */
         w->doing = "Sleep";
-        Sleep(1 + next(w) % 4);
+        if (next(w) % 4 == 0) Sleep(1 + next(w) % 4);
     }
     w->doing = "nothing, it is over";
     return 0;
@@ -388,6 +404,15 @@ static uint64_t samples_in(uintptr_t function) {
     return sum;
 }
 
+static bool somebody_unmet(void) {
+    bool unmet = false;
+    cprofi_lock(cprofi.session);
+    for (size_t i = 0; i < CPROFI_COUNT(workers) && !unmet; i++)
+        unmet = workers[i].function && samples_in(workers[i].function) == 0;
+    cprofi_unlock(cprofi.session);
+    return unmet;
+}
+
 static void frame_text(const cprofi_session *s, cprofi_frame frame, char *to, size_t size) {
     const cprofi_module *m = &s->modules.records[CPROFI_FRAME_MODULE(frame)];
     uintptr_t address = CPROFI_FRAME_ADDRESS(frame);
@@ -473,7 +498,8 @@ int main(int argc, char **argv) {
         if (!workers[i].thread) return 1;
     }
     main_doing = "sleeping";
-    Sleep((DWORD)seconds * 1000);
+    /* on a machine that is busy otherwise, until every kind was met */
+    for (int i = 0; i < seconds || (i < 5 * seconds && somebody_unmet()); i++) Sleep(1000);
     main_doing = "cprof_stop";
     result = cprof_stop();
     check(result == CPROF_OK, "stop while all are at work", "%s", cprof_result_string(result));
@@ -508,6 +534,7 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < CPROFI_COUNT(workers); i++) {
         uint64_t count = samples_in(workers[i].function);
         char name[64];
+        if (!workers[i].function) continue;
         if (i && workers[i].function == workers[i - 1].function) continue;
         snprintf(name, sizeof name, "samples were taken in %s", workers[i].kind);
         check(count > 0, name, "none");
