@@ -566,9 +566,9 @@ static inline uint64_t cprofi_u64(cprofi_bytes *b) { return cprofi_uint(b, 8); }
 static inline uint64_t cprofi_uleb(cprofi_bytes *b) {
     uint64_t v = 0;
     for (unsigned shift = 0;; shift += 7) {
-        uint8_t byte = cprofi_u8(b);
-        if (shift < 64) v |= (uint64_t)(byte & 0x7f) << shift;
-        if (!(byte & 0x80)) return v; /* a read past the end yields 0 and ends the loop */
+        uint8_t octet = cprofi_u8(b);
+        if (shift < 64) v |= (uint64_t)(octet & 0x7f) << shift;
+        if (!(octet & 0x80)) return v; /* a read past the end yields 0 and ends the loop */
     }
 }
 
@@ -576,11 +576,11 @@ static inline uint64_t cprofi_uleb(cprofi_bytes *b) {
 static inline int64_t cprofi_sleb(cprofi_bytes *b) {
     uint64_t v = 0;
     for (unsigned shift = 0;;) {
-        uint8_t byte = cprofi_u8(b);
-        if (shift < 64) v |= (uint64_t)(byte & 0x7f) << shift;
+        uint8_t octet = cprofi_u8(b);
+        if (shift < 64) v |= (uint64_t)(octet & 0x7f) << shift;
         shift += 7;
-        if (byte & 0x80) continue;
-        if ((byte & 0x40) && shift < 64) v |= ~(uint64_t)0 << shift;
+        if (octet & 0x80) continue;
+        if ((octet & 0x40) && shift < 64) v |= ~(uint64_t)0 << shift;
         return (int64_t)v;
     }
 }
@@ -5423,7 +5423,7 @@ static void cprofi_pe_offer(cprofi_pe_look *k, const cprofi_pe_hit *hit) {
 static void cprofi_pe_functions(cprofi_pe_look *k) {
     const cprofi_pe *pe = k->pe;
     size_t size = pe->machine == CPROFI_PE_X64 ? 12 : 8;
-    uint64_t offset, count, end = 0;
+    uint64_t offset = 0, count, end = 0;
     uint32_t begin = 0, start = 0;
     const uint8_t *p;
     cprofi_walk w;
@@ -5478,7 +5478,7 @@ static void cprofi_pe_symbols(cprofi_pe_look *k) {
 static void cprofi_pe_exports(cprofi_pe_look *k) {
     const cprofi_pe *pe = k->pe;
     uint32_t base = pe->directories[CPROFI_PE_EXPORT].address;
-    uint64_t at = 0, left, addresses, address_count;
+    uint64_t at = 0, left, addresses = 0, address_count;
     const uint8_t *p;
     uint8_t head[40], value[4];
     cprofi_pe_hit hit;
@@ -7508,20 +7508,20 @@ static bool cprofi_rust_string(cprofi_rust *r) {
     size_t more = 0, size = 0;
     if (!cprofi_rust_say(r, "\"")) return false;
     while (!cprofi_rust_eat(r, '_')) {
-        uint64_t byte;
+        uint64_t octet;
         bool fits;
         char digits[3] = {0, 0, 0};
         digits[0] = cprofi_rust_next(r);
         digits[1] = cprofi_rust_next(r);
-        if (cprofi_rust_hex(digits, &byte, &fits) != 2) return false;
+        if (cprofi_rust_hex(digits, &octet, &fits) != 2) return false;
         if (more) {
             more--;
-            if (byte >> 6 != 2) return false;
-            c = c << 6 | (byte & 0x3f);
+            if (octet >> 6 != 2) return false;
+            c = c << 6 | (octet & 0x3f);
         } else {
-            more = size = byte < 0xc0 ? 0 : byte < 0xe0 ? 1 : byte < 0xf0 ? 2 : 3;
-            if ((byte >= 0x80 && byte < 0xc0) || byte >= 0xf8) return false;
-            c = size ? byte & (0x3fu >> size) : byte;
+            more = size = octet < 0xc0 ? 0 : octet < 0xe0 ? 1 : octet < 0xf0 ? 2 : 3;
+            if ((octet >= 0x80 && octet < 0xc0) || octet >= 0xf8) return false;
+            c = size ? octet & (0x3fu >> size) : octet;
         }
         if (!more && (c < least[size] || !cprofi_rust_quoted(r, c, '"'))) return false;
     }

@@ -217,6 +217,7 @@ def roots_suites():
 
 def compile_suites():
     return [script("tests/compile/matrix.py", BUILD, timeout=600),
+            script("tests/compile/windows.py", BUILD, timeout=600),
             script("tests/compile/layout.py", BUILD),
             script("tests/compile/handler_stack.py", BUILD)]
 
