@@ -12171,7 +12171,7 @@ static DWORD WINAPI cprofi_sampler_main(void *argument) {
     cprofi_windows_calibrate(&s->os);
     s->os.state_known = cprofi_windows_state(&s->os, GetCurrentThread(), s->sampler_tid) ==
                         CPROFI_STATE_RUNNING;
-    cprofi_lock_first(s);
+    cprofi_lock_sampler(s);
     cprofi_modules_refresh(&s->modules);
     cprofi_os_scan(s, cprofi_os_now());
     cprofi_span_begin(s);
@@ -12307,7 +12307,7 @@ void cprof_thread_name(const char *name) {
 static cprofi_session *cprofi_session_get(void) {
     cprofi_session *s = cprofi_load_pointer(cprofi_session *, &cprofi.session), *none = NULL;
     if (s && cprofi_os_ending(s)) { /* who held the lock is gone, and its work half done */
-        s->lock = s->lock_wanted = 0;
+        s->lock = s->lock_wanted = s->lock_sampler = 0;
         s->phase = CPROFI_IDLE;
         s->memory = NULL;
     }
