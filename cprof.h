@@ -8575,6 +8575,7 @@ typedef struct {
     BOOL(WINAPI *process_cycles)(HANDLE process, PULONG64 cycles);
     BOOL(WINAPI *times)(HANDLE thread, FILETIME *, FILETIME *, FILETIME *kernel, FILETIME *user);
     LONG(NTAPI *next_thread)(HANDLE process, HANDLE thread, ACCESS_MASK, ULONG, ULONG, HANDLE *);
+    LONG(NTAPI *query_thread)(HANDLE thread, int kind, void *to, ULONG size, ULONG *got);
     void(NTAPI *exit_lock)(void); /* of the process's environment; who ends the process takes it */
     void(NTAPI *exit_unlock)(void);
     BOOLEAN(NTAPI *ending)(void); /* the process is, and other threads have been ended */
