@@ -3066,7 +3066,7 @@ static bool cprofi_source_read(const cprofi_source *source, uint64_t offset, voi
     return true;
 }
 
-/* Strings that live until all are freed. */
+/* Strings and other things that live until all are freed. */
 typedef struct cprofi_text_block cprofi_text_block;
 struct cprofi_text_block {
     cprofi_text_block *next;
@@ -3078,24 +3078,30 @@ typedef struct {
     size_t memory; /* bytes in them */
 } cprofi_text;
 
-/* A copy of `length` bytes and a zero; NULL: out of memory. */
-static const char *cprofi_text_keep(cprofi_text *t, const char *text, size_t length) {
+/* Room for some bytes, aligned as pointers are; NULL: out of memory. */
+static void *cprofi_text_room(cprofi_text *t, size_t size) {
     cprofi_text_block *b = t->blocks;
-    char *copy;
-    if (!b || b->size - b->used < length + 1) {
-        size_t size = length + 1 > 65536 ? length + 1 : 65536;
-        b = (cprofi_text_block *)malloc(sizeof *b + size);
+    size = (size + sizeof(void *) - 1) / sizeof(void *) * sizeof(void *);
+    if (!b || b->size - b->used < size) {
+        size_t whole = size > 65536 ? size : 65536;
+        b = (cprofi_text_block *)malloc(sizeof *b + whole);
         if (!b) return NULL;
         b->next = t->blocks;
         b->used = 0;
-        b->size = size;
+        b->size = whole;
         t->blocks = b;
-        t->memory += sizeof *b + size;
+        t->memory += sizeof *b + whole;
     }
-    copy = (char *)(b + 1) + b->used;
+    b->used += size;
+    return (char *)(b + 1) + b->used - size;
+}
+
+/* A copy of `length` bytes and a zero; NULL: out of memory. */
+static const char *cprofi_text_keep(cprofi_text *t, const char *text, size_t length) {
+    char *copy = (char *)cprofi_text_room(t, length + 1);
+    if (!copy) return NULL;
     memcpy(copy, text, length);
     copy[length] = 0;
-    b->used += length + 1;
     return copy;
 }
 
@@ -3126,10 +3132,51 @@ static bool cprofi_buffer_fit(cprofi_buffer *b, size_t size) {
     return true;
 }
 
-static void cprofi_buffer_free(cprofi_buffer *b) {
-    free(b->data);
-    b->data = NULL;
-    b->capacity = 0;
+/* Room for one more item in an array from malloc; false: out of memory, and the items stay. `items`
+   is the address of the pointer to them, whatever its type. */
+#define CPROFI_ROOM(items, count, capacity) \
+    cprofi_room(&(items), (count), &(capacity), sizeof *(items))
+
+static bool cprofi_room(void *items, size_t count, size_t *capacity, size_t size) {
+    size_t more = *capacity ? *capacity + *capacity / 2 : 64;
+    void *moved;
+    if (count < *capacity) return true;
+    memcpy(&moved, items, sizeof moved);
+    moved = more < (size_t)-1 / size ? realloc(moved, more * size) : NULL;
+    if (!moved) return false;
+    memcpy(items, &moved, sizeof moved);
+    *capacity = more;
+    return true;
+}
+
+/* Of items that begin with a 64-bit key and ascend by it: the first of [low, high) at or after a
+   key, or `high`. */
+static inline size_t cprofi_search(const void *items, size_t size, size_t low, size_t high,
+                                   uint64_t key) {
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        uint64_t found;
+        memcpy(&found, (const char *)items + middle * size, sizeof found);
+        if (found < key) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+/* Puts such items in order, for qsort. */
+static int cprofi_compare(const void *a, const void *b) {
+    uint64_t x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    return x < y ? -1 : x > y;
+}
+
+/* For things of which each is answered once, in any order: next[i] is i as long as i has no answer,
+   then a later one. From i on the first without an answer; halves the way for those who come
+   after (union-find). The last item has none ever. */
+static size_t cprofi_unanswered(size_t *next, size_t i) {
+    while (next[i] != i) i = next[i] = next[next[i]];
+    return i;
 }
 
 /* Fixed-size records [offset, offset + count * entry) of a source, through a buffer of
@@ -3186,15 +3233,13 @@ static inline uint64_t cprofi_get64(const uint8_t *p) {
     return (uint64_t)cprofi_get32(p) | (uint64_t)cprofi_get32(p + 4) << 32;
 }
 
-/* A zero-terminated string at `offset`, which must lie before `end`: as much as fits is copied, and
-   a zero. The length copied; 0 when there is none. */
-static size_t cprofi_source_string(const cprofi_source *source, uint64_t offset, uint64_t end,
-                                   char *to, size_t capacity) {
+/* A zero-terminated string: as much as fits is copied, and a zero. The length copied; 0 when there
+   is none. */
+static size_t cprofi_source_string(const cprofi_source *source, uint64_t offset, char *to,
+                                   size_t capacity) {
     size_t done = 0, step = 120; /* most names are short: one small read, seldom a second */
-    to[0] = 0;
-    if (end > source->size) end = source->size;
-    while (done + 1 < capacity && offset + done < end) {
-        uint64_t left = end - offset - done;
+    while (done + 1 < capacity && offset < source->size && done < source->size - offset) {
+        uint64_t left = source->size - offset - done;
         const void *zero;
         if (step > capacity - 1 - done) step = capacity - 1 - done;
         if (step > left) step = (size_t)left;
@@ -3210,22 +3255,13 @@ static size_t cprofi_source_string(const cprofi_source *source, uint64_t offset,
 
 /* ---- elf: headers ------------------------------------------------------------------------------
 
-   After the gABI ("System V ABI", chapters 4 and 5) and the x86-64 psABI; both classes, little
-   endian. Section headers are used when they are there and sane, program headers otherwise. Not
-   handled: relocatable objects, and the xz-compressed .gnu_debugdata of some distributions. */
-
-typedef enum {
-    CPROFI_ELF_OK,
-    CPROFI_ELF_NOT_ELF,
-    CPROFI_ELF_BIG_ENDIAN, /* well formed perhaps, but not of a system this header runs on */
-    CPROFI_ELF_CORRUPT,    /* neither sections nor segments */
-    CPROFI_ELF_NO_MEMORY
-} cprofi_elf_result;
+   After the gABI ("System V ABI", chapters 4 and 5) and the x86-64 psABI; 64 bits, little endian,
+   as are all systems this header samples. Not handled: relocatable objects, symbols of files
+   without section headers, and the xz-compressed .gnu_debugdata of some distributions. */
 
 enum {
-    CPROFI_EM_ARM = 40, CPROFI_EM_X86_64 = 62, CPROFI_EM_AARCH64 = 183, CPROFI_EM_RISCV = 243,
-    CPROFI_PT_LOAD = 1, CPROFI_PT_DYNAMIC = 2, CPROFI_PT_NOTE = 4,
-    CPROFI_PT_GNU_EH_FRAME = 0x6474e550, CPROFI_PF_X = 1,
+    CPROFI_EM_X86_64 = 62, CPROFI_EM_AARCH64 = 183,
+    CPROFI_PT_LOAD = 1, CPROFI_PT_NOTE = 4, CPROFI_PF_X = 1,
     CPROFI_SHT_NULL = 0, CPROFI_SHT_SYMTAB = 2, CPROFI_SHT_RELA = 4, CPROFI_SHT_NOTE = 7,
     CPROFI_SHT_NOBITS = 8, CPROFI_SHT_DYNSYM = 11,
     CPROFI_SHF_ALLOC = 2, CPROFI_SHF_EXECINSTR = 4,
@@ -3234,6 +3270,8 @@ enum {
     CPROFI_STB_LOCAL = 0, CPROFI_STB_WEAK = 2,
     CPROFI_R_X86_64_GLOB_DAT = 6, CPROFI_R_X86_64_JUMP_SLOT = 7, CPROFI_R_X86_64_IRELATIVE = 37,
     CPROFI_NT_GNU_BUILD_ID = 3,
+    CPROFI_ELF_HEADER = 64, CPROFI_ELF_SEGMENT = 56, CPROFI_ELF_SECTION = 64, /* bytes of each */
+    CPROFI_ELF_SYMBOL = 24, CPROFI_ELF_RELA = 24,
     /* More than any linker makes; beyond, the table counts as missing. */
     CPROFI_ELF_SEGMENTS_MAX = 4096, CPROFI_ELF_SECTIONS_MAX = 1 << 18
 };
@@ -3250,73 +3288,74 @@ typedef struct {
 
 typedef struct {
     const cprofi_source *source;
-    bool wide; /* ELFCLASS64 */
     uint16_t machine;
     uint8_t *segments, *sections; /* the raw tables */
-    size_t segment_count, segment_entry, section_count, section_entry;
-    uint64_t names, names_end; /* the section names in the source */
+    size_t segment_count, section_count;
+    cprofi_source names; /* of the sections */
 } cprofi_elf;
-
-static inline uint64_t cprofi_elf_word(const cprofi_elf *elf, cprofi_bytes *b) {
-    return elf->wide ? cprofi_u64(b) : cprofi_u32(b);
-}
-
-static cprofi_elf_section cprofi_elf_section_of(const cprofi_elf *elf, const uint8_t *record,
-                                                size_t size) {
-    cprofi_elf_section s;
-    cprofi_span span = {record, size};
-    cprofi_bytes b = cprofi_bytes_of(span);
-    s.name = cprofi_u32(&b);
-    s.type = cprofi_u32(&b);
-    s.flags = cprofi_elf_word(elf, &b);
-    s.address = cprofi_elf_word(elf, &b);
-    s.offset = cprofi_elf_word(elf, &b);
-    s.size = cprofi_elf_word(elf, &b);
-    s.link = cprofi_u32(&b);
-    cprofi_skip(&b, elf->wide ? 4 + 8 : 4 + 4); /* sh_info, sh_addralign */
-    s.entry = cprofi_elf_word(elf, &b);
-    return s;
-}
 
 /* Section `i`; all zero when there is no such section. */
 static cprofi_elf_section cprofi_elf_section_at(const cprofi_elf *elf, uint64_t i) {
-    cprofi_elf_section none;
-    if (i < elf->section_count)
-        return cprofi_elf_section_of(elf, elf->sections + (size_t)i * elf->section_entry,
-                                     elf->section_entry);
-    memset(&none, 0, sizeof none);
-    return none;
+    cprofi_elf_section s;
+    const uint8_t *p = elf->sections + (size_t)i * CPROFI_ELF_SECTION;
+    memset(&s, 0, sizeof s);
+    if (i >= elf->section_count) return s;
+    s.name = cprofi_get32(p);
+    s.type = cprofi_get32(p + 4);
+    s.flags = cprofi_get64(p + 8);
+    s.address = cprofi_get64(p + 16);
+    s.offset = cprofi_get64(p + 24);
+    s.size = cprofi_get64(p + 32);
+    s.link = cprofi_get32(p + 40);
+    s.entry = cprofi_get64(p + 56);
+    return s;
 }
 
 /* Segment `i`, which must be below elf->segment_count. */
 static cprofi_elf_segment cprofi_elf_segment_at(const cprofi_elf *elf, size_t i) {
     cprofi_elf_segment s;
-    cprofi_span span = {elf->segments + i * elf->segment_entry, elf->segment_entry};
-    cprofi_bytes b = cprofi_bytes_of(span);
-    s.type = cprofi_u32(&b);
-    s.flags = elf->wide ? cprofi_u32(&b) : 0;
-    s.offset = cprofi_elf_word(elf, &b);
-    s.address = cprofi_elf_word(elf, &b);
-    cprofi_elf_word(elf, &b); /* p_paddr */
-    s.file_size = cprofi_elf_word(elf, &b);
-    s.memory_size = cprofi_elf_word(elf, &b);
-    if (!elf->wide) s.flags = cprofi_u32(&b);
-    s.align = cprofi_elf_word(elf, &b);
+    const uint8_t *p = elf->segments + i * CPROFI_ELF_SEGMENT;
+    s.type = cprofi_get32(p);
+    s.flags = cprofi_get32(p + 4);
+    s.offset = cprofi_get64(p + 8);
+    s.address = cprofi_get64(p + 16);
+    s.file_size = cprofi_get64(p + 32);
+    s.memory_size = cprofi_get64(p + 40);
+    s.align = cprofi_get64(p + 48);
     return s;
+}
+
+/* The bytes of a section in the file. */
+static cprofi_source cprofi_elf_content(const cprofi_elf *elf, const cprofi_elf_section *s) {
+    return cprofi_source_part(elf->source, s->offset, s->type == CPROFI_SHT_NOBITS ? 0 : s->size);
+}
+
+static void cprofi_elf_section_name(const cprofi_elf *elf, const cprofi_elf_section *s,
+                                    char name[32]) {
+    cprofi_source_string(&elf->names, s->name, name, 32);
+}
+
+/* A section of this name that has bytes in the file. */
+static bool cprofi_elf_section_is(const cprofi_elf *elf, const cprofi_elf_section *s,
+                                  const char *name) {
+    char text[32];
+    if (s->type == CPROFI_SHT_NULL || s->type == CPROFI_SHT_NOBITS || !s->size) return false;
+    cprofi_elf_section_name(elf, s, text);
+    return strcmp(text, name) == 0;
 }
 
 /* Reads a header table whole; leaves *count 0 when it is not in the source or out of proportion. */
 static bool cprofi_elf_load(const cprofi_source *source, uint64_t offset, size_t entry,
                             uint64_t wanted, size_t max, uint8_t **table, size_t *count) {
-    size_t size = (size_t)wanted * entry;
     *table = NULL;
     *count = 0;
-    if (!offset || !wanted || wanted > max || offset > source->size ||
-        size > source->size - offset)
+    if (!offset || !wanted || wanted > max ||
+        !cprofi_source_part(source, offset, wanted * entry).size)
         return true;
-    *table = (uint8_t *)malloc(size);
+    *table = (uint8_t *)malloc((size_t)wanted * entry);
     if (!*table) return false;
-    if (cprofi_source_read(source, offset, *table, size)) *count = (size_t)wanted;
+    if (cprofi_source_read(source, offset, *table, (size_t)wanted * entry))
+        *count = (size_t)wanted;
     return true;
 }
 
@@ -3326,186 +3365,77 @@ static void cprofi_elf_close(cprofi_elf *elf) {
     memset(elf, 0, sizeof *elf);
 }
 
-/* Reads the header tables. The source must outlive `elf`; cprofi_elf_close is due only after OK. */
-static cprofi_elf_result cprofi_elf_open(const cprofi_source *source, cprofi_elf *elf) {
-    uint8_t header[64] = {0}, first[64];
-    cprofi_span span = {header, sizeof header};
-    cprofi_bytes b = cprofi_bytes_of(span);
+/* Reads the header tables. The source must outlive `elf`; cprofi_elf_close is due only after true.
+   False: not such a file, or one of neither sections nor segments, or out of memory. */
+static bool cprofi_elf_open(const cprofi_source *source, cprofi_elf *elf) {
+    uint8_t h[CPROFI_ELF_HEADER], zero[CPROFI_ELF_SECTION];
     uint64_t segments, sections, segment_count, section_count, names;
-    size_t segment_entry, section_entry;
-
+    cprofi_elf_section s;
     memset(elf, 0, sizeof *elf);
+    if (!cprofi_source_read(source, 0, h, sizeof h) || memcmp(h, "\177ELF\2\1\1", 7) != 0)
+        return false;
     elf->source = source;
-    if (!cprofi_source_read(source, 0, header, 52)) return CPROFI_ELF_NOT_ELF;
-    if (memcmp(header, "\177ELF", 4) != 0 || header[6] != 1) return CPROFI_ELF_NOT_ELF;
-    if (header[5] == 2) return CPROFI_ELF_BIG_ENDIAN;
-    if (header[5] != 1 || header[4] < 1 || header[4] > 2) return CPROFI_ELF_NOT_ELF;
-    elf->wide = header[4] == 2;
-    if (elf->wide && !cprofi_source_read(source, 0, header, 64)) return CPROFI_ELF_NOT_ELF;
-    cprofi_skip(&b, 16 + 2); /* e_ident, e_type */
-    elf->machine = cprofi_u16(&b);
-    cprofi_skip(&b, 4);        /* e_version */
-    cprofi_elf_word(elf, &b); /* e_entry */
-    segments = cprofi_elf_word(elf, &b);
-    sections = cprofi_elf_word(elf, &b);
-    cprofi_skip(&b, 4 + 2); /* e_flags, e_ehsize */
-    segment_entry = cprofi_u16(&b);
-    segment_count = cprofi_u16(&b);
-    section_entry = cprofi_u16(&b);
-    section_count = cprofi_u16(&b);
-    names = cprofi_u16(&b);
-    if (section_entry != (elf->wide ? 64u : 40u)) sections = 0;
-    if (segment_entry != (elf->wide ? 56u : 32u)) segments = 0;
-
+    elf->machine = cprofi_get16(h + 18);
+    segments = cprofi_get16(h + 54) == CPROFI_ELF_SEGMENT ? cprofi_get64(h + 32) : 0;
+    segment_count = cprofi_get16(h + 56);
+    sections = cprofi_get16(h + 58) == CPROFI_ELF_SECTION ? cprofi_get64(h + 40) : 0;
+    section_count = cprofi_get16(h + 60);
+    names = cprofi_get16(h + 62);
     /* Numbers that do not fit the header stand in section 0 (gABI, "Extended numbering"). */
-    if (sections && cprofi_source_read(source, sections, first, section_entry)) {
-        cprofi_elf_section zero = cprofi_elf_section_of(elf, first, section_entry);
-        if (section_count == 0) section_count = zero.size;
-        if (names == 0xffff) names = zero.link;
-        if (segment_count == 0xffff) segment_count = cprofi_get32(first + (elf->wide ? 44 : 28));
+    if (sections && cprofi_source_read(source, sections, zero, sizeof zero)) {
+        if (section_count == 0) section_count = cprofi_get64(zero + 32);
+        if (names == 0xffff) names = cprofi_get32(zero + 40);
+        if (segment_count == 0xffff) segment_count = cprofi_get32(zero + 44);
     }
-    elf->segment_entry = segment_entry;
-    elf->section_entry = section_entry;
-    if (!cprofi_elf_load(source, segments, segment_entry, segment_count, CPROFI_ELF_SEGMENTS_MAX,
-                         &elf->segments, &elf->segment_count) ||
-        !cprofi_elf_load(source, sections, section_entry, section_count, CPROFI_ELF_SECTIONS_MAX,
-                         &elf->sections, &elf->section_count)) {
+    if (!cprofi_elf_load(source, segments, CPROFI_ELF_SEGMENT, segment_count,
+                         CPROFI_ELF_SEGMENTS_MAX, &elf->segments, &elf->segment_count) ||
+        !cprofi_elf_load(source, sections, CPROFI_ELF_SECTION, section_count,
+                         CPROFI_ELF_SECTIONS_MAX, &elf->sections, &elf->section_count) ||
+        elf->segment_count + elf->section_count == 0) {
         cprofi_elf_close(elf);
-        return CPROFI_ELF_NO_MEMORY;
+        return false;
     }
-    if (!elf->segment_count && !elf->section_count) {
-        cprofi_elf_close(elf);
-        return CPROFI_ELF_CORRUPT;
-    }
-    if (names < elf->section_count) {
-        cprofi_elf_section s = cprofi_elf_section_at(elf, names);
-        if (s.offset <= source->size && s.size <= source->size - s.offset) {
-            elf->names = s.offset;
-            elf->names_end = s.offset + s.size;
-        }
-    }
-    return CPROFI_ELF_OK;
+    s = cprofi_elf_section_at(elf, names);
+    elf->names = cprofi_elf_content(elf, &s);
+    return true;
 }
 
-/* Where the byte for a virtual address stands in the file. */
-static bool cprofi_elf_offset(const cprofi_elf *elf, uint64_t address, uint64_t *offset) {
-    for (size_t i = 0; i < elf->segment_count; i++) {
-        cprofi_elf_segment s = cprofi_elf_segment_at(elf, i);
-        if (s.type == CPROFI_PT_LOAD && address >= s.address && address - s.address < s.file_size) {
-            *offset = s.offset + (address - s.address);
-            return true;
-        }
-    }
-    return false;
-}
-
-/* The build id among the notes [offset, offset + size); `align` is that of the notes, 4 or 8.
-   *notes: how many more may be looked at. */
-static uint32_t cprofi_elf_find_build_id(const cprofi_elf *elf, uint64_t offset, uint64_t size,
-                                         uint64_t align, uint8_t id[CPROFI_BUILD_ID_MAX],
-                                         uint32_t *notes) {
-    uint64_t end = offset + size, mask = align == 8 ? 7 : 3;
+/* The build id among some notes; `align` is theirs, 4 or 8. *left: how many more may be looked at,
+   for the segments of a hostile file may overlap. */
+static uint32_t cprofi_elf_find_build_id(const cprofi_source *notes, uint64_t align,
+                                         uint8_t id[CPROFI_BUILD_ID_MAX], uint32_t *left) {
+    uint64_t mask = align == 8 ? 7 : 3;
     uint8_t header[16];
-    if (offset > elf->source->size || size > elf->source->size - offset) return 0;
-    while (*notes && end - offset >= sizeof header &&
-           cprofi_source_read(elf->source, offset, header, sizeof header)) {
+    for (uint64_t at = 0; *left && cprofi_source_read(notes, at, header, sizeof header); --*left) {
         uint64_t name_size = cprofi_get32(header), id_size = cprofi_get32(header + 4);
-        uint64_t at = (12 + name_size + mask) & ~mask;
-        uint64_t next = (at + id_size + mask) & ~mask;
-        --*notes;
-        if (at + id_size > end - offset) return 0;
+        uint64_t content = at + ((12 + name_size + mask) & ~mask);
         if (cprofi_get32(header + 8) == CPROFI_NT_GNU_BUILD_ID && name_size == 4 &&
             memcmp(header + 12, "GNU", 4) == 0 && id_size) {
             if (id_size > CPROFI_BUILD_ID_MAX) id_size = CPROFI_BUILD_ID_MAX;
-            if (!cprofi_source_read(elf->source, offset + at, id, (size_t)id_size)) return 0;
-            return (uint32_t)id_size;
+            return cprofi_source_read(notes, content, id, (size_t)id_size) ? (uint32_t)id_size : 0;
         }
-        if (next > end - offset) return 0;
-        offset += next;
+        at = (content + id_size + mask) & ~mask;
     }
     return 0;
 }
 
 /* The size of the build id, which is copied (at most CPROFI_BUILD_ID_MAX bytes of it); 0: none. */
 static uint32_t cprofi_elf_build_id(const cprofi_elf *elf, uint8_t id[CPROFI_BUILD_ID_MAX]) {
-    uint32_t size = 0, notes = 4096; /* segments of a hostile file may overlap */
+    uint32_t size = 0, left = 4096;
+    cprofi_source notes;
     for (size_t i = 0; i < elf->segment_count && !size; i++) {
         cprofi_elf_segment s = cprofi_elf_segment_at(elf, i);
-        if (s.type == CPROFI_PT_NOTE)
-            size = cprofi_elf_find_build_id(elf, s.offset, s.file_size, s.align, id, &notes);
+        if (s.type != CPROFI_PT_NOTE) continue;
+        notes = cprofi_source_part(elf->source, s.offset, s.file_size);
+        size = cprofi_elf_find_build_id(&notes, s.align, id, &left);
     }
     for (size_t i = 0; i < elf->section_count && !size; i++) {
         cprofi_elf_section s = cprofi_elf_section_at(elf, i);
-        if (s.type == CPROFI_SHT_NOTE)
-            size = cprofi_elf_find_build_id(elf, s.offset, s.size, 4, id, &notes);
+        if (s.type != CPROFI_SHT_NOTE) continue;
+        notes = cprofi_elf_content(elf, &s);
+        size = cprofi_elf_find_build_id(&notes, 4, id, &left);
     }
     return size;
-}
-
-/* ---- elf: tables -------------------------------------------------------------------------------
-
-   What the look-up needs to find: .symtab, .dynsym, and the relocations that fill the GOT. From the
-   section headers; what they do not give, from PT_DYNAMIC, as the run-time linker does it. There
-   the number of symbols must be inferred from the hash table (DT_HASH says it; DT_GNU_HASH: the
-   end of the chain that starts last). */
-
-typedef struct {
-    uint64_t offset, count;
-    size_t entry;
-    uint64_t strings, strings_end; /* in the source */
-} cprofi_elf_symtab;
-
-enum { CPROFI_SYMTAB, CPROFI_DYNSYM, CPROFI_ELF_RELOCATIONS_MAX = 8 };
-
-typedef struct {
-    uint64_t offset, count;
-    bool plt; /* this is what the number pushed by a lazy PLT stub indexes */
-} cprofi_elf_relocations;
-
-typedef struct {
-    cprofi_elf_symtab symbols[2];
-    cprofi_elf_relocations relocations[CPROFI_ELF_RELOCATIONS_MAX];
-    size_t relocation_count;
-} cprofi_elf_tables;
-
-static void cprofi_elf_add_relocations(cprofi_elf_tables *t, uint64_t offset, uint64_t size,
-                                       bool plt) {
-    if (t->relocation_count < CPROFI_ELF_RELOCATIONS_MAX && size >= 24) {
-        cprofi_elf_relocations r = {offset, size / 24, plt};
-        t->relocations[t->relocation_count++] = r;
-    }
-}
-
-static bool cprofi_elf_section_is(const cprofi_elf *elf, const cprofi_elf_section *s,
-                                  const char *name) {
-    char text[32];
-    return cprofi_source_string(elf->source, elf->names + s->name, elf->names_end, text,
-                                sizeof text) && strcmp(text, name) == 0;
-}
-
-static void cprofi_elf_tables_from_sections(const cprofi_elf *elf, cprofi_elf_tables *t) {
-    size_t record = elf->wide ? 24 : 16;
-    for (size_t i = 0; i < elf->section_count; i++) {
-        cprofi_elf_section s = cprofi_elf_section_at(elf, i);
-        if (s.type == CPROFI_SHT_RELA && (s.flags & CPROFI_SHF_ALLOC)) {
-            cprofi_elf_add_relocations(t, s.offset, s.size,
-                                       cprofi_elf_section_is(elf, &s, ".rela.plt"));
-        } else if (s.type == CPROFI_SHT_SYMTAB || s.type == CPROFI_SHT_DYNSYM) {
-            cprofi_elf_symtab *to =
-                &t->symbols[s.type == CPROFI_SHT_SYMTAB ? CPROFI_SYMTAB : CPROFI_DYNSYM];
-            cprofi_elf_section strings = cprofi_elf_section_at(elf, s.link);
-            if (to->count || strings.type == CPROFI_SHT_NOBITS ||
-                strings.offset > elf->source->size ||
-                strings.size > elf->source->size - strings.offset)
-                continue;
-            to->entry = s.entry >= record && s.entry <= CPROFI_RECORD_MAX ? (size_t)s.entry
-                                                                          : record;
-            to->offset = s.offset;
-            to->count = s.size / to->entry;
-            to->strings = strings.offset;
-            to->strings_end = strings.offset + strings.size;
-        }
-    }
 }
 
 static bool cprofi_elf_has_symbols(const cprofi_elf *elf) {
@@ -3514,91 +3444,18 @@ static bool cprofi_elf_has_symbols(const cprofi_elf *elf) {
     return false;
 }
 
-static uint64_t cprofi_elf_hash_count(const cprofi_elf *elf, uint64_t address) {
-    uint8_t head[8];
-    uint64_t at;
-    if (!cprofi_elf_offset(elf, address, &at) ||
-        !cprofi_source_read(elf->source, at, head, sizeof head))
-        return 0;
-    return cprofi_get32(head + 4); /* nchain */
-}
-
-static uint64_t cprofi_elf_gnu_hash_count(const cprofi_elf *elf, uint64_t address,
-                                          uint8_t *buffer) {
-    uint8_t head[16];
-    const uint8_t *word;
-    uint64_t at, chains, last = 0, buckets, first;
-    cprofi_walk w;
-    if (!cprofi_elf_offset(elf, address, &at) ||
-        !cprofi_source_read(elf->source, at, head, sizeof head))
-        return 0;
-    buckets = cprofi_get32(head);
-    first = cprofi_get32(head + 4);
-    at += 16 + (uint64_t)cprofi_get32(head + 8) * (elf->wide ? 8 : 4); /* the Bloom filter */
-    chains = at + buckets * 4;
-    w = cprofi_walk_of(elf->source, buffer, at, buckets, 4);
-    while ((word = cprofi_walk_next(&w)) != NULL)
-        if (cprofi_get32(word) > last) last = cprofi_get32(word);
-    if (last < first) return first;
-    w = cprofi_walk_of(elf->source, buffer, chains + (last - first) * 4, ~(uint64_t)0, 4);
-    while ((word = cprofi_walk_next(&w)) != NULL) {
-        last++;
-        if (cprofi_get32(word) & 1) return last;
-    }
-    return 0;
-}
-
-static void cprofi_elf_tables_from_dynamic(const cprofi_elf *elf, cprofi_elf_tables *t,
-                                           uint8_t *buffer) {
-    enum { PLTRELSZ = 2, HASH = 4, STRTAB, SYMTAB, RELA, RELASZ, STRSZ = 10, JMPREL = 23, TAGS };
-    uint64_t value[TAGS] = {0}, gnu_hash = 0, at;
-    cprofi_elf_symtab *to = &t->symbols[CPROFI_DYNSYM];
-    for (size_t i = 0; i < elf->segment_count; i++) {
-        cprofi_elf_segment s = cprofi_elf_segment_at(elf, i);
-        size_t half = elf->wide ? 8 : 4;
-        const uint8_t *entry;
-        cprofi_walk w;
-        if (s.type != CPROFI_PT_DYNAMIC) continue;
-        w = cprofi_walk_of(elf->source, buffer, s.offset, s.file_size / (2 * half), 2 * half);
-        while ((entry = cprofi_walk_next(&w)) != NULL) {
-            uint64_t tag = elf->wide ? cprofi_get64(entry) : cprofi_get32(entry);
-            uint64_t v = elf->wide ? cprofi_get64(entry + half) : cprofi_get32(entry + half);
-            if (tag == 0) break;
-            if (tag < TAGS) value[tag] = v;
-            if (tag == 0x6ffffef5) gnu_hash = v;
-        }
-        break;
-    }
-    if (!t->relocation_count && elf->wide) {
-        if (value[JMPREL] && cprofi_elf_offset(elf, value[JMPREL], &at))
-            cprofi_elf_add_relocations(t, at, value[PLTRELSZ], true);
-        if (value[RELA] && cprofi_elf_offset(elf, value[RELA], &at))
-            cprofi_elf_add_relocations(t, at, value[RELASZ], false);
-    }
-    if (to->count || !value[SYMTAB] || !value[STRTAB] ||
-        !cprofi_elf_offset(elf, value[SYMTAB], &to->offset) ||
-        !cprofi_elf_offset(elf, value[STRTAB], &to->strings) ||
-        to->strings > elf->source->size || value[STRSZ] > elf->source->size - to->strings)
-        return;
-    to->strings_end = to->strings + value[STRSZ];
-    to->entry = elf->wide ? 24 : 16;
-    to->count = value[HASH] ? cprofi_elf_hash_count(elf, value[HASH]) : 0;
-    if (!to->count && gnu_hash) to->count = cprofi_elf_gnu_hash_count(elf, gnu_hash, buffer);
-}
-
 /* ---- elf: the look-up --------------------------------------------------------------------------
 
    Each symbol finds, by binary search, the addresses it covers; each address keeps the best symbol
-   it was offered. A symbol may cover thousands of addresses (one big interpreter loop) and, in a
-   hostile file, all symbols may cover all addresses; so an offer goes to O(log n) nodes of a
-   segment tree over the addresses and an address asks the nodes above it: s symbols and n addresses
-   cost O((s + n) log n) whatever the file says. Memory is about 140 bytes an address.
+   it was offered. In programs few symbols cover the same addresses, so s symbols and n addresses
+   cost O(s log n + n); for files made so that all cover all the offers are counted, and beyond a
+   limit only the first address of each symbol hears of it.
 
    The rules, in this order:
-   - a symbol must begin in the same executable section (or segment) as the address;
+   - a symbol must begin in the same executable section as the address;
+   - a PLT stub is named after the symbol of the GOT slot it jumps through, with "@plt";
    - the function (FUNC, IFUNC) whose [value, value + size) contains the address; of several, the
      one that begins last;
-   - a PLT stub is named after the symbol of the GOT slot it jumps through, with "@plt";
    - a sized NOTYPE symbol that contains it (hand-written assembly);
    - the last symbol that begins at or before it, if that has no size (assembly again: it extends
      to the next symbol or the end of the section), or if it ends at most 16 bytes before (padding);
@@ -3607,9 +3464,17 @@ static void cprofi_elf_tables_from_dynamic(const cprofi_elf *elf, cprofi_elf_tab
    WEAK) before LOCAL, then fewer leading underscores (libc's `write` is also `__write`), GLOBAL
    before WEAK, the shorter, the first in byte order: the same answer whatever the table's order.
    .dynsym is asked only if .symtab left an address open. Ignored: undefined, absolute NOTYPE,
-   section, file, object and TLS symbols, and the mapping symbols of ARM and RISC-V. */
+   section, file, object and TLS symbols, and the mapping symbols of ARM64. */
 
-enum { CPROFI_ELF_PADDING = 16, CPROFI_ELF_EXECUTABLE_MAX = 1024 };
+enum {
+    CPROFI_SYMTAB, CPROFI_DYNSYM,
+    CPROFI_ELF_PADDING = 16, CPROFI_ELF_EXECUTABLE_MAX = 1024,
+    CPROFI_ELF_TIE = 64 /* what reading two names counts, in offers */
+};
+
+typedef struct {
+    cprofi_source symbols, strings;
+} cprofi_elf_symtab;
 
 typedef struct {
     uint64_t value, size;
@@ -3620,52 +3485,46 @@ typedef struct {
 } cprofi_elf_hit;
 
 typedef struct {
-    uint64_t address;  /* in the file; later, for a stub of an IFUNC, that of its resolver */
-    uint64_t floor;    /* where its executable section begins */
-    uint64_t stub;     /* where the PLT stub around it begins, else 0 */
-    uint32_t index;     /* in the caller's list */
-    uint32_t stub_name; /* in the strings of .dynsym: what the stub jumps to */
-    bool known;         /* `floor` is valid */
-    bool resolver;      /* `address` is that of a resolver */
-    bool plt;           /* with `hit`: show "@plt" */
-    cprofi_elf_hit hit; /* the answer */
+    uint64_t address; /* in the file; for a stub of an IFUNC, that of its resolver */
+    uint64_t floor;   /* where its executable section begins */
+    uint32_t index;   /* in the caller's list */
+    bool known;       /* `floor` is valid */
+    bool plt;         /* it is in a stub: show "@plt" */
+    cprofi_elf_hit inside; /* the best symbol that contains the address; for a stub, its own */
+    cprofi_elf_hit before; /* of those between the previous address and this, the last */
+    cprofi_elf_hit hit;    /* the answer */
 } cprofi_elf_want;
 
 typedef struct {
     const cprofi_elf *elf;
-    cprofi_elf_tables tables;
+    cprofi_elf_symtab tables[2];
     cprofi_elf_want *wants; /* ascending by address */
     size_t count;
-    cprofi_elf_hit *inside; /* segment tree of 2 * count nodes: sized symbols */
-    cprofi_elf_hit *before; /* of the symbols between the previous address and this, the last */
-    size_t ties;            /* how many more ties may be decided by reading names */
-    uint8_t *buffer;        /* CPROFI_CHUNK bytes */
+    uint64_t offers; /* how many more there may be */
+    uint8_t *buffer; /* CPROFI_CHUNK bytes */
 } cprofi_elf_look;
 
-/* The first want at or after an address; count when there is none. */
+/* The first want, from `low` on, at or after an address; count when there is none. */
 static size_t cprofi_elf_from(const cprofi_elf_look *k, size_t low, uint64_t address) {
-    size_t high = k->count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (k->wants[middle].address < address) low = middle + 1;
-        else high = middle;
-    }
-    return low;
+    return cprofi_search(k->wants, sizeof *k->wants, low, k->count, address);
 }
 
-/* Ties cost two small reads each. In a file made to tie they are limited by k->ties, and the first
-   in the table stays. */
+static bool cprofi_elf_spend(cprofi_elf_look *k, uint64_t offers) {
+    if (k->offers < offers) return false;
+    k->offers -= offers;
+    return true;
+}
+
+/* Ties cost two small reads each; when there were too many, the first in the table stays. */
 static bool cprofi_elf_nicer(cprofi_elf_look *k, const cprofi_elf_hit *a,
                              const cprofi_elf_hit *b) {
     char name[2][128];
     const cprofi_elf_hit *hit[2] = {a, b};
     size_t bars[2], length[2];
-    if (!k->ties) return false;
-    k->ties--;
+    if (!cprofi_elf_spend(k, CPROFI_ELF_TIE)) return false;
     for (int i = 0; i < 2; i++) {
-        const cprofi_elf_symtab *t = &k->tables.symbols[hit[i]->table];
-        length[i] = cprofi_source_string(k->elf->source, t->strings + hit[i]->name, t->strings_end,
-                                         name[i], sizeof name[i]);
+        length[i] = cprofi_source_string(&k->tables[hit[i]->table].strings, hit[i]->name, name[i],
+                                         sizeof name[i]);
         bars[i] = strspn(name[i], "_");
     }
     if (!length[0] || !length[1]) return length[0] > length[1];
@@ -3688,24 +3547,16 @@ static void cprofi_elf_offer(cprofi_elf_look *k, cprofi_elf_hit *to, const cprof
 
 /* Reads one symbol; false if it cannot name code. */
 static inline bool cprofi_elf_symbol(const cprofi_elf *elf, const uint8_t *p, cprofi_elf_hit *hit) {
-    unsigned info = elf->wide ? p[4] : p[12];
-    unsigned section = cprofi_get16(elf->wide ? p + 6 : p + 14);
-    unsigned type = info & 15, binding = info >> 4;
+    unsigned type = p[4] & 15, binding = p[4] >> 4, section = cprofi_get16(p + 6);
     bool function = type == CPROFI_STT_FUNC || type == CPROFI_STT_GNU_IFUNC;
     if (!function && type != CPROFI_STT_NOTYPE) return false;
     hit->name = cprofi_get32(p);
     if (!hit->name || section == 0 || section == CPROFI_SHN_COMMON) return false;
     if (!function && section == CPROFI_SHN_ABS) return false;
-    if (elf->wide) {
-        hit->value = cprofi_get64(p + 8);
-        hit->size = cprofi_get64(p + 16);
-    } else {
-        hit->value = cprofi_get32(p + 4);
-        hit->size = cprofi_get32(p + 8);
-    }
+    hit->value = cprofi_get64(p + 8);
+    hit->size = cprofi_get64(p + 16);
     if (!function && !hit->size && binding == CPROFI_STB_LOCAL &&
-        (elf->machine == CPROFI_EM_ARM || elf->machine == CPROFI_EM_AARCH64 ||
-         elf->machine == CPROFI_EM_RISCV))
+        elf->machine == CPROFI_EM_AARCH64)
         return false; /* $x, $d and their like: they mark code and data, they name nothing */
     if (hit->size > ~hit->value) hit->size = ~hit->value;
     hit->rank = (uint8_t)((function ? 4 : 0) | (hit->size ? 2 : 0) |
@@ -3714,206 +3565,143 @@ static inline bool cprofi_elf_symbol(const cprofi_elf *elf, const uint8_t *p, cp
     return true;
 }
 
+/* Offers the symbols of a table to the addresses. */
 static void cprofi_elf_scan(cprofi_elf_look *k, uint8_t table) {
-    const cprofi_elf_symtab *t = &k->tables.symbols[table];
-    cprofi_walk w = cprofi_walk_of(k->elf->source, k->buffer, t->offset, t->count, t->entry);
+    cprofi_walk w = cprofi_walk_of(&k->tables[table].symbols, k->buffer, 0, ~(uint64_t)0,
+                                   CPROFI_ELF_SYMBOL);
     uint64_t last = k->wants[k->count - 1].address;
     const uint8_t *p;
     cprofi_elf_hit hit;
     memset(&hit, 0, sizeof hit);
     hit.table = table;
     while ((p = cprofi_walk_next(&w)) != NULL) {
-        size_t i;
+        size_t first, i;
         if (!cprofi_elf_symbol(k->elf, p, &hit) || hit.value > last) continue;
-        i = cprofi_elf_from(k, 0, hit.value);
-        cprofi_elf_offer(k, &k->before[i], &hit, false);
-        if (k->wants[i].address - hit.value < hit.size) {
-            size_t low = i + k->count;
-            size_t high = cprofi_elf_from(k, i, hit.value + hit.size) + k->count;
-            for (; low < high; low >>= 1, high >>= 1) {
-                if (low & 1) cprofi_elf_offer(k, &k->inside[low++], &hit, true);
-                if (high & 1) cprofi_elf_offer(k, &k->inside[--high], &hit, true);
-            }
+        first = i = cprofi_elf_from(k, 0, hit.value);
+        cprofi_elf_offer(k, &k->wants[i].before, &hit, false);
+        for (; i < k->count && k->wants[i].address - hit.value < hit.size; i++) {
+            if (!cprofi_elf_spend(k, 1) && i > first) break;
+            if (!k->wants[i].plt || !k->wants[i].inside.name)
+                cprofi_elf_offer(k, &k->wants[i].inside, &hit, true);
         }
     }
 }
 
-/* Notes on which wants lie in [lo, lo + size), and, with `stub` != 0, in which PLT stub of it. */
-static void cprofi_elf_range(cprofi_elf_look *k, uint64_t lo, uint64_t size, uint64_t stub) {
-    for (size_t i = cprofi_elf_from(k, 0, lo);
-         i < k->count && k->wants[i].address - lo < size; i++) {
-        cprofi_elf_want *want = &k->wants[i];
-        if (want->known) continue;
-        want->known = true;
-        want->floor = lo;
-        if (stub && !want->resolver) want->stub = lo + (want->address - lo) / stub * stub;
-    }
-}
-
-static void cprofi_elf_ranges(cprofi_elf_look *k) {
-    const cprofi_elf *elf = k->elf;
+/* Notes in which executable section each address is. */
+static void cprofi_elf_floors(cprofi_elf_look *k) {
     size_t executable = 0;
-    for (size_t i = 0; i < k->count; i++) k->wants[i].known = false;
-    for (size_t i = 0; i < elf->section_count; i++) {
-        cprofi_elf_section s = cprofi_elf_section_at(elf, i);
-        char name[8];
+    for (size_t i = 0; i < k->elf->section_count && executable < CPROFI_ELF_EXECUTABLE_MAX; i++) {
+        cprofi_elf_section s = cprofi_elf_section_at(k->elf, i);
         if (s.type == CPROFI_SHT_NULL || !(s.flags & CPROFI_SHF_ALLOC) ||
             !(s.flags & CPROFI_SHF_EXECINSTR))
             continue;
-        if (++executable > CPROFI_ELF_EXECUTABLE_MAX) break;
-        cprofi_source_string(elf->source, elf->names + s.name, elf->names_end, name, sizeof name);
-        cprofi_elf_range(k, s.address, s.size,
-                         strncmp(name, ".plt", 4) && strncmp(name, ".iplt", 5) ? 0
-                         : s.entry == 8                                        ? 8
-                                                                               : 16);
+        executable++;
+        for (size_t at = cprofi_elf_from(k, 0, s.address);
+             at < k->count && k->wants[at].address - s.address < s.size; at++) {
+            if (!k->wants[at].known) k->wants[at].floor = s.address;
+            k->wants[at].known = true;
+        }
     }
-    for (size_t i = 0; i < elf->segment_count; i++) {
-        cprofi_elf_segment s = cprofi_elf_segment_at(elf, i);
-        if (s.type == CPROFI_PT_LOAD && (s.flags & CPROFI_PF_X))
-            cprofi_elf_range(k, s.address, s.memory_size, 0);
-    }
-    /* Without section names any 16 aligned bytes may be a stub; a function found there wins. */
-    for (size_t i = 0; i < k->count && !executable; i++)
-        k->wants[i].stub = k->wants[i].address & ~(uint64_t)15;
 }
 
 /* ---- elf: PLT stubs ----------------------------------------------------------------------------
 
    x86-64 psABI 5.2, and what ld, lld and mold make of it: 8 or 16 bytes that jump through a GOT
-   slot (ff 25 disp32), with or without endbr64 or bnd in front; or the lazy half of a split PLT,
-   which only pushes the number of its relocation (68 imm32). The relocation of the slot names the
-   symbol, so bytes that only look like a jump match nothing. */
+   slot (ff 25 disp32), with or without endbr64 or bnd in front. The relocation of the slot names
+   the symbol, so bytes that only look like a jump match nothing. Not handled: stubs that only bind
+   a function at its first call. */
 
 typedef struct {
     uint64_t slot;
     size_t want;
 } cprofi_elf_slot;
 
-static int cprofi_elf_compare_slots(const void *a, const void *b) {
-    uint64_t x = ((const cprofi_elf_slot *)a)->slot, y = ((const cprofi_elf_slot *)b)->slot;
-    return x < y ? -1 : x > y;
+enum { CPROFI_ELF_PLT_MAX = 8 }; /* sections with stubs, and sections with relocations */
+
+/* The GOT slots through which the stubs jump that wants are in, ascending; how many. */
+static size_t cprofi_elf_slots(const cprofi_elf_look *k, cprofi_elf_slot *slots) {
+    size_t n = 0, sections = 0;
+    for (size_t i = 0; i < k->elf->section_count && sections < CPROFI_ELF_PLT_MAX; i++) {
+        cprofi_elf_section s = cprofi_elf_section_at(k->elf, i);
+        cprofi_source content = cprofi_elf_content(k->elf, &s);
+        size_t size = s.entry == 8 ? 8 : 16;
+        char name[32];
+        cprofi_elf_section_name(k->elf, &s, name);
+        if (strncmp(name, ".plt", 4) != 0 && strncmp(name, ".iplt", 5) != 0) continue;
+        sections++;
+        for (size_t at = cprofi_elf_from(k, 0, s.address);
+             at < k->count && k->wants[at].address - s.address < s.size && n < k->count; at++) {
+            uint64_t stub = (k->wants[at].address - s.address) / size * size;
+            uint8_t code[16];
+            if (!cprofi_source_read(&content, stub, code, size)) continue;
+            for (size_t b = 0; b + 6 <= size; b++) {
+                if (code[b] != 0xff || code[b + 1] != 0x25) continue;
+                slots[n].slot = s.address + stub + b + 6 +
+                                (uint64_t)(int64_t)(int32_t)cprofi_get32(code + b + 2);
+                slots[n++].want = at;
+                break;
+            }
+        }
+    }
+    qsort(slots, n, sizeof *slots, cprofi_compare);
+    return n;
 }
 
-static int cprofi_elf_compare_wants(const void *a, const void *b) {
-    const cprofi_elf_want *x = (const cprofi_elf_want *)a, *y = (const cprofi_elf_want *)b;
-    if (x->address != y->address) return x->address < y->address ? -1 : 1;
-    return x->index < y->index ? -1 : x->index > y->index;
-}
-
-/* Gives a want the symbol of a relocation. */
-static void cprofi_elf_bind(cprofi_elf_look *k, cprofi_elf_want *want, const uint8_t *relocation) {
-    const cprofi_elf_symtab *t = &k->tables.symbols[CPROFI_DYNSYM];
+/* Gives the wants that jump through its slot the symbol of a relocation, or the address of its
+   resolver; of several relocations of a slot the first counts. */
+static void cprofi_elf_bind(cprofi_elf_look *k, const cprofi_elf_slot *slots, size_t n,
+                            const uint8_t *relocation) {
     uint32_t type = cprofi_get32(relocation + 8), symbol = cprofi_get32(relocation + 12);
-    if (type == CPROFI_R_X86_64_IRELATIVE) {
-        if (k->elf->section_count) { /* else the stub is only a guess */
-            want->address = cprofi_get64(relocation + 16);
-            want->resolver = true;
-        }
-    } else if (type == CPROFI_R_X86_64_JUMP_SLOT || type == CPROFI_R_X86_64_GLOB_DAT) {
-        uint8_t name[4];
-        if (symbol && symbol < t->count &&
-            cprofi_source_read(k->elf->source, t->offset + (uint64_t)symbol * t->entry, name, 4))
-            want->stub_name = cprofi_get32(name);
+    uint64_t slot = cprofi_get64(relocation);
+    size_t at = cprofi_search(slots, sizeof *slots, 0, n, slot);
+    uint8_t name[4] = {0};
+    if (at == n || slots[at].slot != slot || k->wants[slots[at].want].plt) return;
+    if (type == CPROFI_R_X86_64_JUMP_SLOT || type == CPROFI_R_X86_64_GLOB_DAT)
+        (void)cprofi_source_read(&k->tables[CPROFI_DYNSYM].symbols,
+                                 (uint64_t)symbol * CPROFI_ELF_SYMBOL, name, sizeof name);
+    if (type != CPROFI_R_X86_64_IRELATIVE && !cprofi_get32(name)) return;
+    for (; at < n && slots[at].slot == slot; at++) {
+        cprofi_elf_want *want = &k->wants[slots[at].want];
+        want->plt = true;
+        want->hit.name = cprofi_get32(name);
+        want->hit.table = CPROFI_DYNSYM;
+        if (!want->hit.name) want->address = cprofi_get64(relocation + 16);
     }
-}
-
-/* Where the jump of a stub finds its target: a GOT slot, or 0. A stub that pushes a number is
-   settled at once. */
-static uint64_t cprofi_elf_stub(cprofi_elf_look *k, cprofi_elf_want *want) {
-    uint8_t code[16] = {0}, relocation[24];
-    uint64_t at;
-    size_t size = sizeof code;
-    if (!cprofi_elf_offset(k->elf, want->stub, &at)) return 0;
-    if (!cprofi_source_read(k->elf->source, at, code, size)) {
-        size = 8;
-        if (!cprofi_source_read(k->elf->source, at, code, size)) return 0;
-    }
-    for (size_t i = 0; i + 6 <= size; i++)
-        if (code[i] == 0xff && code[i + 1] == 0x25)
-            return want->stub + i + 6 + (uint64_t)(int64_t)(int32_t)cprofi_get32(code + i + 2);
-    for (size_t i = 0; i <= 4 && k->elf->section_count; i += 4) {
-        if (code[i] != 0x68) continue;
-        for (size_t r = 0; r < k->tables.relocation_count; r++) {
-            const cprofi_elf_relocations *t = &k->tables.relocations[r];
-            uint32_t n = cprofi_get32(code + i + 1);
-            if (t->plt && n < t->count &&
-                cprofi_source_read(k->elf->source, t->offset + (uint64_t)n * 24, relocation, 24))
-                cprofi_elf_bind(k, want, relocation);
-        }
-    }
-    return 0;
 }
 
 static bool cprofi_elf_plt(cprofi_elf_look *k) {
-    cprofi_elf_slot *slots;
-    size_t n = 0, low, high;
-    if (k->elf->machine != CPROFI_EM_X86_64 || !k->elf->wide || !k->tables.relocation_count)
-        return true;
-    slots = (cprofi_elf_slot *)malloc(k->count * sizeof *slots);
-    if (!slots) return false;
-    for (size_t i = 0; i < k->count; i++) {
-        if (!k->wants[i].stub) continue;
-        slots[n].want = i;
-        slots[n].slot = cprofi_elf_stub(k, &k->wants[i]);
-        if (slots[n].slot) n++;
-    }
-    if (n) qsort(slots, n, sizeof *slots, cprofi_elf_compare_slots);
-    for (size_t r = 0; n && r < k->tables.relocation_count; r++) {
-        const cprofi_elf_relocations *t = &k->tables.relocations[r];
-        cprofi_walk w = cprofi_walk_of(k->elf->source, k->buffer, t->offset, t->count, 24);
+    cprofi_elf_slot *slots = (cprofi_elf_slot *)malloc(k->count * sizeof *slots);
+    size_t n = slots && k->elf->machine == CPROFI_EM_X86_64 ? cprofi_elf_slots(k, slots) : 0;
+    size_t tables = 0;
+    for (size_t i = 0; i < k->elf->section_count && n && tables < CPROFI_ELF_PLT_MAX; i++) {
+        cprofi_elf_section s = cprofi_elf_section_at(k->elf, i);
+        cprofi_source content = cprofi_elf_content(k->elf, &s);
+        cprofi_walk w = cprofi_walk_of(&content, k->buffer, 0, ~(uint64_t)0, CPROFI_ELF_RELA);
         const uint8_t *p;
-        while ((p = cprofi_walk_next(&w)) != NULL) {
-            uint64_t slot = cprofi_get64(p);
-            for (low = 0, high = n; low < high;) {
-                size_t middle = low + (high - low) / 2;
-                if (slots[middle].slot < slot) low = middle + 1;
-                else high = middle;
-            }
-            if (low < n && slots[low].slot == slot)
-                cprofi_elf_bind(k, &k->wants[slots[low].want], p);
-        }
-    }
-    for (size_t i = 1; i < n; i++) { /* addresses of the same stub share what its first one found */
-        if (slots[i].slot == slots[i - 1].slot) {
-            const cprofi_elf_want *from = &k->wants[slots[i - 1].want];
-            cprofi_elf_want *to = &k->wants[slots[i].want];
-            if (from->resolver) to->address = from->address;
-            to->resolver = from->resolver;
-            to->stub_name = from->stub_name;
-        }
+        if (s.type != CPROFI_SHT_RELA || !(s.flags & CPROFI_SHF_ALLOC)) continue;
+        tables++;
+        while ((p = cprofi_walk_next(&w)) != NULL) cprofi_elf_bind(k, slots, n, p);
     }
     free(slots);
-    return true;
+    /* Resolvers took the place of some addresses. */
+    if (n) qsort(k->wants, k->count, sizeof *k->wants, cprofi_compare);
+    return slots != NULL;
 }
 
-/* Decides for every want; true when all have a name. */
+/* Decides for every want without an answer; true when all have one. */
 static bool cprofi_elf_settle(cprofi_elf_look *k) {
-    cprofi_elf_hit before, none;
+    const cprofi_elf_hit *before = &k->wants->before;
     bool all = true;
-    memset(&none, 0, sizeof none);
-    before = none;
     for (size_t i = 0; i < k->count; i++) {
         cprofi_elf_want *want = &k->wants[i];
-        cprofi_elf_hit inside = none, stub = none;
-        stub.name = want->stub_name;
-        stub.table = CPROFI_DYNSYM;
-        if (k->before[i].name) before = k->before[i];
-        for (size_t node = i + k->count; node >= 1; node >>= 1)
-            if (k->inside[node].name) cprofi_elf_offer(k, &inside, &k->inside[node], true);
-        if (!want->known || inside.value < want->floor) inside = none;
-        want->plt = want->resolver;
-        want->hit = none;
-        if (inside.name && (inside.rank & 4)) {
-            want->hit = inside;
-        } else if (stub.name) {
-            want->hit = stub;
-            want->plt = true;
-        } else if (inside.name) {
-            want->hit = inside;
-        } else if (want->known && before.name && before.value >= want->floor &&
-                   (!before.size ||
-                    want->address - before.value - before.size < CPROFI_ELF_PADDING)) {
-            want->hit = before;
+        if (want->before.name) before = &want->before;
+        if (!want->hit.name && want->known) {
+            if (want->inside.name && want->inside.value >= want->floor)
+                want->hit = want->inside;
+            else if (before->name && before->value >= want->floor &&
+                     (!before->size ||
+                      want->address - before->value - before->size < CPROFI_ELF_PADDING))
+                want->hit = *before;
         }
         all = all && want->hit.name;
     }
@@ -3922,45 +3710,42 @@ static bool cprofi_elf_settle(cprofi_elf_look *k) {
 
 /* Fills `hit` and `plt` of `count` wants, of which `address` and `index` are set and the rest is
    zero. They are ascending by address; afterwards they may be in another order. False only when out
-   of memory. Which strings a hit refers to: tables->symbols[hit.table]. */
+   of memory. Which strings a hit refers to: tables[hit.table].strings. */
 static bool cprofi_elf_lookup(const cprofi_elf *elf, cprofi_elf_want *wants, size_t count,
-                              cprofi_elf_tables *tables) {
+                              cprofi_elf_symtab tables[2]) {
     cprofi_elf_look k;
-    bool ok = false;
+    bool ok;
     memset(&k, 0, sizeof k);
-    memset(tables, 0, sizeof *tables);
-    if (!count) return true;
     k.elf = elf;
     k.wants = wants;
     k.count = count;
-    k.ties = 4096 + 16 * count;
-    k.buffer = (uint8_t *)malloc(CPROFI_CHUNK);
-    k.inside = (cprofi_elf_hit *)calloc(2 * count, sizeof *k.inside);
-    k.before = (cprofi_elf_hit *)calloc(count, sizeof *k.before);
-    if (k.buffer && k.inside && k.before) {
-        cprofi_elf_tables_from_sections(elf, &k.tables);
-        cprofi_elf_tables_from_dynamic(elf, &k.tables, k.buffer);
-        cprofi_elf_ranges(&k);
-        ok = cprofi_elf_plt(&k);
+    for (size_t i = elf->section_count; i--;) { /* of several tables the first counts */
+        cprofi_elf_section s = cprofi_elf_section_at(elf, i), strings;
+        cprofi_elf_symtab *t = &k.tables[s.type == CPROFI_SHT_SYMTAB ? CPROFI_SYMTAB
+                                                                     : CPROFI_DYNSYM];
+        if (s.type != CPROFI_SHT_SYMTAB && s.type != CPROFI_SHT_DYNSYM) continue;
+        strings = cprofi_elf_section_at(elf, s.link);
+        t->symbols = cprofi_elf_content(elf, &s);
+        t->strings = cprofi_elf_content(elf, &strings);
     }
+    k.offers = ((uint64_t)1 << 20) + 64 * count + k.tables[CPROFI_SYMTAB].symbols.size +
+               k.tables[CPROFI_DYNSYM].symbols.size;
+    k.buffer = (uint8_t *)malloc(CPROFI_CHUNK);
+    ok = k.buffer && cprofi_elf_plt(&k);
     if (ok) {
-        /* Resolvers took the place of some addresses. */
-        qsort(wants, count, sizeof *wants, cprofi_elf_compare_wants);
-        cprofi_elf_ranges(&k);
+        cprofi_elf_floors(&k);
         cprofi_elf_scan(&k, CPROFI_SYMTAB);
         if (!cprofi_elf_settle(&k)) {
             cprofi_elf_scan(&k, CPROFI_DYNSYM);
             cprofi_elf_settle(&k);
         }
-        *tables = k.tables;
+        memcpy(tables, k.tables, sizeof k.tables);
     }
     free(k.buffer);
-    free(k.inside);
-    free(k.before);
     return ok;
 }
 
-/* ---- dwarf: sections ------------------------------------------------------------------------- */
+/* ---- dwarf: sections, units and forms --------------------------------------------------------- */
 
 /* What a DWARF reader reads. A section that is not there has size 0. */
 typedef enum {
@@ -3972,6 +3757,115 @@ typedef enum {
 typedef struct {
     cprofi_source sections[CPROFI_DWARF_SECTIONS];
 } cprofi_dwarf;
+
+/* A unit; for a line table, which uses the same forms, as much as they need. */
+typedef struct {
+    uint64_t offset, end;       /* in CPROFI_DWARF_INFO */
+    uint64_t abbrevs;           /* in CPROFI_DWARF_ABBREV */
+    uint64_t top;               /* the largest address */
+    uint64_t low, str_offsets, addr, rnglists; /* bases */
+    const uint8_t *data;        /* from the header on */
+    size_t size;                /* of that */
+    size_t root;                /* where the root entry is */
+    uint64_t language;
+    uint8_t version, type, address_size, offset_size;
+    bool scoped;                /* scopes are known */
+} cprofi_dwarf_unit;
+
+typedef struct {
+    uint64_t value; /* a number; an offset (inline strings: in the unit); 0 for blocks */
+    unsigned form;  /* the real one behind DW_FORM_indirect; 0: there is no value */
+} cprofi_dwarf_value;
+
+enum { CPROFI_DWARF_VARIES = 0xff }; /* a form that has no fixed size */
+
+static uint8_t cprofi_dwarf_form_size(const cprofi_dwarf_unit *u, unsigned form) {
+    switch (form) {
+    case 0x19: case 0x21: return 0;                                   /* flag_present, implicit */
+    case 0x0b: case 0x0c: case 0x11: case 0x25: case 0x29: return 1;  /* data, flag, ref, strx, */
+    case 0x05: case 0x12: case 0x26: case 0x2a: return 2;             /* addrx */
+    case 0x27: case 0x2b: return 3;
+    case 0x06: case 0x13: case 0x1c: case 0x28: case 0x2c: return 4;  /* and ref_sup4 */
+    case 0x07: case 0x14: case 0x20: case 0x24: return 8;             /* and ref_sig8, ref_sup8 */
+    case 0x1e: return 16;                                             /* data16 */
+    case 0x01: return u->address_size;
+    case 0x10: return u->version < 3 ? u->address_size : u->offset_size; /* ref_addr */
+    case 0x0e: case 0x17: case 0x1d: case 0x1f: case 0x1f20: case 0x1f21: /* strp, sec_offset, */
+        return u->offset_size; /* strp_sup, line_strp, GNU_ref_alt, GNU_strp_alt */
+    default: return CPROFI_DWARF_VARIES;
+    }
+}
+
+/* Reads a value. False: of unknown form. */
+static bool cprofi_dwarf_form(const cprofi_dwarf_unit *u, cprofi_bytes *b, unsigned form,
+                              int64_t implicit, cprofi_dwarf_value *v) {
+    uint8_t size;
+    if (form == 0x16) { /* indirect */
+        uint64_t real = cprofi_uleb(b);
+        if (real == 0x16 || real == 0x21 || real > 0xffff) return false;
+        form = (unsigned)real;
+    }
+    v->form = form;
+    v->value = 0;
+    size = cprofi_dwarf_form_size(u, form);
+    if (size <= 8) {
+        v->value = size ? cprofi_uint(b, size) : form == 0x21 ? (uint64_t)implicit : 1;
+        return true;
+    }
+    switch (form) {
+    case 0x08: /* string */
+        v->value = (uint64_t)(b->at - u->data);
+        (void)cprofi_string(b);
+        return true;
+    case 0x0d: v->value = (uint64_t)cprofi_sleb(b); return true;
+    case 0x0f: case 0x15: case 0x1a: case 0x1b: case 0x22: case 0x23: case 0x1f01: case 0x1f02:
+        v->value = cprofi_uleb(b); /* udata, ref_udata, and indexes: str, addr, loclist, rnglist */
+        return true;
+    case 0x1e: cprofi_skip(b, 16); return true;
+    case 0x0a: cprofi_skip(b, cprofi_u8(b)); return true;
+    case 0x03: cprofi_skip(b, cprofi_u16(b)); return true;
+    case 0x04: cprofi_skip(b, cprofi_u32(b)); return true;
+    case 0x09: case 0x18: cprofi_skip(b, cprofi_uleb(b)); return true; /* block, exprloc */
+    default: return false;
+    }
+}
+
+static bool cprofi_dwarf_is_index(unsigned form) { /* of an address */
+    return form == 0x1b || (form >= 0x29 && form <= 0x2c) || form == 0x1f01;
+}
+
+static bool cprofi_dwarf_is_supplementary(unsigned form) { /* in a file that is not read */
+    return form == 0x1c || form == 0x1d || form == 0x24 || form == 0x1f20 || form == 0x1f21;
+}
+
+/* Copies the string of a value; NULL: it has none, or one that does not fit. */
+static const char *cprofi_dwarf_string(const cprofi_dwarf *d, const cprofi_dwarf_unit *u,
+                                       const cprofi_dwarf_value *v, char *to, size_t capacity) {
+    const cprofi_source *from = &d->sections[CPROFI_DWARF_STR];
+    const cprofi_source *offsets = &d->sections[CPROFI_DWARF_STR_OFFSETS];
+    uint8_t offset[8] = {0};
+    uint64_t at = v->value;
+    size_t length;
+    switch (v->form) {
+    case 0x08: /* string; its end was seen when it was read */
+        length = strlen((const char *)u->data + (size_t)at);
+        if (!length || length >= capacity) return NULL;
+        memcpy(to, u->data + (size_t)at, length + 1);
+        return to;
+    case 0x0e: break;                                              /* strp */
+    case 0x1f: from = &d->sections[CPROFI_DWARF_LINE_STR]; break;  /* line_strp */
+    case 0x1a: case 0x25: case 0x26: case 0x27: case 0x28: case 0x1f02: /* strx, and the like */
+        if (at > offsets->size || u->str_offsets > offsets->size ||
+            !cprofi_source_read(offsets, u->str_offsets + at * u->offset_size, offset,
+                                u->offset_size))
+            return NULL;
+        at = cprofi_get64(offset);
+        break;
+    default: return NULL;
+    }
+    length = cprofi_source_string(from, at, to, capacity);
+    return length > 0 && length + 1 < capacity ? to : NULL;
+}
 
 /* ---- dwarf: line number programs ---------------------------------------------------------------
 
@@ -4023,15 +3917,14 @@ enum {
 typedef struct {
     const cprofi_dwarf *dwarf;
     const char *comp_dir;
-    uint64_t str_offsets; /* DW_AT_str_offsets_base of the unit; the caller may set it after open */
-    uint64_t spent;       /* bytes read so far, see CPROFI_LINE_AGAIN */
-    cprofi_buffer table;  /* from the version on */
-    cprofi_buffer next;   /* of cprofi_dwarf_lines_find */
-    size_t program, end;  /* in `table`; 0, 0: nothing is open */
-    size_t lengths;       /* standard_opcode_lengths[1] */
-    size_t header_files;  /* the other files were defined in the program */
-    bool wide;            /* the 64-bit format */
-    uint8_t version, address_size, min_instruction, max_operations, line_range, opcode_base;
+    cprofi_dwarf_unit unit; /* what forms need; the caller may set str_offsets after open */
+    uint64_t spent;         /* bytes read so far, see CPROFI_LINE_AGAIN */
+    cprofi_buffer table;    /* from the version on */
+    cprofi_buffer next;     /* of cprofi_dwarf_lines_find */
+    size_t program, end;    /* in `table`; 0, 0: nothing is open */
+    size_t lengths;         /* standard_opcode_lengths[1] */
+    size_t header_files;    /* the other files were defined in the program */
+    uint8_t min_instruction, max_operations, line_range, opcode_base;
     int8_t line_base;
     uint8_t format_count[CPROFI_LINE_LISTS];
     uint16_t formats[CPROFI_LINE_LISTS][255][2]; /* content type, form */
@@ -4040,50 +3933,20 @@ typedef struct {
 
 /* ---- dwarf: the header of a line table ------------------------------------------------------- */
 
-static uint64_t cprofi_line_offset(const cprofi_dwarf_lines *t, cprofi_bytes *b) {
-    return cprofi_uint(b, t->wide ? 8 : 4);
-}
-
-/* Passes over a value. The value is a number, an offset, for a string its place in the table. */
-static uint64_t cprofi_line_form(const cprofi_dwarf_lines *t, cprofi_bytes *b, unsigned form) {
-    uint64_t value = (uint64_t)(b->at - t->table.data);
-    switch (form) {
-    case 0x08: (void)cprofi_string(b); return value;               /* string */
-    case 0x0b: case 0x25: return cprofi_u8(b);                     /* data1, strx1 */
-    case 0x05: case 0x26: return cprofi_u16(b);                    /* data2, strx2 */
-    case 0x27: return cprofi_uint(b, 3);                           /* strx3 */
-    case 0x06: case 0x28: return cprofi_u32(b);                    /* data4, strx4 */
-    case 0x07: return cprofi_u64(b);                               /* data8 */
-    case 0x0f: case 0x1a: return cprofi_uleb(b);                   /* udata, strx */
-    case 0x0e: case 0x17: case 0x1d: case 0x1f:                    /* strp, sec_offset, strp_sup, */
-        return cprofi_line_offset(t, b);                           /* line_strp */
-    case 0x1e: cprofi_skip(b, 16); return 0;                       /* data16 */
-    case 0x09: cprofi_skip(b, cprofi_uleb(b)); return 0;           /* block */
-    case 0x0a: cprofi_skip(b, cprofi_u8(b)); return 0;             /* block1 */
-    case 0x03: cprofi_skip(b, cprofi_u16(b)); return 0;            /* block2 */
-    case 0x04: cprofi_skip(b, cprofi_u32(b)); return 0;            /* block4 */
-    default: b->bad = true; return 0;
-    }
-}
-
 /* A directory or a file as its entry tells it. */
 typedef struct {
-    uint64_t name, directory;
-    unsigned form; /* of the name; 0: it has none */
+    cprofi_dwarf_value name;
+    uint64_t directory;
 } cprofi_line_entry;
 
 static cprofi_line_entry cprofi_line_entry_read(const cprofi_dwarf_lines *t, unsigned list,
                                                 cprofi_bytes *b) {
-    cprofi_line_entry e = {0, 0, 0};
+    cprofi_line_entry e = {{0, 0}, 0};
     for (unsigned i = 0; i < t->format_count[list]; i++) {
-        unsigned type = t->formats[list][i][0], form = t->formats[list][i][1];
-        uint64_t value = cprofi_line_form(t, b, form);
-        if (type == 1) { /* DW_LNCT_path */
-            e.name = value;
-            e.form = form;
-        } else if (type == 2) { /* DW_LNCT_directory_index */
-            e.directory = value;
-        }
+        cprofi_dwarf_value v = {0, 0};
+        if (!cprofi_dwarf_form(&t->unit, b, t->formats[list][i][1], 0, &v)) b->bad = true;
+        if (t->formats[list][i][0] == 1) e.name = v; /* DW_LNCT_path */
+        else if (t->formats[list][i][0] == 2) e.directory = v.value; /* DW_LNCT_directory_index */
     }
     return e;
 }
@@ -4097,21 +3960,15 @@ static cprofi_line_entry cprofi_line_entry_at(const cprofi_dwarf_lines *t, unsig
     return cprofi_line_entry_read(t, list, &b);
 }
 
-/* Notes the entry at the reading position, and passes over it. */
+/* Notes the entry at the reading position, and passes over it. An entry of no bytes is damage: it
+   would bound nothing. */
 static bool cprofi_line_note(cprofi_dwarf_lines *t, unsigned list, cprofi_bytes *b) {
     cprofi_line_names *l = &t->lists[list];
-    uint32_t at = (uint32_t)(b->at - t->table.data);
+    const uint8_t *start = b->at;
     (void)cprofi_line_entry_read(t, list, b);
-    if (b->bad) return false;
-    if (l->count == l->capacity) {
-        size_t capacity = l->capacity ? 2 * l->capacity : 256;
-        void *names = realloc(l->names, capacity * sizeof *l->names);
-        if (!names) return false;
-        l->names = (cprofi_line_name *)names;
-        l->capacity = capacity;
-    }
+    if (b->bad || b->at == start || !CPROFI_ROOM(l->names, l->count, l->capacity)) return false;
     l->names[l->count].path = NULL;
-    l->names[l->count++].at = at;
+    l->names[l->count++].at = (uint32_t)(start - t->table.data);
     return true;
 }
 
@@ -4119,8 +3976,9 @@ static bool cprofi_line_note(cprofi_dwarf_lines *t, unsigned list, cprofi_bytes 
 static void cprofi_line_list(cprofi_dwarf_lines *t, unsigned list, cprofi_bytes *b) {
     /* path, string; directory, time and size as LEB128 */
     static const uint16_t before_5[4][2] = {{1, 0x08}, {2, 0x0f}, {3, 0x0f}, {4, 0x0f}};
+    const bool listed = t->unit.version >= 5;
     uint64_t count = ~(uint64_t)0;
-    if (t->version < 5) {
+    if (!listed) {
         memcpy(t->formats[list], before_5, sizeof before_5);
         t->format_count[list] = list == CPROFI_LINE_FILES ? 4 : 1;
     } else {
@@ -4130,11 +3988,10 @@ static void cprofi_line_list(cprofi_dwarf_lines *t, unsigned list, cprofi_bytes 
             t->formats[list][i / 2][i % 2] = (uint16_t)(value < 0xffff ? value : 0xffff);
         }
         count = cprofi_uleb(b);
-        if (!t->format_count[list]) count = 0; /* entries of no bytes: it would bound nothing */
     }
-    while (count-- && cprofi_left(b) && (t->version >= 5 || *b->at))
+    while (count-- && cprofi_left(b) && (listed || *b->at))
         if (!cprofi_line_note(t, list, b)) return;
-    if (t->version < 5) cprofi_skip(b, 1); /* the empty name at the end */
+    if (!listed) cprofi_skip(b, 1); /* the empty name at the end */
 }
 
 /* The table's bytes from its version on, and where the section has fewer, those. */
@@ -4142,13 +3999,15 @@ static bool cprofi_line_load(cprofi_dwarf_lines *t, uint64_t offset, size_t *siz
     const cprofi_source *section = &t->dwarf->sections[CPROFI_DWARF_LINE];
     uint8_t head[12];
     uint64_t length;
+    bool wide;
     if (!cprofi_source_read(section, offset, head, 4)) return false;
     length = cprofi_get32(head);
-    t->wide = length == 0xffffffff;
-    if (t->wide && !cprofi_source_read(section, offset, head, 12)) return false;
-    if (t->wide) length = cprofi_get64(head + 4);
+    wide = length == 0xffffffff;
+    if (wide && !cprofi_source_read(section, offset, head, 12)) return false;
+    if (wide) length = cprofi_get64(head + 4);
     else if (length >= 0xfffffff0) return false; /* reserved */
-    offset += t->wide ? 12 : 4;
+    t->unit.offset_size = wide ? 8 : 4;
+    offset += wide ? 12 : 4;
     if (length > section->size - offset) length = section->size - offset;
     if (length > 0xffffffff - CPROFI_LINE_PADDING) return false;
     /* In a hostile file all units may share one table that is as large as the file. */
@@ -4166,36 +4025,34 @@ static bool cprofi_line_load(cprofi_dwarf_lines *t, uint64_t offset, size_t *siz
    before version 5; comp_dir, the directory of the unit, may be NULL and must outlive the use of
    the table. False: no such table, damaged header, out of memory, or too much was read already;
    then nothing below finds anything. */
-static bool cprofi_dwarf_lines_open(cprofi_dwarf_lines *t, const cprofi_dwarf *d,
-                                                  uint64_t offset, uint8_t address_size,
-                                                  const char *comp_dir) {
+static bool cprofi_dwarf_lines_open(cprofi_dwarf_lines *t, const cprofi_dwarf *d, uint64_t offset,
+                                    uint8_t address_size, const char *comp_dir) {
+    cprofi_dwarf_unit *u = &t->unit;
     cprofi_span span;
     cprofi_bytes b;
     uint64_t length;
     unsigned version;
-    size_t size;
     t->dwarf = d;
     t->comp_dir = comp_dir;
     t->program = t->end = t->header_files = 0;
     t->lists[CPROFI_LINE_DIRECTORIES].count = t->lists[CPROFI_LINE_FILES].count = 0;
-    if (!cprofi_line_load(t, offset, &size)) return false;
-    t->str_offsets = t->wide ? 16 : 8; /* that of the first unit */
-    span.data = t->table.data;
-    span.size = size;
+    if (!cprofi_line_load(t, offset, &span.size)) return false;
+    u->str_offsets = 2u * u->offset_size; /* that of the first unit */
+    u->data = span.data = t->table.data;
     b = cprofi_bytes_of(span);
     version = cprofi_u16(&b);
     if (version < 2 || version > 5) return false;
-    t->version = (uint8_t)version;
-    t->address_size = address_size;
-    if (t->version >= 5) {
-        t->address_size = cprofi_u8(&b);
+    u->version = (uint8_t)version;
+    u->address_size = address_size;
+    if (version >= 5) {
+        u->address_size = cprofi_u8(&b);
         cprofi_skip(&b, 1); /* segment_selector_size */
     }
-    length = cprofi_line_offset(t, &b);
+    length = cprofi_uint(&b, u->offset_size);
     if (b.bad || length > cprofi_left(&b)) return false;
     b.end = b.at + (size_t)length;
     t->min_instruction = cprofi_u8(&b);
-    t->max_operations = t->version >= 4 ? cprofi_u8(&b) : 1;
+    t->max_operations = version >= 4 ? cprofi_u8(&b) : 1;
     cprofi_skip(&b, 1); /* default_is_stmt */
     t->line_base = (int8_t)cprofi_u8(&b);
     t->line_range = cprofi_u8(&b);
@@ -4208,50 +4065,20 @@ static bool cprofi_dwarf_lines_open(cprofi_dwarf_lines *t, const cprofi_dwarf *d
     if (!b.bad) cprofi_line_list(t, CPROFI_LINE_FILES, &b);
     t->header_files = t->lists[CPROFI_LINE_FILES].count;
     t->program = (size_t)(b.end - span.data);
-    t->end = size;
+    t->end = span.size;
     return true;
 }
 
 /* Frees the buffers; may be opened again. */
 static void cprofi_dwarf_lines_close(cprofi_dwarf_lines *t) {
-    cprofi_buffer_free(&t->table);
-    cprofi_buffer_free(&t->next);
+    free(t->table.data);
+    free(t->next.data);
     free(t->lists[CPROFI_LINE_DIRECTORIES].names);
     free(t->lists[CPROFI_LINE_FILES].names);
     memset(t, 0, sizeof *t);
 }
 
 /* ---- dwarf: paths of a line table ------------------------------------------------------------ */
-
-/* Copies a name; false: it has none, or one that does not fit. */
-static bool cprofi_line_string(const cprofi_dwarf_lines *t, const cprofi_line_entry *e, char *to,
-                               size_t capacity) {
-    const cprofi_source *from = t->dwarf->sections + CPROFI_DWARF_STR;
-    uint64_t at = e->name;
-    size_t length;
-    switch (e->form) {
-    case 0x08: /* string: the entry was read once, so it ends */
-        length = strlen((const char *)t->table.data + (size_t)at);
-        if (length >= capacity) return false;
-        memcpy(to, t->table.data + (size_t)at, length + 1);
-        return length > 0;
-    case 0x0e: break;                                                    /* strp */
-    case 0x1f: from = t->dwarf->sections + CPROFI_DWARF_LINE_STR; break; /* line_strp */
-    case 0x1a: case 0x25: case 0x26: case 0x27: case 0x28: {             /* strx, strx1 to 4 */
-        const cprofi_source *offsets = &t->dwarf->sections[CPROFI_DWARF_STR_OFFSETS];
-        uint8_t offset[8] = {0};
-        size_t size = t->wide ? 8 : 4;
-        if (at > offsets->size / size ||
-            !cprofi_source_read(offsets, t->str_offsets + at * size, offset, size))
-            return false;
-        at = cprofi_get64(offset);
-        break;
-    }
-    default: return false;
-    }
-    length = cprofi_source_string(from, at, from->size, to, capacity);
-    return length > 0 && length + 1 < capacity;
-}
 
 /* Puts `name` behind the directory in `path`, or in its place if it is absolute, by the rules of
    any system: the program may have been compiled on another one. False: it does not fit. */
@@ -4274,39 +4101,40 @@ static bool cprofi_line_join(char path[CPROFI_LINE_PATH_MAX], const char *name) 
     return true;
 }
 
-/* Goes into the directory at this place in the list; one that is not there is left out. */
-static bool cprofi_line_enter(const cprofi_dwarf_lines *t, uint64_t index,
+/* Goes from the directory in `path` to what an entry is called. */
+static bool cprofi_line_enter(const cprofi_dwarf_lines *t, const cprofi_line_entry *e,
                               char path[CPROFI_LINE_PATH_MAX]) {
-    const cprofi_line_names *directories = &t->lists[CPROFI_LINE_DIRECTORIES];
-    cprofi_line_entry e;
     char name[CPROFI_LINE_PATH_MAX];
-    if (index >= directories->count) return true;
-    e = cprofi_line_entry_at(t, CPROFI_LINE_DIRECTORIES, (size_t)index);
-    return cprofi_line_string(t, &e, name, sizeof name) && cprofi_line_join(path, name);
+    return cprofi_dwarf_string(t->dwarf, &t->unit, &e->name, name, sizeof name) &&
+           cprofi_line_join(path, name);
 }
 
 /* The full path of a file of the table opened last, NULL if unknown; kept in `text`, cached.
    Files of DW_LNE_define_file are known after cprofi_dwarf_lines_find. Up to version 4 files count
    from 1 and directory 0, which is not listed, is that of the unit; in version 5 both count from 0,
-   and directory 0 says again what the unit says. */
+   and directory 0 says again what the unit says. A directory that is not there is left out. */
 static const char *cprofi_dwarf_lines_file(cprofi_dwarf_lines *t, uint32_t file,
-                                                         cprofi_text *text) {
+                                           cprofi_text *text) {
     const cprofi_line_names *files = &t->lists[CPROFI_LINE_FILES];
-    const unsigned first = t->version < 5;
+    const size_t directories = t->lists[CPROFI_LINE_DIRECTORIES].count;
+    const unsigned first = t->unit.version < 5;
     const size_t index = (size_t)file - first;
-    char path[CPROFI_LINE_PATH_MAX] = "", name[CPROFI_LINE_PATH_MAX];
-    cprofi_line_entry e;
+    char path[CPROFI_LINE_PATH_MAX] = "";
+    cprofi_line_entry e, directory;
     if (index >= files->count) return NULL;
     if (files->names[index].path) return files->names[index].path;
     e = cprofi_line_entry_at(t, CPROFI_LINE_FILES, index);
     if (t->comp_dir && (first || e.directory)) {
         if (!cprofi_line_join(path, t->comp_dir)) return NULL;
-    } else if (!first && !cprofi_line_enter(t, 0, path)) {
-        return NULL;
+    } else if (!first && directories) {
+        directory = cprofi_line_entry_at(t, CPROFI_LINE_DIRECTORIES, 0);
+        if (!cprofi_line_enter(t, &directory, path)) return NULL;
     }
-    if ((e.directory && !cprofi_line_enter(t, e.directory - first, path)) ||
-        !cprofi_line_string(t, &e, name, sizeof name) || !cprofi_line_join(path, name))
-        return NULL;
+    if (e.directory && e.directory - first < directories) {
+        directory = cprofi_line_entry_at(t, CPROFI_LINE_DIRECTORIES, (size_t)e.directory - first);
+        if (!cprofi_line_enter(t, &directory, path)) return NULL;
+    }
+    if (!cprofi_line_enter(t, &e, path)) return NULL;
     files->names[index].path = cprofi_text_keep(text, path, strlen(path));
     return files->names[index].path;
 }
@@ -4315,29 +4143,12 @@ static const char *cprofi_dwarf_lines_file(cprofi_dwarf_lines *t, uint32_t file,
 
 typedef struct {
     cprofi_dwarf_row *rows;
-    size_t *next; /* at or after each row the first without an answer, perhaps by several steps */
+    size_t *next; /* of cprofi_unanswered */
     size_t count, left;
     size_t at;    /* the row that is wanted next */
     uint64_t top; /* the largest address */
     bool started, dropped;
 } cprofi_line_search;
-
-/* From row i on the first without an answer; halves the way for those who come after. */
-static size_t cprofi_line_unanswered(const cprofi_line_search *s, size_t i) {
-    while (s->next[i] != i) i = s->next[i] = s->next[s->next[i]];
-    return i;
-}
-
-/* Of the rows at or after `address` the first without an answer. */
-static size_t cprofi_line_seek(const cprofi_line_search *s, uint64_t address) {
-    size_t lo = 0, hi = s->count;
-    while (lo < hi) {
-        size_t middle = lo + (hi - lo) / 2;
-        if (s->rows[middle].address < address) lo = middle + 1;
-        else hi = middle;
-    }
-    return cprofi_line_unanswered(s, lo);
-}
 
 /* The row of the addresses [from, to) is known, and one of them may be wanted; or a sequence begins
    at `to`; or the program goes backwards. The address wanted next, ~0 if there is none. */
@@ -4349,12 +4160,14 @@ static uint64_t cprofi_line_cover(cprofi_line_search *s, uint64_t from, uint64_t
         from = to;
     }
     if (s->dropped) s->at = s->count;
-    else if (!line || from >= to) s->at = cprofi_line_seek(s, to);
+    else if (!line || from >= to)
+        s->at = cprofi_unanswered(s->next,
+                                  cprofi_search(s->rows, sizeof *s->rows, 0, s->count, to));
     while (s->at < s->count && s->rows[s->at].address < to) {
         s->rows[s->at].file = file;
         s->rows[s->at].line = line;
         s->next[s->at] = s->at + 1;
-        s->at = cprofi_line_unanswered(s, s->at);
+        s->at = cprofi_unanswered(s->next, s->at);
         s->left--;
     }
     return s->at < s->count ? s->rows[s->at].address : ~(uint64_t)0;
@@ -4385,7 +4198,7 @@ static bool cprofi_line_extended(cprofi_dwarf_lines *t, const uint8_t *p, size_t
     if (op == 2 && size >= 2 && size <= 9) { /* set_address */
         *address = cprofi_uint(&b, size - 1);
         *operation = 0;
-    } else if (op == 3 && t->version < 5) { /* define_file */
+    } else if (op == 3 && t->unit.version < 5) { /* define_file */
         (void)cprofi_line_note(t, CPROFI_LINE_FILES, &b);
     }
     return op == 1;
@@ -4470,7 +4283,8 @@ static void cprofi_dwarf_lines_find(cprofi_dwarf_lines *t, cprofi_dwarf_row *row
     for (size_t i = 0; i <= n; i++) s.next[i] = i;
     s.count = s.left = n;
     s.top = ~(uint64_t)0;
-    if (t->address_size && t->address_size < 8) s.top >>= 64 - 8 * t->address_size;
+    if (t->unit.address_size && t->unit.address_size < 8)
+        s.top >>= 64 - 8 * t->unit.address_size;
     t->lists[CPROFI_LINE_FILES].count = t->header_files;
     cprofi_line_run(t, &s);
 }
@@ -4803,49 +4617,46 @@ static cprofi_debug_result cprofi_debug_inflate(const cprofi_source *section, ui
     if (size / CPROFI_DEFLATE_RATIO_MAX > packed.size) return CPROFI_DEBUG_DAMAGED;
     if (from.size != packed.size || to.size != size) return CPROFI_DEBUG_NO_MEMORY;
     plain = (uint8_t *)malloc(to.size + 1);
-    copy = packed.read ? (uint8_t *)malloc(from.size + 1) : NULL;
-    if (plain && (copy || !packed.read)) {
-        from.data = copy ? copy : packed.memory.data + (size_t)packed.base;
+    copy = (uint8_t *)malloc(from.size + 1);
+    if (plain && copy) {
+        from.data = copy;
+        to.data = plain;
         result = CPROFI_DEBUG_DAMAGED;
-        if ((!copy || cprofi_source_read(&packed, 0, copy, from.size)) &&
+        if (cprofi_source_read(&packed, 0, copy, from.size) &&
             cprofi_inflate(from, plain, to.size)) {
             *memory = plain;
-            to.data = plain;
             *out = cprofi_source_of(to);
-            plain = NULL;
             result = CPROFI_DEBUG_OK;
         }
     }
-    free(plain);
+    if (result != CPROFI_DEBUG_OK) free(plain);
     free(copy);
     return result;
 }
 
-/* Takes a section if it is one of those wanted; NONE if not. `elf_compressed`: its flag
-   SHF_COMPRESSED is set, `wide`: in a file of 64 bits. */
-static cprofi_debug_result cprofi_debug_add(cprofi_debug *debug, const char *section_name,
-                                            const cprofi_source *section, bool elf_compressed,
-                                            bool wide) {
+/* Takes a section if it is one of those wanted; NONE if not. `compressed`: SHF_COMPRESSED is set. */
+static cprofi_debug_result cprofi_debug_section(cprofi_debug *debug, const char *name,
+                                                const cprofi_source *section, bool compressed) {
     static const char *const names[CPROFI_DWARF_SECTIONS] = {
         "info", "abbrev", "line", "str", "line_str", "str_offsets", "addr", "ranges", "rnglists",
         "aranges"};
-    bool old = strncmp(section_name, ".zdebug_", 8) == 0;
-    size_t i = 0, head_size = elf_compressed ? (wide ? 24 : 12) : 12;
+    bool old = strncmp(name, ".zdebug_", 8) == 0;
+    size_t i = 0, head_size = compressed ? 24 : 12;
     uint8_t head[24];
     uint64_t size = 0;
-    if (!old && strncmp(section_name, ".debug_", 7) != 0) return CPROFI_DEBUG_NONE;
-    section_name += old ? 8 : 7;
-    while (i < CPROFI_DWARF_SECTIONS && strcmp(section_name, names[i]) != 0) i++;
+    if (!old && strncmp(name, ".debug_", 7) != 0) return CPROFI_DEBUG_NONE;
+    name += old ? 8 : 7;
+    while (i < CPROFI_DWARF_SECTIONS && strcmp(name, names[i]) != 0) i++;
     if (i == CPROFI_DWARF_SECTIONS || !section->size || debug->seen[i]) return CPROFI_DEBUG_NONE;
     debug->seen[i] = true;
-    if (!old && !elf_compressed) {
+    if (!old && !compressed) {
         debug->dwarf.sections[i] = *section;
         return CPROFI_DEBUG_OK;
     }
     if (!cprofi_source_read(section, 0, head, head_size)) return CPROFI_DEBUG_DAMAGED;
-    if (elf_compressed) {
+    if (compressed) {
         if (cprofi_get32(head) != CPROFI_ELFCOMPRESS_ZLIB) return CPROFI_DEBUG_UNKNOWN_COMPRESSION;
-        size = wide ? cprofi_get64(head + 8) : cprofi_get32(head + 4);
+        size = cprofi_get64(head + 8);
     } else {
         if (memcmp(head, "ZLIB", 4) != 0) return CPROFI_DEBUG_DAMAGED;
         for (size_t k = 4; k < 12; k++) size = size << 8 | head[k];
@@ -4854,28 +4665,27 @@ static cprofi_debug_result cprofi_debug_add(cprofi_debug *debug, const char *sec
                                 &debug->dwarf.sections[i]);
 }
 
+/* The same; *result becomes the worst of what was met. */
+static void cprofi_debug_add(cprofi_debug *debug, const char *name, const cprofi_source *section,
+                             bool compressed, cprofi_debug_result *result) {
+    cprofi_debug_result one = cprofi_debug_section(debug, name, section, compressed);
+    if (one > *result) *result = one;
+}
+
 /* The DWARF sections of an ELF file. The result is the worst of what was met, and what could be
-   read is served all the same; only after NO_MEMORY there is nothing. cprofi_debug_close is due in
-   every case; `debug` refers to elf->source. */
-static cprofi_debug_result cprofi_debug_open(const cprofi_elf *elf,
-                                                           cprofi_debug *debug) {
+   read is served all the same. cprofi_debug_close is due in every case; `debug` refers to
+   elf->source. */
+static cprofi_debug_result cprofi_debug_open(const cprofi_elf *elf, cprofi_debug *debug) {
     cprofi_debug_result result = CPROFI_DEBUG_NONE;
     memset(debug, 0, sizeof *debug);
     for (size_t i = 0; i < elf->section_count; i++) {
         cprofi_elf_section s = cprofi_elf_section_at(elf, i);
-        cprofi_source part = cprofi_source_part(elf->source, s.offset, s.size);
-        cprofi_debug_result one;
+        cprofi_source content = cprofi_elf_content(elf, &s);
         char name[32];
         if (s.type == CPROFI_SHT_NULL || s.type == CPROFI_SHT_NOBITS) continue;
-        cprofi_source_string(elf->source, elf->names + s.name, elf->names_end, name, sizeof name);
+        cprofi_elf_section_name(elf, &s, name);
         if (strcmp(name, ".gnu_debugaltlink") == 0) debug->supplementary = true;
-        one = cprofi_debug_add(debug, name, &part, (s.flags & CPROFI_SHF_COMPRESSED) != 0,
-                               elf->wide);
-        if (one > result) result = one;
-        if (one == CPROFI_DEBUG_NO_MEMORY) {
-            cprofi_debug_close(debug);
-            break;
-        }
+        cprofi_debug_add(debug, name, &content, (s.flags & CPROFI_SHF_COMPRESSED) != 0, &result);
     }
     return result;
 }
@@ -4894,7 +4704,7 @@ static cprofi_debug_result cprofi_debug_open(const cprofi_elf *elf,
 
    and the last four once more with the symbolic links of the image's path resolved. A file belongs
    if the build ids are equal; where one has none, a file found by name, if the CRC fits. That costs
-   reading it once, about 1 GB/s. Nothing is fetched from anywhere. */
+   reading it once. Nothing is fetched from anywhere. */
 
 typedef struct {
     const char *directories; /* the user's, with ':' between (Windows: ';'); may be NULL */
@@ -4925,60 +4735,34 @@ static size_t cprofi_os_environment(const char *name, char *to, size_t capacity)
 /* The path without symbolic links, to be freed; NULL if there is none. */
 static char *cprofi_os_real_path(const char *path);
 
-typedef struct {
-    uint32_t table[8][256];
-    uint8_t buffer[CPROFI_CHUNK];
-} cprofi_crc32;
-
-/* The CRC of zlib and .gnu_debuglink over a whole source, 8 bytes a step ("slicing"): table[k] is
-   what a byte becomes when k more have followed. */
+/* The CRC of zlib and .gnu_debuglink over a whole source. */
 static bool cprofi_crc32_of(const cprofi_source *source, uint32_t *result) {
-    cprofi_crc32 *c = (cprofi_crc32 *)malloc(sizeof *c);
-    uint32_t crc = 0xffffffff;
-    uint64_t offset = 0;
-    if (!c) return false;
+    uint8_t *buffer = (uint8_t *)malloc(CPROFI_CHUNK);
+    cprofi_walk w = cprofi_walk_of(source, buffer, 0, ~(uint64_t)0, 1);
+    uint32_t crc = 0xffffffff, table[256];
+    const uint8_t *byte;
+    if (!buffer) return false;
     for (uint32_t i = 0; i < 256; i++) {
-        uint32_t v = i;
-        for (int bit = 0; bit < 8; bit++) v = v >> 1 ^ (v & 1 ? 0xedb88320u : 0);
-        c->table[0][i] = v;
+        table[i] = i;
+        for (int bit = 0; bit < 8; bit++) table[i] = table[i] >> 1 ^ (table[i] & 1) * 0xedb88320u;
     }
-    for (size_t i = 0; i < 7 * 256; i++) {
-        uint32_t v = c->table[i / 256][i % 256];
-        c->table[i / 256 + 1][i % 256] = v >> 8 ^ c->table[0][v & 0xff];
-    }
-    while (offset < source->size) {
-        uint64_t left = source->size - offset;
-        size_t n = left < CPROFI_CHUNK ? (size_t)left : (size_t)CPROFI_CHUNK;
-        const uint8_t *p = c->buffer;
-        if (!cprofi_source_read(source, offset, c->buffer, n)) break;
-        offset += n;
-        for (; n >= 8; n -= 8, p += 8) {
-            uint32_t a = cprofi_get32(p) ^ crc, b = cprofi_get32(p + 4);
-            crc = c->table[7][a & 0xff] ^ c->table[6][a >> 8 & 0xff] ^
-                  c->table[5][a >> 16 & 0xff] ^ c->table[4][a >> 24] ^ c->table[3][b & 0xff] ^
-                  c->table[2][b >> 8 & 0xff] ^ c->table[1][b >> 16 & 0xff] ^ c->table[0][b >> 24];
-        }
-        for (; n; n--) crc = crc >> 8 ^ c->table[0][(crc ^ *p++) & 0xff];
-    }
-    free(c);
+    while ((byte = cprofi_walk_next(&w)) != NULL) crc = crc >> 8 ^ table[(crc ^ *byte) & 0xff];
+    free(buffer);
     *result = ~crc;
-    return offset == source->size;
+    return w.offset == source->size;
 }
 
 /* Whether a file tells more than the image: it has symbols or DWARF and is not the image itself, or
    a copy of it. (A debug file has other section headers: code has no bytes there.) */
 static bool cprofi_debug_useful(const cprofi_debug_search *s) {
     const cprofi_elf *d = s->debug;
-    if (!d->section_count ||
-        (s->source->size == s->image->source->size && d->section_count == s->image->section_count &&
-         d->section_entry == s->image->section_entry &&
-         memcmp(d->sections, s->image->sections, d->section_count * d->section_entry) == 0))
+    if (!d->section_count) return false;
+    if (s->source->size == s->image->source->size && d->section_count == s->image->section_count &&
+        memcmp(d->sections, s->image->sections, d->section_count * CPROFI_ELF_SECTION) == 0)
         return false;
     for (size_t i = 0; i < d->section_count; i++) {
         cprofi_elf_section section = cprofi_elf_section_at(d, i);
-        if (section.type == CPROFI_SHT_NULL || section.type == CPROFI_SHT_NOBITS || !section.size)
-            continue;
-        if (section.type == CPROFI_SHT_SYMTAB ||
+        if ((section.type == CPROFI_SHT_SYMTAB && section.size) ||
             cprofi_elf_section_is(d, &section, ".debug_info") ||
             cprofi_elf_section_is(d, &section, ".zdebug_info"))
             return true;
@@ -5003,7 +4787,7 @@ static bool cprofi_debug_try(cprofi_debug_search *s, const char *root, size_t ro
     length = snprintf(path, sizeof path, "%.*s%s/%s", (int)root_size, root, directory, name);
     if (length < 0 || (size_t)length >= sizeof path || !cprofi_source_open(path, s->source))
         return false;
-    if (cprofi_elf_open(s->source, s->debug) == CPROFI_ELF_OK) {
+    if (cprofi_elf_open(s->source, s->debug)) {
         if (cprofi_debug_useful(s)) {
             if (cprofi_debug_belongs(s)) return true;
             s->stale = true;
@@ -5049,16 +4833,13 @@ static bool cprofi_debug_by_id(cprofi_debug_search *s) {
 static bool cprofi_debug_link(cprofi_debug_search *s, char *name, size_t capacity) {
     for (size_t i = 0; i < s->image->section_count; i++) {
         cprofi_elf_section section = cprofi_elf_section_at(s->image, i);
-        const cprofi_source *source = s->image->source;
-        uint64_t end = section.offset + section.size;
+        cprofi_source content = cprofi_elf_content(s->image, &section);
         uint8_t crc[4];
         size_t length;
-        if (section.type == CPROFI_SHT_NOBITS || end < section.offset ||
-            !cprofi_elf_section_is(s->image, &section, ".gnu_debuglink"))
-            continue;
-        length = cprofi_source_string(source, section.offset, end, name, capacity);
+        if (!cprofi_elf_section_is(s->image, &section, ".gnu_debuglink")) continue;
+        length = cprofi_source_string(&content, 0, name, capacity);
         if (!length || length + 1 >= capacity || strchr(name, '/') ||
-            !cprofi_source_read(source, section.offset + (length / 4 + 1) * 4, crc, sizeof crc))
+            !cprofi_source_read(&content, (length / 4 + 1) * 4, crc, sizeof crc))
             return false;
         s->crc = cprofi_get32(crc);
         return true;
@@ -5086,10 +4867,9 @@ static bool cprofi_debug_by_link(cprofi_debug_search *s, const char *image_path,
 
 /* Looks for the debug file of an image. True: it is open, the caller closes `debug_elf` and then
    `source`. *stale, after false: there was one, but of another build. */
-static bool cprofi_debug_find(const cprofi_debug_places *places,
-                                            const char *image_path, const cprofi_elf *elf,
-                                            cprofi_source *source, cprofi_elf *debug_elf,
-                                            bool *stale) {
+static bool cprofi_debug_find(const cprofi_debug_places *places, const char *image_path,
+                              const cprofi_elf *elf, cprofi_source *source, cprofi_elf *debug_elf,
+                              bool *stale) {
     cprofi_debug_search s;
     char name[512]; /* no file system has names longer than 255 bytes */
     bool found;
@@ -5145,7 +4925,8 @@ typedef struct {
     bool wide; /* PE32+ */
     uint32_t time_date_stamp, entry, size_of_image;
     uint64_t image_base;
-    uint64_t symbols, symbol_count, strings, strings_end; /* in the source */
+    uint64_t symbols, symbol_count; /* in the source */
+    cprofi_source strings;
     struct { uint32_t address, size; } directories[CPROFI_PE_DIRECTORIES];
     cprofi_pe_section *sections;
     size_t section_count;
@@ -5183,7 +4964,7 @@ static bool cprofi_pe_load_sections(cprofi_pe *pe, uint64_t offset, size_t count
 static bool cprofi_pe_open(const cprofi_source *source, cprofi_pe *pe) {
     uint8_t dos[64], coff[24], h[112 + 8 * CPROFI_PE_DIRECTORIES] = {0}, size[4];
     size_t optional, tables;
-    uint64_t at;
+    uint64_t at, strings;
     memset(pe, 0, sizeof *pe);
     pe->source = source;
     if (!cprofi_source_read(source, 0, dos, sizeof dos) || memcmp(dos, "MZ", 2) != 0) return false;
@@ -5210,29 +4991,28 @@ static bool cprofi_pe_open(const cprofi_source *source, cprofi_pe *pe) {
     }
     pe->symbols = cprofi_get32(coff + 12);
     pe->symbol_count = pe->symbols ? cprofi_get32(coff + 16) : 0;
-    pe->strings = pe->symbols + pe->symbol_count * CPROFI_PE_SYMBOL;
-    if (pe->symbols && cprofi_source_read(source, pe->strings, size, sizeof size))
-        pe->strings_end = pe->strings + cprofi_get32(size);
+    strings = pe->symbols + pe->symbol_count * CPROFI_PE_SYMBOL;
+    if (pe->symbols && cprofi_source_read(source, strings, size, sizeof size))
+        pe->strings = cprofi_source_part(source, strings, cprofi_get32(size));
     return cprofi_pe_load_sections(pe, at + optional, cprofi_get16(coff + 6));
 }
 
-/* How many bytes of the file hold what is loaded at an RVA and behind it in the same section; 0:
-   none. Where they are: *offset. */
-static uint64_t cprofi_pe_range(const cprofi_pe *pe, uint64_t rva, uint64_t *offset) {
+/* The bytes in the file of what is loaded at an RVA and behind it in the same section. */
+static cprofi_source cprofi_pe_content(const cprofi_pe *pe, uint64_t rva) {
     for (size_t i = 0; i < pe->section_count; i++) {
         const cprofi_pe_section *s = &pe->sections[i];
-        uint64_t at = rva - s->address, left = s->file_size - at;
+        uint64_t at = rva - s->address, offset = s->offset + at, left = s->file_size - at;
         if (at >= s->file_size) continue;
-        *offset = s->offset + at;
-        if (*offset >= pe->source->size) return 0;
-        return left < pe->source->size - *offset ? left : pe->source->size - *offset;
+        if (offset >= pe->source->size) break;
+        if (left > pe->source->size - offset) left = pe->source->size - offset;
+        return cprofi_source_part(pe->source, offset, left);
     }
-    return 0;
+    return cprofi_source_part(pe->source, 0, 0);
 }
 
 static bool cprofi_pe_read(const cprofi_pe *pe, uint64_t rva, void *to, size_t size) {
-    uint64_t at;
-    return cprofi_pe_range(pe, rva, &at) >= size && cprofi_source_read(pe->source, at, to, size);
+    cprofi_source content = cprofi_pe_content(pe, rva);
+    return cprofi_source_read(&content, 0, to, size);
 }
 
 /* The name in 8 bytes of a section or symbol; at != 0: it is there in the string table instead. */
@@ -5240,8 +5020,7 @@ static void cprofi_pe_name8(const cprofi_pe *pe, const uint8_t name[8], uint64_t
                             size_t capacity) {
     cprofi_span span = {name, 8};
     cprofi_source here = cprofi_source_of(span);
-    if (at) cprofi_source_string(pe->source, pe->strings + at, pe->strings_end, to, capacity);
-    else cprofi_source_string(&here, 0, 8, to, capacity);
+    cprofi_source_string(at ? &pe->strings : &here, at, to, capacity);
 }
 
 /* Long names stand in the string table, at an offset written as "/1234", or "//" and six digits to
@@ -5262,39 +5041,36 @@ static void cprofi_pe_section_name(const cprofi_pe *pe, const cprofi_pe_section 
 
 /* What tells one build from all others: the GUID and age that lead to the PDB file, and its path.
    ld's and lld's --build-id writes the same record where there is no PDB. */
-static bool cprofi_pe_pdb(const cprofi_pe *pe, uint8_t guid[16], uint32_t *age,
-                                        char *path, size_t capacity) {
-    uint64_t table = pe->directories[CPROFI_PE_DEBUG].address, at, size;
+static bool cprofi_pe_pdb(const cprofi_pe *pe, uint8_t guid[16], uint32_t *age, char *path,
+                          size_t capacity) {
+    uint64_t table = pe->directories[CPROFI_PE_DEBUG].address;
     uint8_t entry[28], head[24];
     for (uint32_t i = 0; i < pe->directories[CPROFI_PE_DEBUG].size / 28 && i < 64; i++) {
+        cprofi_source record;
         if (!cprofi_pe_read(pe, table + 28 * i, entry, sizeof entry)) return false;
-        size = cprofi_get32(entry + 16);
-        at = cprofi_get32(entry + 24);
-        if (cprofi_get32(entry + 12) != 2 /* CodeView */ || size < sizeof head ||
-            !cprofi_source_read(pe->source, at, head, sizeof head) || memcmp(head, "RSDS", 4) != 0)
+        record = cprofi_source_part(pe->source, cprofi_get32(entry + 24), cprofi_get32(entry + 16));
+        if (cprofi_get32(entry + 12) != 2 /* CodeView */ ||
+            !cprofi_source_read(&record, 0, head, sizeof head) || memcmp(head, "RSDS", 4) != 0)
             continue;
         memcpy(guid, head + 4, 16);
         *age = cprofi_get32(head + 20);
-        cprofi_source_string(pe->source, at + sizeof head, at + size, path, capacity);
+        cprofi_source_string(&record, sizeof head, path, capacity);
         return true;
     }
     return false;
 }
 
 /* The DWARF sections, as cprofi_debug_open does it for ELF. */
-static cprofi_debug_result cprofi_pe_debug(const cprofi_pe *pe,
-                                                         cprofi_debug *debug) {
-    cprofi_debug_result result = CPROFI_DEBUG_NONE, one;
+static cprofi_debug_result cprofi_pe_debug(const cprofi_pe *pe, cprofi_debug *debug) {
+    cprofi_debug_result result = CPROFI_DEBUG_NONE;
     memset(debug, 0, sizeof *debug);
-    for (size_t i = 0; i < pe->section_count && result != CPROFI_DEBUG_NO_MEMORY; i++) {
+    for (size_t i = 0; i < pe->section_count; i++) {
         const cprofi_pe_section *s = &pe->sections[i];
         cprofi_source part = cprofi_source_part(pe->source, s->offset, s->file_size);
         char name[32];
         cprofi_pe_section_name(pe, s, name, sizeof name);
-        one = cprofi_debug_add(debug, name, &part, false, pe->wide);
-        if (one > result) result = one;
+        cprofi_debug_add(debug, name, &part, false, &result);
     }
-    if (result == CPROFI_DEBUG_NO_MEMORY) cprofi_debug_close(debug);
     return result;
 }
 
@@ -5304,17 +5080,8 @@ static cprofi_debug_result cprofi_pe_debug(const cprofi_pe *pe,
    handling", "ARM64 exception handling" of Microsoft's documentation) tells where each function
    begins and ends, except that on x64 a leaf function, one that keeps the stack as it found it,
    need not have an entry. A function in several pieces has an entry for each; on x64 the unwind
-   information of the others leads to that of the first, its primary entry. */
-
-/* Where the entries are in the file and how many; false if there are none. An entry has 12 bytes on
+   information of the others leads to that of the first, its primary entry. An entry has 12 bytes on
    x64 (begin, end, unwind information) and 8 on ARM64 (begin, length or unwind information). */
-static bool cprofi_pe_exceptions(const cprofi_pe *pe, uint64_t *offset, uint64_t *count) {
-    uint64_t left = cprofi_pe_range(pe, pe->directories[CPROFI_PE_EXCEPTION].address, offset);
-    if (left > pe->directories[CPROFI_PE_EXCEPTION].size)
-        left = pe->directories[CPROFI_PE_EXCEPTION].size;
-    *count = pe->machine == CPROFI_PE_I386 ? 0 : left / (pe->machine == CPROFI_PE_X64 ? 12 : 8);
-    return *count != 0;
-}
 
 /* Where the function (or piece) of an entry ends. */
 static uint64_t cprofi_pe_function_end(const cprofi_pe *pe, const uint32_t entry[3]) {
@@ -5348,7 +5115,7 @@ static uint32_t cprofi_pe_function_start(const cprofi_pe *pe, const uint32_t ent
    As in the elf reader the addresses are sorted and the tables streamed: each record finds by
    binary search the first address at or behind it, which keeps the best it was offered; what an
    address was not offered it inherits from the one before. s records and n addresses cost
-   O((s + n) log n), and memory is 48 bytes an address.
+   O((s + n) log n), and memory is 64 bytes an address.
 
    Every address has a `key`, where its name is looked for, and a `floor`: the name is that of the
    last symbol in [floor, key].
@@ -5382,11 +5149,12 @@ typedef struct {
 } cprofi_pe_hit;
 
 typedef struct {
+    uint64_t key;          /* these are RVAs */
+    uint32_t floor, start; /* start 0: unknown */
+    uint32_t entry[3];     /* of those after the previous address, the last that begins here or
+                              before; all 0: none */
+    cprofi_pe_hit hit;     /* likewise, of the symbols */
     size_t want;
-    uint32_t key, floor, start; /* RVAs; start 0: unknown */
-    uint32_t entry[3];          /* of those after the previous address, the last that begins here or
-                                   before; all 0: none */
-    cprofi_pe_hit hit;          /* likewise, of the symbols */
 } cprofi_pe_place;
 
 typedef struct {
@@ -5396,20 +5164,10 @@ typedef struct {
     uint8_t *buffer; /* CPROFI_CHUNK bytes */
 } cprofi_pe_look;
 
-static int cprofi_pe_compare(const void *a, const void *b) {
-    const cprofi_pe_place *x = (const cprofi_pe_place *)a, *y = (const cprofi_pe_place *)b;
-    return x->key < y->key ? -1 : x->key > y->key;
-}
-
 /* The first place whose key is at or after an RVA; NULL when there is none. */
 static cprofi_pe_place *cprofi_pe_from(const cprofi_pe_look *k, uint32_t rva) {
-    size_t low = 0, high = k->count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (k->places[middle].key < rva) low = middle + 1;
-        else high = middle;
-    }
-    return low < k->count ? &k->places[low] : NULL;
+    size_t at = cprofi_search(k->places, sizeof *k->places, 0, k->count, rva);
+    return at < k->count ? &k->places[at] : NULL;
 }
 
 static void cprofi_pe_offer(cprofi_pe_look *k, const cprofi_pe_hit *hit) {
@@ -5423,13 +5181,14 @@ static void cprofi_pe_offer(cprofi_pe_look *k, const cprofi_pe_hit *hit) {
 static void cprofi_pe_functions(cprofi_pe_look *k) {
     const cprofi_pe *pe = k->pe;
     size_t size = pe->machine == CPROFI_PE_X64 ? 12 : 8;
-    uint64_t offset = 0, count, end = 0;
+    cprofi_source content = cprofi_pe_content(pe, pe->directories[CPROFI_PE_EXCEPTION].address);
+    cprofi_walk w = cprofi_walk_of(&content, k->buffer, 0,
+                                   pe->directories[CPROFI_PE_EXCEPTION].size / size, size);
+    uint64_t end = 0;
     uint32_t begin = 0, start = 0;
     const uint8_t *p;
-    cprofi_walk w;
-    qsort(k->places, k->count, sizeof *k->places, cprofi_pe_compare);
-    if (!cprofi_pe_exceptions(pe, &offset, &count)) return;
-    w = cprofi_walk_of(pe->source, k->buffer, offset, count, size);
+    qsort(k->places, k->count, sizeof *k->places, cprofi_compare);
+    if (pe->machine == CPROFI_PE_I386) return;
     while ((p = cprofi_walk_next(&w)) != NULL) {
         cprofi_pe_place *place = cprofi_pe_from(k, cprofi_get32(p));
         if (!place || cprofi_get32(p) < place->entry[0]) continue;
@@ -5446,7 +5205,7 @@ static void cprofi_pe_functions(cprofi_pe_look *k) {
         if (place->key < end) place->key = place->floor = place->start = start;
         else if (end > place->floor) place->floor = (uint32_t)end;
     }
-    qsort(k->places, k->count, sizeof *k->places, cprofi_pe_compare);
+    qsort(k->places, k->count, sizeof *k->places, cprofi_compare);
 }
 
 static void cprofi_pe_symbols(cprofi_pe_look *k) {
@@ -5477,24 +5236,23 @@ static void cprofi_pe_symbols(cprofi_pe_look *k) {
 /* The i-th name belongs to the address whose number is the i-th ordinal, of 16 bits. */
 static void cprofi_pe_exports(cprofi_pe_look *k) {
     const cprofi_pe *pe = k->pe;
-    uint32_t base = pe->directories[CPROFI_PE_EXPORT].address;
-    uint64_t at = 0, left, addresses = 0, address_count;
+    uint32_t base = pe->directories[CPROFI_PE_EXPORT].address, count, left;
+    cprofi_source addresses, ordinals;
     const uint8_t *p;
     uint8_t head[40], value[4];
     cprofi_pe_hit hit;
     cprofi_walk w;
     if (!base || !cprofi_pe_read(pe, base, head, sizeof head)) return;
-    address_count = cprofi_pe_range(pe, cprofi_get32(head + 28), &addresses) / 4;
-    left = cprofi_pe_range(pe, cprofi_get32(head + 36), &at) / 2;
-    if (left > cprofi_get32(head + 24)) left = cprofi_get32(head + 24);
-    w = cprofi_walk_of(pe->source, k->buffer, at, left < 65536 ? left : 65536, 2);
+    count = cprofi_get32(head + 20);
+    left = cprofi_get32(head + 24);
+    addresses = cprofi_pe_content(pe, cprofi_get32(head + 28));
+    ordinals = cprofi_pe_content(pe, cprofi_get32(head + 36));
+    w = cprofi_walk_of(&ordinals, k->buffer, 0, left < 65536 ? left : 65536, 2);
     memset(&hit, 0, sizeof hit);
     hit.rank = CPROFI_PE_EXPORT_HIT;
     for (uint64_t name = cprofi_get32(head + 32); (p = cprofi_walk_next(&w)) != NULL; name += 4) {
         uint64_t n = cprofi_get16(p);
-        if (n >= cprofi_get32(head + 20) || n >= address_count ||
-            !cprofi_source_read(pe->source, addresses + 4 * n, value, 4))
-            continue;
+        if (n >= count || !cprofi_source_read(&addresses, 4 * n, value, 4)) continue;
         hit.value = cprofi_get32(value);
         if (hit.value - base >= pe->directories[CPROFI_PE_EXPORT].size && /* else: forwarded */
             cprofi_pe_read(pe, name, hit.name, 4))
@@ -5527,15 +5285,15 @@ static const char *cprofi_pe_name(const cprofi_pe_look *k, const cprofi_pe_hit *
                                   cprofi_text *text) {
     const cprofi_pe *pe = k->pe;
     char *name = (char *)k->buffer; /* the tables have been read */
-    uint64_t at = 0, left;
-    if (hit->rank == CPROFI_PE_EXPORT_HIT) {
-        left = cprofi_pe_range(pe, cprofi_get32(hit->name), &at);
-        cprofi_source_string(pe->source, at, at + left, name, CPROFI_PE_NAME_MAX);
+    bool exported = hit->rank == CPROFI_PE_EXPORT_HIT;
+    if (exported) {
+        cprofi_source content = cprofi_pe_content(pe, cprofi_get32(hit->name));
+        cprofi_source_string(&content, 0, name, CPROFI_PE_NAME_MAX);
     } else {
-        if (!cprofi_get32(hit->name)) at = cprofi_get32(hit->name + 4);
+        uint32_t at = cprofi_get32(hit->name) ? 0 : cprofi_get32(hit->name + 4);
         cprofi_pe_name8(pe, hit->name, at, name, CPROFI_PE_NAME_MAX);
     }
-    name = cprofi_pe_undecorate(pe, name, hit->rank == CPROFI_PE_EXPORT_HIT);
+    name = cprofi_pe_undecorate(pe, name, exported);
     return cprofi_text_keep(text, name, strlen(name));
 }
 
@@ -5565,14 +5323,13 @@ static bool cprofi_pe_settle(const cprofi_pe_look *k, cprofi_pe_want *wants, cpr
 /* Fills name and start of n wants, in any order, of which address and index are set. False only
    when out of memory. */
 static bool cprofi_pe_lookup(const cprofi_pe *pe, cprofi_pe_want *wants, size_t n,
-                                           cprofi_text *text) {
+                             cprofi_text *text) {
     cprofi_pe_look k;
     bool ok;
     memset(&k, 0, sizeof k);
     k.pe = pe;
-    if (!n) return true;
     k.buffer = (uint8_t *)malloc(CPROFI_CHUNK);
-    k.places = (cprofi_pe_place *)calloc(n, sizeof *k.places);
+    k.places = (cprofi_pe_place *)calloc(n + 1, sizeof *k.places);
     ok = k.buffer && k.places;
     for (size_t i = 0; ok && i < n; i++) {
         uint64_t rva = wants[i].address - pe->image_base;
@@ -5582,12 +5339,12 @@ static bool cprofi_pe_lookup(const cprofi_pe *pe, cprofi_pe_want *wants, size_t 
             const cprofi_pe_section *section = &pe->sections[s];
             if (!section->executable || rva - section->address >= section->size) continue;
             k.places[k.count].want = i;
-            k.places[k.count].key = (uint32_t)rva;
+            k.places[k.count].key = rva;
             k.places[k.count++].floor = section->address;
             break;
         }
     }
-    if (ok && k.count) {
+    if (ok) {
         cprofi_pe_functions(&k);
         cprofi_pe_symbols(&k);
         cprofi_pe_exports(&k);
@@ -5615,7 +5372,7 @@ static bool cprofi_pe_lookup(const cprofi_pe *pe, cprofi_pe_want *wants, size_t 
    place (identical code folded) keeps it. Nodes are kept for hits and what is around them.
 
    Cost: linear in the bytes of the wanted units. The memory is that of the largest of them, its
-   line table, 12 bytes for each namespace, class and function in it, and some 100 bytes for each
+   line table, 16 bytes for each namespace, class and function in it, and some 100 bytes for each
    function in an answer. In a hostile file thousands of entries may share one long list, so all
    work that is not paid for by reading on is counted against a limit (cprofi_dwarf_spend).
 
@@ -5662,7 +5419,6 @@ enum {
     CPROFI_DWARF_HOPS = 16,      /* and references so far */
     CPROFI_DWARF_SCOPES = 64,    /* parts of a name */
     CPROFI_DWARF_NAME_MAX = 16384,
-    CPROFI_DWARF_VARIES = 0xff,  /* a form that has no fixed size */
     CPROFI_DWARF_UNFIXED = 0xffff
 };
 
@@ -5690,7 +5446,8 @@ typedef struct {
 } cprofi_dwarf_attribute;
 
 typedef struct {
-    uint32_t code, first, count; /* attributes[first ..] */
+    uint64_t code;
+    uint32_t first, count; /* attributes[first ..] */
     uint16_t tag;
     uint16_t size;    /* of all attributes together, or CPROFI_DWARF_UNFIXED */
     uint16_t sibling; /* where DW_FORM_ref4 of DW_AT_sibling is, or CPROFI_DWARF_UNFIXED */
@@ -5703,17 +5460,12 @@ typedef struct {
 /* The abbreviations at one offset, ascending by code. */
 typedef struct {
     uint64_t offset, shape; /* shape: what the sizes depend on; 0: nothing is loaded */
-    uint32_t only;          /* just this code, if not 0 */
+    uint64_t last;          /* those up to this code were read; 0: all */
     cprofi_dwarf_abbrev *abbrevs;
     size_t count, capacity;
     cprofi_dwarf_attribute *attributes;
     size_t attribute_count, attribute_capacity;
 } cprofi_dwarf_abbrevs;
-
-typedef struct {
-    uint64_t value; /* a number; an offset (inline strings: in the unit); 0 for blocks */
-    unsigned form;  /* the real one behind DW_FORM_indirect */
-} cprofi_dwarf_value;
 
 /* A debugging information entry. */
 typedef struct {
@@ -5722,22 +5474,10 @@ typedef struct {
     cprofi_dwarf_value of[CPROFI_AT_COUNT];
 } cprofi_dwarf_die;
 
-typedef struct {
-    uint64_t offset, end;       /* in CPROFI_DWARF_INFO */
-    uint64_t abbrevs;           /* in CPROFI_DWARF_ABBREV */
-    uint64_t top;               /* the largest address */
-    uint64_t low, str_offsets, addr, rnglists; /* bases */
-    const uint8_t *data;        /* from the header on */
-    size_t size;                /* of that */
-    size_t root;                /* where the root entry is */
-    uint64_t language;
-    uint8_t version, type, address_size, offset_size;
-    bool scoped;                /* scopes are known */
-} cprofi_dwarf_unit;
-
 /* A namespace, class or function with something in it. */
 typedef struct {
-    uint32_t at, end, parent;
+    uint64_t at;
+    uint32_t end, parent;
 } cprofi_dwarf_scope;
 
 /* A subprogram or an inlined_subroutine that holds a wanted address. */
@@ -5819,17 +5559,9 @@ static bool cprofi_dwarf_spend(cprofi_dwarf_look *k, uint64_t work) {
     return k->spent <= k->limit;
 }
 
-/* Room for one more item; NULL: out of memory, and the items stay where they are. */
-static void *cprofi_dwarf_room(cprofi_dwarf_look *k, void *items, size_t count, size_t *capacity,
-                               size_t size) {
-    size_t more = *capacity ? *capacity + *capacity / 2 : 64;
-    void *moved;
-    if (count < *capacity) return items;
-    moved = more < (size_t)-1 / size ? realloc(items, more * size) : NULL;
-    if (moved) *capacity = more;
-    else k->no_memory = true;
-    return moved;
-}
+/* Room for one more item. */
+#define CPROFI_DWARF_ROOM(k, items, count, capacity) \
+    (CPROFI_ROOM(items, count, capacity) || !((k)->no_memory = true))
 
 /* The bytes at an offset of a section, `size` of them (a window at most) or what is left there.
    They stay until the next call for this section. */
@@ -5855,62 +5587,7 @@ static cprofi_bytes cprofi_dwarf_peek(cprofi_dwarf_look *k, unsigned section, ui
     return b;
 }
 
-/* ---- dwarf: forms ---------------------------------------------------------------------------- */
-
-static uint8_t cprofi_dwarf_form_size(const cprofi_dwarf_unit *u, unsigned form) {
-    switch (form) {
-    case 0x19: case 0x21: return 0;                                   /* flag_present, implicit */
-    case 0x0b: case 0x0c: case 0x11: case 0x25: case 0x29: return 1;  /* data, flag, ref, strx, */
-    case 0x05: case 0x12: case 0x26: case 0x2a: return 2;             /* addrx */
-    case 0x27: case 0x2b: return 3;
-    case 0x06: case 0x13: case 0x1c: case 0x28: case 0x2c: return 4;  /* and ref_sup4 */
-    case 0x07: case 0x14: case 0x20: case 0x24: return 8;             /* and ref_sig8, ref_sup8 */
-    case 0x1e: return 16;                                             /* data16 */
-    case 0x01: return u->address_size;
-    case 0x10: return u->version < 3 ? u->address_size : u->offset_size; /* ref_addr */
-    case 0x0e: case 0x17: case 0x1d: case 0x1f: case 0x1f20: case 0x1f21: /* strp, sec_offset, */
-        return u->offset_size; /* strp_sup, line_strp, GNU_ref_alt, GNU_strp_alt */
-    default: return CPROFI_DWARF_VARIES;
-    }
-}
-
-/* Reads a value. False: of unknown form. */
-static bool cprofi_dwarf_form(const cprofi_dwarf_unit *u, cprofi_bytes *b, unsigned form,
-                              int64_t implicit, cprofi_dwarf_value *v) {
-    uint8_t size;
-    if (form == 0x16) { /* indirect */
-        uint64_t real = cprofi_uleb(b);
-        if (real == 0x16 || real == 0x21 || real > 0xffff) return false;
-        form = (unsigned)real;
-    }
-    v->form = form;
-    v->value = 0;
-    size = cprofi_dwarf_form_size(u, form);
-    if (size <= 8) {
-        v->value = size ? cprofi_uint(b, size) : form == 0x21 ? (uint64_t)implicit : 1;
-        return true;
-    }
-    switch (form) {
-    case 0x08: /* string */
-        v->value = (uint64_t)(b->at - u->data);
-        (void)cprofi_string(b);
-        return true;
-    case 0x0d: v->value = (uint64_t)cprofi_sleb(b); return true;
-    case 0x0f: case 0x15: case 0x1a: case 0x1b: case 0x22: case 0x23: case 0x1f01: case 0x1f02:
-        v->value = cprofi_uleb(b); /* udata, ref_udata, and indexes: str, addr, loclist, rnglist */
-        return true;
-    case 0x1e: cprofi_skip(b, 16); return true;
-    case 0x0a: cprofi_skip(b, cprofi_u8(b)); return true;
-    case 0x03: cprofi_skip(b, cprofi_u16(b)); return true;
-    case 0x04: cprofi_skip(b, cprofi_u32(b)); return true;
-    case 0x09: case 0x18: cprofi_skip(b, cprofi_uleb(b)); return true; /* block, exprloc */
-    default: return false;
-    }
-}
-
-static bool cprofi_dwarf_is_index(unsigned form) { /* of an address */
-    return form == 0x1b || (form >= 0x29 && form <= 0x2c) || form == 0x1f01;
-}
+/* ---- dwarf: values of attributes --------------------------------------------------------------- */
 
 /* Entry i of a table of addresses or offsets. */
 static bool cprofi_dwarf_entry(cprofi_dwarf_look *k, unsigned section, uint64_t base, uint64_t i,
@@ -5940,33 +5617,6 @@ static uint64_t cprofi_dwarf_reference(const cprofi_dwarf_unit *u, const cprofi_
     case 0x10: return v->value;
     default: return ~(uint64_t)0;
     }
-}
-
-/* A string; NULL: it has none, or one that does not fit. */
-static const char *cprofi_dwarf_string(cprofi_dwarf_look *k, const cprofi_dwarf_unit *u,
-                                       const cprofi_dwarf_value *v, char *to, size_t capacity) {
-    unsigned section = CPROFI_DWARF_STR;
-    uint64_t at = v->value;
-    size_t length;
-    switch (v->form) {
-    case 0x08: /* its end was seen when the entry was read */
-        length = strlen((const char *)u->data + (size_t)at);
-        if (length >= capacity) return NULL;
-        memcpy(to, u->data + (size_t)at, length + 1);
-        return to;
-    case 0x0e: break;
-    case 0x1f: section = CPROFI_DWARF_LINE_STR; break;
-    case 0x1a: case 0x25: case 0x26: case 0x27: case 0x28: case 0x1f02:
-        if (!cprofi_dwarf_entry(k, CPROFI_DWARF_STR_OFFSETS, u->str_offsets, at, u->offset_size,
-                                &at))
-            return NULL;
-        break;
-    case 0x1d: case 0x1f21: k->answer->supplementary++; return NULL;
-    default: return NULL;
-    }
-    length = cprofi_source_string(&k->dwarf->sections[section], at,
-                                  k->dwarf->sections[section].size, to, capacity);
-    return length > 0 && length + 1 < capacity ? to : NULL;
 }
 
 /* ---- dwarf: abbreviations -------------------------------------------------------------------- */
@@ -6036,12 +5686,9 @@ static bool cprofi_dwarf_abbrev_read(cprofi_dwarf_look *k, cprofi_dwarf_abbrevs 
     for (;;) {
         uint64_t name = cprofi_uleb(b), form = cprofi_uleb(b);
         cprofi_dwarf_attribute *to;
-        void *room;
         if (!name && !form) break;
-        room = cprofi_dwarf_room(k, t->attributes, t->attribute_count, &t->attribute_capacity,
-                                 sizeof *t->attributes);
-        if (!room) return false;
-        t->attributes = (cprofi_dwarf_attribute *)room;
+        if (!CPROFI_DWARF_ROOM(k, t->attributes, t->attribute_count, t->attribute_capacity))
+            return false;
         to = &t->attributes[t->attribute_count++];
         to->implicit = form == 0x21 ? cprofi_sleb(b) : 0;
         to->form = (uint16_t)(form <= 0xffff ? form : 0);
@@ -6060,53 +5707,35 @@ static bool cprofi_dwarf_abbrev_read(cprofi_dwarf_look *k, cprofi_dwarf_abbrevs 
     return true;
 }
 
-/* Reads the table in `b`, or of it the abbreviation `only`; b->bad when it does not end there. */
+/* Reads the table in `b`, up to the abbreviation `last` if that is not 0; b->bad when it does not
+   end there. */
 static bool cprofi_dwarf_abbrevs_parse(cprofi_dwarf_look *k, cprofi_dwarf_abbrevs *t,
                                        const cprofi_dwarf_unit *u, cprofi_bytes *b) {
-    uint64_t code;
+    uint64_t code = 0;
     t->count = t->attribute_count = 0;
-    while ((code = cprofi_uleb(b)) != 0) {
+    while ((!code || code != t->last) && (code = cprofi_uleb(b)) != 0) {
         cprofi_dwarf_abbrev a;
-        void *room;
-        if (code >= CPROFI_DWARF_NONE) return false;
-        a.code = (uint32_t)code;
+        a.code = code;
         a.tag = (uint16_t)cprofi_uleb(b);
         a.children = cprofi_u8(b) != 0;
-        if (t->only && a.code != t->only) {
-            for (;;) {
-                uint64_t name = cprofi_uleb(b), form = cprofi_uleb(b);
-                if (!name && !form) break;
-                if (form == 0x21) (void)cprofi_sleb(b);
-            }
-            continue;
-        }
         if (!cprofi_dwarf_abbrev_read(k, t, u, b, &a)) return false;
         if (b->bad) return true;
-        room = cprofi_dwarf_room(k, t->abbrevs, t->count, &t->capacity, sizeof *t->abbrevs);
-        if (!room) return false;
-        t->abbrevs = (cprofi_dwarf_abbrev *)room;
+        if (!CPROFI_DWARF_ROOM(k, t->abbrevs, t->count, t->capacity)) return false;
         t->abbrevs[t->count++] = a;
-        if (t->only) break;
     }
     return true;
 }
 
-static int cprofi_dwarf_by_code(const void *a, const void *b) {
-    const cprofi_dwarf_abbrev *x = (const cprofi_dwarf_abbrev *)a;
-    const cprofi_dwarf_abbrev *y = (const cprofi_dwarf_abbrev *)b;
-    return x->code < y->code ? -1 : x->code > y->code;
-}
-
 /* Loads the abbreviations of a unit, if they are not there already. */
 static bool cprofi_dwarf_abbrevs_load(cprofi_dwarf_look *k, cprofi_dwarf_abbrevs *t,
-                                      const cprofi_dwarf_unit *u, uint32_t only) {
+                                      const cprofi_dwarf_unit *u, uint64_t last) {
     const cprofi_source *source = &k->dwarf->sections[CPROFI_DWARF_ABBREV];
     uint64_t shape = (uint64_t)u->offset_size << 16 | (uint64_t)u->address_size << 8 | u->version;
     cprofi_span span;
-    if (t->shape == shape && t->offset == u->abbrevs && t->only == only) return true;
+    if (t->shape == shape && t->offset == u->abbrevs && t->last == last) return true;
     t->shape = 0;
     t->offset = u->abbrevs;
-    t->only = only;
+    t->last = last;
     if (u->abbrevs >= source->size) return false;
     /* Where a table ends is known only when it was read. */
     for (span.size = 2 * CPROFI_DWARF_WINDOW;; span.size *= 4) {
@@ -6126,7 +5755,7 @@ static bool cprofi_dwarf_abbrevs_load(cprofi_dwarf_look *k, cprofi_dwarf_abbrevs
     }
     for (size_t i = 1; i < t->count; i++) {
         if (t->abbrevs[i - 1].code < t->abbrevs[i].code) continue;
-        qsort(t->abbrevs, t->count, sizeof *t->abbrevs, cprofi_dwarf_by_code);
+        qsort(t->abbrevs, t->count, sizeof *t->abbrevs, cprofi_compare);
         break;
     }
     t->shape = shape;
@@ -6135,14 +5764,10 @@ static bool cprofi_dwarf_abbrevs_load(cprofi_dwarf_look *k, cprofi_dwarf_abbrevs
 
 static inline const cprofi_dwarf_abbrev *cprofi_dwarf_abbrev_of(const cprofi_dwarf_abbrevs *t,
                                                                 uint64_t code) {
-    size_t low = 0, high = t->count;
-    if (code - 1 < t->count && t->abbrevs[code - 1].code == code) return &t->abbrevs[code - 1];
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (t->abbrevs[middle].code < code) low = middle + 1;
-        else high = middle;
-    }
-    return low < t->count && t->abbrevs[low].code == code ? &t->abbrevs[low] : NULL;
+    size_t at = (size_t)code - 1; /* where it mostly is */
+    if (code - 1 >= t->count || t->abbrevs[at].code != code)
+        at = cprofi_search(t->abbrevs, sizeof *t->abbrevs, 0, t->count, code);
+    return at < t->count && t->abbrevs[at].code == code ? &t->abbrevs[at] : NULL;
 }
 
 /* ---- dwarf: units and entries ---------------------------------------------------------------- */
@@ -6242,9 +5867,7 @@ static bool cprofi_dwarf_root(cprofi_dwarf_look *k, cprofi_dwarf_unit *u, cprofi
     size_t at;
     cprofi_skip(&b, u->root);
     code = cprofi_uleb(&b);
-    if (!code || code >= CPROFI_DWARF_NONE ||
-        !cprofi_dwarf_abbrevs_load(k, t, u, t == &k->root_abbrev ? (uint32_t)code : 0))
-        return false;
+    if (!code || !cprofi_dwarf_abbrevs_load(k, t, u, t == &k->root_abbrev ? code : 0)) return false;
     a = cprofi_dwarf_abbrev_of(t, code);
     at = (size_t)(b.at - u->data);
     if (!a || !cprofi_dwarf_attributes(k, u, t, a, &at, root)) return false;
@@ -6394,14 +6017,9 @@ static bool cprofi_dwarf_range_next(cprofi_dwarf_look *k, const cprofi_dwarf_uni
 
 /* The wants in [low, high) that belong to no unit yet belong to this one. */
 static void cprofi_dwarf_claim(cprofi_dwarf_look *k, uint64_t low, uint64_t high, uint64_t unit) {
-    size_t from = 0, to = k->count;
-    while (from < to) {
-        size_t middle = from + (to - from) / 2;
-        if (k->wants[middle].address < low) from = middle + 1;
-        else to = middle;
-    }
-    for (; from < k->count && k->wants[from].address < high; from++) {
-        cprofi_dwarf_place *p = &k->places[from];
+    for (size_t i = cprofi_search(k->wants, sizeof *k->wants, 0, k->count, low);
+         i < k->count && k->wants[i].address < high; i++) {
+        cprofi_dwarf_place *p = &k->places[i];
         if (!p->done && p->unit == ~(uint64_t)0 && p->asked != unit) p->unit = unit;
         if (!cprofi_dwarf_spend(k, 1)) return;
     }
@@ -6473,10 +6091,7 @@ static void cprofi_dwarf_scan(cprofi_dwarf_look *k, bool roots) {
         cprofi_dwarf_unit u;
         bool good = cprofi_dwarf_header(k, at, &u);
         if (good) {
-            void *room = cprofi_dwarf_room(k, k->units, k->unit_count, &k->unit_capacity,
-                                           sizeof *k->units);
-            if (!room) return;
-            k->units = (uint64_t *)room;
+            if (!CPROFI_DWARF_ROOM(k, k->units, k->unit_count, k->unit_capacity)) return;
             k->units[k->unit_count++] = at;
             if (roots) cprofi_dwarf_scan_root(k, &u);
         }
@@ -6499,9 +6114,7 @@ static uint32_t cprofi_dwarf_match(cprofi_dwarf_look *k, const cprofi_dwarf_die 
     const cprofi_dwarf_value *origin = cprofi_die_value(die, CPROFI_AT_ORIGIN);
     cprofi_dwarf_ranges r = cprofi_dwarf_ranges_of(k, u, die);
     cprofi_dwarf_node *node;
-    void *room = cprofi_dwarf_room(k, k->nodes, id, &k->node_capacity, sizeof *k->nodes);
-    if (!room) return CPROFI_DWARF_NONE;
-    k->nodes = (cprofi_dwarf_node *)room;
+    if (!CPROFI_DWARF_ROOM(k, k->nodes, id, k->node_capacity)) return CPROFI_DWARF_NONE;
     node = &k->nodes[id];
     node->parent = inlined ? around : CPROFI_DWARF_NONE;
     node->function = inlined ? function : id;
@@ -6509,20 +6122,15 @@ static uint32_t cprofi_dwarf_match(cprofi_dwarf_look *k, const cprofi_dwarf_die 
     node->held = false;
     if (node->depth >= CPROFI_DWARF_CHAIN) return CPROFI_DWARF_NONE;
     while (cprofi_dwarf_range_next(k, u, &r)) {
-        size_t low = 0, high = k->row_count;
-        while (low < high) {
-            size_t middle = low + (high - low) / 2;
-            if (k->rows[middle].address < r.low) low = middle + 1;
-            else high = middle;
-        }
-        for (; low < k->row_count && k->rows[low].address < r.high; low++) {
-            const uint32_t now = k->row_nodes[low];
+        for (size_t row = cprofi_search(k->rows, sizeof *k->rows, 0, k->row_count, r.low);
+             row < k->row_count && k->rows[row].address < r.high; row++) {
+            const uint32_t now = k->row_nodes[row];
             if (!cprofi_dwarf_spend(k, 1)) break;
             if (now == CPROFI_DWARF_NONE ? inlined
                                          : k->nodes[now].function != function ||
                                                (inlined && k->nodes[now].depth >= node->depth))
                 continue;
-            k->row_nodes[low] = id;
+            k->row_nodes[row] = id;
             node->held = true;
         }
     }
@@ -6560,15 +6168,9 @@ static inline bool cprofi_dwarf_pass(cprofi_dwarf_look *k, const cprofi_dwarf_ab
 }
 
 static bool cprofi_dwarf_scope_add(cprofi_dwarf_look *k, size_t at, uint32_t parent) {
-    cprofi_dwarf_scope *s;
-    void *room = cprofi_dwarf_room(k, k->scopes, k->scope_count, &k->scope_capacity,
-                                   sizeof *k->scopes);
-    if (!room) return false;
-    k->scopes = (cprofi_dwarf_scope *)room;
-    s = &k->scopes[k->scope_count++];
-    s->at = (uint32_t)at;
-    s->end = CPROFI_DWARF_NONE;
-    s->parent = parent;
+    cprofi_dwarf_scope scope = {at, CPROFI_DWARF_NONE, parent};
+    if (!CPROFI_DWARF_ROOM(k, k->scopes, k->scope_count, k->scope_capacity)) return false;
+    k->scopes[k->scope_count++] = scope;
     return true;
 }
 
@@ -6585,7 +6187,6 @@ static bool cprofi_dwarf_walk(cprofi_dwarf_look *k) {
         const cprofi_dwarf_abbrev *a;
         const cprofi_dwarf_level outer = level;
         uint64_t code = data[at++];
-        void *room;
         bool leapt = false;
         if (code & 0x80) {
             cprofi_bytes b = {data + start, data + u->size, false};
@@ -6615,9 +6216,7 @@ static bool cprofi_dwarf_walk(cprofi_dwarf_look *k) {
             level = outer;
             continue;
         }
-        room = cprofi_dwarf_room(k, k->levels, depth, &k->level_capacity, sizeof *k->levels);
-        if (!room) return false;
-        k->levels = (cprofi_dwarf_level *)room;
+        if (!CPROFI_DWARF_ROOM(k, k->levels, depth, k->level_capacity)) return false;
         k->levels[depth++] = outer;
         if (a->kind == CPROFI_DIE_SCOPE || a->kind == CPROFI_DIE_SUBPROGRAM) {
             if (!cprofi_dwarf_scope_add(k, start, level.scope)) return false;
@@ -6647,14 +6246,8 @@ static const char *cprofi_dwarf_keep(cprofi_dwarf_look *k, const char *name) {
 
 /* The scope around an entry of the unit that is loaded, or CPROFI_DWARF_NONE. */
 static uint32_t cprofi_dwarf_scope_of(cprofi_dwarf_look *k, size_t at) {
-    size_t low = 0, high = k->scope_count;
-    uint32_t scope;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (k->scopes[middle].at < at) low = middle + 1;
-        else high = middle;
-    }
-    scope = low ? (uint32_t)(low - 1) : CPROFI_DWARF_NONE;
+    size_t low = cprofi_search(k->scopes, sizeof *k->scopes, 0, k->scope_count, at);
+    uint32_t scope = low ? (uint32_t)(low - 1) : CPROFI_DWARF_NONE;
     while (scope != CPROFI_DWARF_NONE && k->scopes[scope].end <= at)
         scope = cprofi_dwarf_spend(k, 1) ? k->scopes[scope].parent : CPROFI_DWARF_NONE;
     return scope;
@@ -6665,8 +6258,15 @@ static uint64_t cprofi_dwarf_origin(cprofi_dwarf_look *k, const cprofi_dwarf_die
     const cprofi_dwarf_value *v = cprofi_die_value(die, CPROFI_AT_ORIGIN);
     if (!v) v = cprofi_die_value(die, CPROFI_AT_SPECIFICATION);
     if (!v) return ~(uint64_t)0;
-    if (v->form == 0x1c || v->form == 0x24 || v->form == 0x1f20) k->answer->supplementary++;
+    k->answer->supplementary += cprofi_dwarf_is_supplementary(v->form);
     return cprofi_dwarf_reference(&k->unit, v);
+}
+
+/* Puts the string of an attribute into k->string; NULL if there is none. */
+static const char *cprofi_dwarf_text(cprofi_dwarf_look *k, const cprofi_dwarf_value *v) {
+    if (!v) return NULL;
+    k->answer->supplementary += cprofi_dwarf_is_supplementary(v->form);
+    return cprofi_dwarf_string(k->dwarf, &k->unit, v, k->string, sizeof k->string);
 }
 
 /* Puts the name of an entry into k->string. An entry that has it elsewhere in the unit is replaced
@@ -6676,9 +6276,8 @@ static const char *cprofi_dwarf_scope_name(cprofi_dwarf_look *k, size_t *at, cpr
     const cprofi_dwarf_unit *u = &k->unit;
     const char *name = NULL;
     for (unsigned hops = 0; hops < CPROFI_DWARF_HOPS; hops++) {
-        const cprofi_dwarf_value *v = cprofi_die_value(die, CPROFI_AT_NAME);
         uint64_t origin;
-        if (v) name = cprofi_dwarf_string(k, u, v, k->string, sizeof k->string);
+        name = cprofi_dwarf_text(k, cprofi_die_value(die, CPROFI_AT_NAME));
         if (name) break;
         origin = cprofi_dwarf_origin(k, die);
         if (origin < u->offset || origin >= u->end ||
@@ -6724,7 +6323,7 @@ static const char *cprofi_dwarf_qualified(cprofi_dwarf_look *k, size_t at) {
         }
         scope = cprofi_dwarf_scope_of(k, at);
         if (scope == CPROFI_DWARF_NONE) break;
-        at = k->scopes[scope].at;
+        at = (size_t)k->scopes[scope].at;
     }
     return *start ? cprofi_dwarf_keep(k, start) : NULL;
 }
@@ -6748,7 +6347,7 @@ static void cprofi_dwarf_follow(cprofi_dwarf_look *k, cprofi_dwarf_function *f) 
         v = cprofi_die_value(&die, CPROFI_AT_LINKAGE_NAME);
         /* in C it would be an alias in assembly, such as __GI___clock_gettime */
         if (v && cprofi_dwarf_has_scopes(u->language) &&
-            (name = cprofi_dwarf_string(k, u, v, k->string, sizeof k->string)) != NULL &&
+            (name = cprofi_dwarf_text(k, v)) != NULL &&
             !(k->answer->plain && u->language != 0x1c && strncmp(name, "_Z", 2) == 0)) {
             f->name = cprofi_dwarf_keep(k, name);
             f->linkage = true;
@@ -6771,6 +6370,7 @@ static bool cprofi_dwarf_table_grow(cprofi_dwarf_look *k) {
     uint32_t *table;
     if (k->function_count * 4 < k->table_size * 3) return true;
     table = size < CPROFI_DWARF_NONE ? (uint32_t *)malloc(size * sizeof *table) : NULL;
+    k->no_memory = k->no_memory || !table;
     if (!table) return false;
     free(k->table);
     k->table = table;
@@ -6789,13 +6389,9 @@ static bool cprofi_dwarf_table_grow(cprofi_dwarf_look *k) {
 static uint32_t cprofi_dwarf_function_at(cprofi_dwarf_look *k, uint64_t at) {
     cprofi_dwarf_function *f;
     size_t slot;
-    void *room = cprofi_dwarf_room(k, k->functions, k->function_count, &k->function_capacity,
-                                   sizeof *k->functions);
-    if (room) k->functions = (cprofi_dwarf_function *)room;
-    if (!room || !cprofi_dwarf_table_grow(k)) {
-        k->no_memory = true;
+    if (!CPROFI_DWARF_ROOM(k, k->functions, k->function_count, k->function_capacity) ||
+        !cprofi_dwarf_table_grow(k))
         return CPROFI_DWARF_NONE;
-    }
     for (slot = cprofi_dwarf_hash(k, at); k->table[slot] != CPROFI_DWARF_NONE;
          slot = (slot + 1) & (k->table_size - 1))
         if (k->functions[k->table[slot]].at == at) return k->table[slot];
@@ -6824,9 +6420,7 @@ static bool cprofi_dwarf_frames(cprofi_dwarf_look *k, cprofi_dwarf_want *want, s
     want->first = (uint32_t)a->count;
     while (inlined) {
         cprofi_dwarf_frame *f;
-        void *room = cprofi_dwarf_room(k, a->frames, a->count, &a->capacity, sizeof *a->frames);
-        if (!room) return false;
-        a->frames = (cprofi_dwarf_frame *)room;
+        if (!CPROFI_DWARF_ROOM(k, a->frames, a->count, a->capacity)) return false;
         f = &a->frames[a->count++];
         memset(f, 0, sizeof *f);
         f->file = cprofi_dwarf_lines_file(&k->lines, file, k->text);
@@ -6865,12 +6459,12 @@ static bool cprofi_dwarf_unit_answer(cprofi_dwarf_look *k, const cprofi_dwarf_pl
     if (!cprofi_dwarf_walk(k)) k->answer->damaged_units++;
     dir = cprofi_die_value(&root, CPROFI_AT_COMP_DIR);
     if (dir)
-        comp_dir = cprofi_dwarf_string(k, &k->unit, dir, k->comp_dir, sizeof k->comp_dir);
+        comp_dir = cprofi_dwarf_string(k->dwarf, &k->unit, dir, k->comp_dir, sizeof k->comp_dir);
     lines = cprofi_die_value(&root, CPROFI_AT_STMT_LIST);
     (void)cprofi_dwarf_lines_open(&k->lines, k->dwarf, lines ? lines->value : ~(uint64_t)0,
                                   k->unit.address_size, comp_dir);
     if (cprofi_die_value(&root, CPROFI_AT_STR_OFFSETS_BASE))
-        k->lines.str_offsets = k->unit.str_offsets;
+        k->lines.unit.str_offsets = k->unit.str_offsets;
     cprofi_dwarf_lines_find(&k->lines, k->rows, n);
     for (size_t i = 0; i < n && !k->no_memory; i++) {
         if (k->row_nodes[i] == CPROFI_DWARF_NONE && !k->rows[i].line) continue;
@@ -6998,8 +6592,8 @@ static bool cprofi_dwarf_lookup(const cprofi_dwarf *d, cprofi_dwarf_want *wants,
     free(k->levels);
     free(k->functions);
     free(k->table);
-    cprofi_buffer_free(&k->unit_buffer);
-    cprofi_buffer_free(&k->abbrev_buffer);
+    free(k->unit_buffer.data);
+    free(k->abbrev_buffer.data);
     cprofi_dwarf_lines_close(&k->lines);
     free(k);
     return ok;
@@ -7918,11 +7512,6 @@ typedef struct {
     uint32_t count; /* at least 1 */
 } cprofi_place;
 
-typedef struct cprofi_sites_block cprofi_sites_block;
-struct cprofi_sites_block {
-    cprofi_sites_block *next;
-};
-
 /* Why names, inlined functions or lines of a module are missing; a remark tells it. */
 enum {
     CPROFI_REMARK_REPLACED,
@@ -7953,7 +7542,6 @@ typedef struct {
 
 typedef struct cprofi_symbols {
     cprofi_text text;
-    cprofi_sites_block *sites;
     cprofi_demangle_fn demangle;
     void *demangler; /* the library it is in, if that had to be opened */
     cprofi_debug_places debug_places;
@@ -7981,11 +7569,6 @@ static bool cprofi_symbols_init(cprofi_symbols *s, const cprof_desc *desc) {
 }
 
 static void cprofi_symbols_free(cprofi_symbols *s) {
-    while (s->sites) {
-        cprofi_sites_block *next = s->sites->next;
-        free(s->sites);
-        s->sites = next;
-    }
     cprofi_text_free(&s->text);
     cprofi_demangler_close(s->demangler);
     memset(s, 0, sizeof *s);
@@ -8016,13 +7599,9 @@ static const char *cprofi_symbols_copy(cprofi_symbols *s, const char *text) {
 
 /* Zeroed sites that live as long as the symbols. */
 static cprofi_site *cprofi_symbols_sites(cprofi_symbols *s, size_t count) {
-    cprofi_sites_block *block;
-    size_t head = (sizeof *block + 15) / 16 * 16;
-    block = (cprofi_sites_block *)calloc(1, head + count * sizeof(cprofi_site));
-    if (!block) return NULL;
-    block->next = s->sites;
-    s->sites = block;
-    return (cprofi_site *)(void *)((char *)block + head);
+    cprofi_site *sites = (cprofi_site *)cprofi_text_room(&s->text, count * sizeof *sites);
+    if (sites) memset(sites, 0, count * sizeof *sites);
+    return sites;
 }
 
 /* The name to show for a raw one, which is changed; NULL: out of memory. */
@@ -8098,41 +7677,36 @@ static void cprofi_object_close(cprofi_object *o) {
     if (o->elf.source) cprofi_elf_close(&o->elf);
     if (o->pe.source) cprofi_pe_close(&o->pe);
     cprofi_source_close(&o->source);
-    memset(o, 0, sizeof *o);
 }
 
 /* Whether an open source is of the module; then o->elf or o->pe is open. */
 static bool cprofi_object_is(cprofi_object *o, const cprofi_module *m) {
-    if (cprofi_elf_open(&o->source, &o->elf) == CPROFI_ELF_OK) {
-        if (m->image.size || cprofi_symbols_same(&o->elf, m)) return true;
-        cprofi_elf_close(&o->elf);
-        return false;
-    }
+    memset(&o->elf, 0, sizeof o->elf);
+    memset(&o->pe, 0, sizeof o->pe);
+    if (cprofi_elf_open(&o->source, &o->elf))
+        return m->image.size || cprofi_symbols_same(&o->elf, m);
     o->elf.source = NULL;
-    if (!cprofi_pe_open(&o->source, &o->pe)) {
-        o->pe.source = NULL;
-        return false;
-    }
-    if (o->pe.time_date_stamp == m->stamp && o->pe.size_of_image == m->hi - m->lo) return true;
-    cprofi_pe_close(&o->pe);
+    if (cprofi_pe_open(&o->source, &o->pe))
+        return o->pe.time_date_stamp == m->stamp && o->pe.size_of_image == m->hi - m->lo;
+    o->pe.source = NULL;
     return false;
 }
 
 /* Opens the file of a module; false: there is none, or not the one that was loaded. */
 static bool cprofi_object_open(cprofi_symbols *s, const cprofi_module *m, cprofi_object *o) {
     const char *paths[2];
-    size_t count = cprofi_os_image_paths(m, paths);
+    size_t count = m->image.size ? 0 : cprofi_os_image_paths(m, paths);
     bool other = false;
-    memset(o, 0, sizeof *o);
     if (m->image.size) {
         o->source = cprofi_source_of(m->image);
-        return cprofi_object_is(o, m);
+        if (cprofi_object_is(o, m)) return true;
+        cprofi_object_close(o);
+        return false;
     }
     for (size_t i = 0; i < count; i++) {
         if (!paths[i] || !paths[i][0] || !cprofi_source_open(paths[i], &o->source)) continue;
         if (cprofi_object_is(o, m)) return true;
-        cprofi_source_close(&o->source);
-        memset(o, 0, sizeof *o);
+        cprofi_object_close(o);
         other = true;
     }
     cprofi_symbols_remark(s, m, other ? CPROFI_REMARK_REPLACED : CPROFI_REMARK_MISSING);
@@ -8140,22 +7714,20 @@ static bool cprofi_object_open(cprofi_symbols *s, const cprofi_module *m, cprofi
 }
 
 static const char *cprofi_symbols_plt(cprofi_symbols *s, const char *name) {
-    size_t size = strlen(name) + sizeof "@plt";
-    char *text = (char *)malloc(size);
-    const char *kept = NULL;
-    if (text) {
-        snprintf(text, size, "%s@plt", name);
-        kept = cprofi_symbols_copy(s, text);
-    }
-    free(text);
-    return kept;
+=======
+    size_t length = strlen(name);
+    char *text = (char *)cprofi_text_room(&s->text, length + sizeof "@plt");
+    if (!text) return NULL;
+    memcpy(text, name, length);
+    memcpy(text + length, "@plt", sizeof "@plt");
+    return text;
 }
 
 /* Names from the symbol tables of one open file for those of n addresses that have none yet, and
    for PLT stubs. */
 static bool cprofi_symbols_read(cprofi_symbols *s, const cprofi_elf *elf, const cprofi_module *m,
                                 const uintptr_t *pcs, size_t n, const char **names) {
-    cprofi_elf_tables tables;
+    cprofi_elf_symtab tables[2];
     cprofi_elf_want *wants = (cprofi_elf_want *)calloc(n, sizeof *wants), *last = NULL;
     char *raw = (char *)malloc(CPROFI_NAME_MAX);
     bool ok = wants && raw;
@@ -8163,17 +7735,16 @@ static bool cprofi_symbols_read(cprofi_symbols *s, const cprofi_elf *elf, const 
         wants[i].address = pcs[i] - m->slide;
         wants[i].index = (uint32_t)i;
     }
-    ok = ok && cprofi_elf_lookup(elf, wants, n, &tables);
+    ok = ok && cprofi_elf_lookup(elf, wants, n, tables);
     for (size_t i = 0; i < n && ok; i++) {
         cprofi_elf_want *want = &wants[i];
-        const cprofi_elf_symtab *t = &tables.symbols[want->hit.table];
         const char **name = &names[want->index];
         if (!want->hit.name || (*name && !want->plt)) continue;
         if (last && last->hit.name == want->hit.name && last->hit.table == want->hit.table &&
             last->plt == want->plt) {
             *name = names[last->index];
-        } else if (cprofi_source_string(elf->source, t->strings + want->hit.name, t->strings_end,
-                                        raw, CPROFI_NAME_MAX)) {
+        } else if (cprofi_source_string(&tables[want->hit.table].strings, want->hit.name, raw,
+                                        CPROFI_NAME_MAX)) {
             *name = cprofi_symbols_show(s, raw);
             if (*name && want->plt) *name = cprofi_symbols_plt(s, *name);
             ok = *name != NULL;
@@ -8197,8 +7768,8 @@ static bool cprofi_symbols_read_pe(cprofi_symbols *s, const cprofi_pe *pe, const
     ok = ok && cprofi_pe_lookup(pe, wants, n, &s->text);
     for (size_t i = 0; ok && i < n; i++) {
         if (!wants[i].name) continue;
-        names[wants[i].index] = cprofi_symbols_shown(s, wants[i].name);
-        ok = names[wants[i].index] != NULL;
+        names[i] = cprofi_symbols_shown(s, wants[i].name);
+        ok = names[i] != NULL;
     }
     free(wants);
     return ok;

@@ -65,7 +65,7 @@ static bool symbolize_module(const char *path, cprofi_module *m)
         return true;
     }
     m->lo = UINTPTR_MAX;
-    if (cprofi_elf_open(&source, &elf) != CPROFI_ELF_OK) return false;
+    if (!cprofi_elf_open(&source, &elf)) return false;
     for (size_t i = 0; i < elf.segment_count; i++) {
         cprofi_elf_segment s = cprofi_elf_segment_at(&elf, i);
         if (s.type != CPROFI_PT_LOAD) continue;

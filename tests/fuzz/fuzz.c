@@ -32,7 +32,7 @@ static CPROFI_UNUSED void fuzz_image(fuzz_input in) {
     m.name = "image";
     m.path = "";
     m.image = bytes;
-    if (cprofi_elf_open(&source, &elf) == CPROFI_ELF_OK) {
+    if (cprofi_elf_open(&source, &elf)) {
         for (size_t i = 0; i < elf.segment_count; i++) {
             cprofi_elf_segment s = cprofi_elf_segment_at(&elf, i);
             if (s.type != CPROFI_PT_LOAD || !(s.flags & CPROFI_PF_X)) continue;

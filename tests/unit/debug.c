@@ -593,7 +593,7 @@ static cprofi_debug_result open_bytes(const bytes *file, bool by_read, bytes *ou
     if (by_read) source.read = span_read;
     memset(out, 0, CPROFI_DWARF_SECTIONS * sizeof *out);
     *supplementary = false;
-    if (cprofi_elf_open(&source, &elf) == CPROFI_ELF_OK) {
+    if (cprofi_elf_open(&source, &elf)) {
         result = cprofi_debug_open(&elf, &debug);
         for (size_t i = 0; i < CPROFI_DWARF_SECTIONS; i++) {
             const cprofi_source *s = &debug.dwarf.sections[i];
@@ -741,7 +741,7 @@ static void find_in(const bytes *file, bool *found, bool *stale) {
     cprofi_source source = cprofi_source_of(span), other;
     cprofi_elf elf, debug;
     *found = false;
-    if (cprofi_elf_open(&source, &elf) != CPROFI_ELF_OK) return;
+    if (!cprofi_elf_open(&source, &elf)) return;
     *found = cprofi_debug_find(&places, "/no/such/image", &elf, &other, &debug, stale);
     if (*found) {
         cprofi_elf_close(&debug);
@@ -943,7 +943,7 @@ static size_t compare_files(const char *a, const char *b, size_t *inflated,
     *inflated = 0;
     for (size_t i = 0; i < 2; i++) {
         if (!cprofi_source_open(paths[i], &sources[i]) ||
-            cprofi_elf_open(&sources[i], &elfs[i]) != CPROFI_ELF_OK)
+            !cprofi_elf_open(&sources[i], &elfs[i]))
             abort();
         *result = cprofi_debug_open(&elfs[i], &debugs[i]);
     }
@@ -981,7 +981,7 @@ static bool matches_dump(const char *path, const char *name, cprofi_dwarf_sectio
         return false;
     snprintf(dump, sizeof dump, "%s/dump", scratch);
     wanted = read_file(dump);
-    if (!cprofi_source_open(path, &source) || cprofi_elf_open(&source, &elf) != CPROFI_ELF_OK)
+    if (!cprofi_source_open(path, &source) || !cprofi_elf_open(&source, &elf))
         abort();
     cprofi_debug_open(&elf, &debug);
     got = (uint8_t *)malloc(wanted.size + 1);
@@ -1062,7 +1062,7 @@ static const char *find(const char *image, const char *directories) {
     if (image[0] == '/' || image[0] == '.') snprintf(where, sizeof where, "%s", image);
     else snprintf(where, sizeof where, "%s/%s", tree, image);
     if (!cprofi_source_open(where, &source)) return "(no image)";
-    if (cprofi_elf_open(&source, &elf) != CPROFI_ELF_OK) abort();
+    if (!cprofi_elf_open(&source, &elf)) abort();
     last_stale = true;
     if (cprofi_debug_find(&places, where, &elf, &other, &debug, &last_stale)) {
         if (debug.source != &other || !debug.section_count) abort();
@@ -1110,7 +1110,7 @@ static void build_id_path(const char *image, char path[128]) {
     uint8_t id[CPROFI_BUILD_ID_MAX];
     uint32_t size;
     snprintf(where, sizeof where, "%s/%s", tree, image);
-    if (!cprofi_source_open(where, &source) || cprofi_elf_open(&source, &elf) != CPROFI_ELF_OK)
+    if (!cprofi_source_open(where, &source) || !cprofi_elf_open(&source, &elf))
         abort();
     size = cprofi_elf_build_id(&elf, id);
     path[0] = 0;
@@ -1304,7 +1304,7 @@ static void test_find_relative(void) {
         cprofi_elf elf, debug;
         bool stale, ok;
         if (!cprofi_source_open("prog", &source) ||
-            cprofi_elf_open(&source, &elf) != CPROFI_ELF_OK)
+            !cprofi_elf_open(&source, &elf))
             abort();
         ok = cprofi_debug_find(&places, "prog", &elf, &other, &debug, &stale);
         check(ok, "an image path that is only a name", "not found");

@@ -878,7 +878,7 @@ static bool program_open(const char *path) {
     memset(&dwarf, 0, sizeof dwarf);
     text_size = 0;
     if (!cprofi_source_open(path, &program)) return false;
-    if (cprofi_elf_open(&program, &elf) == CPROFI_ELF_OK) {
+    if (cprofi_elf_open(&program, &elf)) {
         for (size_t i = 0; i < elf.section_count; i++) {
             cprofi_elf_section s = cprofi_elf_section_at(&elf, i);
             for (unsigned k = 0; k < CPROFI_DWARF_SECTIONS; k++)

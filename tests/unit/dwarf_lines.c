@@ -1249,11 +1249,11 @@ static void linked_elf(linked *l) {
     cprofi_span span = {l->file, l->size};
     cprofi_source source = cprofi_source_of(span);
     cprofi_elf elf;
-    if (cprofi_elf_open(&source, &elf) != CPROFI_ELF_OK) return;
+    if (!cprofi_elf_open(&source, &elf)) return;
     for (size_t i = 0; i < elf.section_count; i++) {
         cprofi_elf_section s = cprofi_elf_section_at(&elf, i);
         char name[64];
-        cprofi_source_string(&source, elf.names + s.name, elf.names_end, name, sizeof name);
+        cprofi_elf_section_name(&elf, &s, name);
         linked_section(l, name, s.address, s.offset, s.size);
     }
     cprofi_elf_close(&elf);
@@ -1318,7 +1318,7 @@ static place *linked_places(const linked *l, const char *comp_dir, uint8_t addre
         length = cprofi_get32(head) == 0xffffffff ? 12 + cprofi_get64(head + 4)
                                                   : 4 + (uint64_t)cprofi_get32(head);
         if (cprofi_dwarf_lines_open(&t, &l->d, offset, address_size, comp_dir)) {
-            *versions |= 1u << t.version | (t.wide ? 1u : 0u);
+            *versions |= 1u << t.unit.version | (t.unit.offset_size == 8 ? 1u : 0u);
             cprofi_dwarf_lines_find(&t, rows, n);
             for (size_t i = 0; i < n; i++) {
                 if (places[i].line || !rows[i].line) continue;

@@ -240,7 +240,7 @@ static void test_headers(void) {
         image m = image_new(machines[i]);
         cprofi_source source;
         cprofi_pe pe;
-        uint64_t at = 0, left;
+        cprofi_source part;
         char name[64], base64[16];
         size_t s;
         put_string(&m, "so many characters that what follows has two digits to base 64");
@@ -256,15 +256,18 @@ static void test_headers(void) {
                   pe.size_of_image == 0x123000 && pe.entry == 0x1010 &&
                   pe.time_date_stamp == 0x65432100 && pe.section_count == 6,
               "what they say", "base 0x%llx", (unsigned long long)pe.image_base);
-        left = cprofi_pe_range(&pe, 0x1210, &at);
-        check(left == 0x5f0 && at == 0x610, "an RVA becomes a file offset",
-              "0x%llx bytes at 0x%llx", (unsigned long long)left, (unsigned long long)at);
-        left = cprofi_pe_range(&pe, 0x61f0, &at);
-        check(left == 0x10 && at == 0x2ff0, "up to the end of what the file has of a section",
-              "0x%llx bytes at 0x%llx", (unsigned long long)left, (unsigned long long)at);
-        check(cprofi_pe_range(&pe, 0x5030, &at) == 0, "padding in the file is not loaded", "it is");
-        check(cprofi_pe_range(&pe, 0x1800, &at) == 0 && cprofi_pe_range(&pe, 0xfff, &at) == 0 &&
-                  cprofi_pe_range(&pe, 0x7000, &at) == 0,
+        part = cprofi_pe_content(&pe, 0x1210);
+        check(part.size == 0x5f0 && part.base == 0x610, "an RVA becomes a file offset",
+              "0x%llx bytes at 0x%llx", (unsigned long long)part.size,
+              (unsigned long long)part.base);
+        part = cprofi_pe_content(&pe, 0x61f0);
+        check(part.size == 0x10 && part.base == 0x2ff0,
+              "up to the end of what the file has of a section", "0x%llx bytes at 0x%llx",
+              (unsigned long long)part.size, (unsigned long long)part.base);
+        check(cprofi_pe_content(&pe, 0x5030).size == 0, "padding in the file is not loaded",
+              "it is");
+        check(cprofi_pe_content(&pe, 0x1800).size == 0 && cprofi_pe_content(&pe, 0xfff).size == 0 &&
+                  cprofi_pe_content(&pe, 0x7000).size == 0,
               "no offset outside of the sections and of the file", "there is one");
         cprofi_pe_section_name(&pe, &pe.sections[3], name, sizeof name);
         check(!strcmp(name, ".debug_str_offsets"), "a long section name", "%s", name);
