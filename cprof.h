@@ -7309,161 +7309,65 @@ static bool cprofi_rust_demangle(const char *name, char *out, size_t size) {
 /* ---- code made at run time ---------------------------------------------------------------------
 
    JIT compilers tell perf where they put code by appending to /tmp/perf-PID.map lines of
-   "START SIZE name", numbers in hexadecimal ("jit-interface.txt" of the kernel's perf). The file
-   may be large, is appended to while we read, and the same memory may be used again and again: the
-   last line that covers an address counts.
+   "START SIZE name", numbers in hexadecimal ("jit-interface.txt" of the kernel's perf). The file is
+   appended to while we read, and the same memory may be used again and again: the last line that
+   covers an address counts. So the lines are read from the last to the first, and an address that
+   has a name is not looked at again: O(l log n + n) for l lines and n addresses.
 
-   The file is streamed once. A line is an interval which goes to O(log n) nodes of a segment tree
-   over the addresses; later lines overwrite, since places in the file only grow, and an address
-   takes the latest of the nodes above it. Only places are kept, so a million lines over the same
-   addresses cost no memory; the names of the winners are read at the end, in the order of the file.
+   The file is read whole, beyond 1 GB not at all. A last line without its line feed is still being
+   written and ignored; names are cut at 4096 bytes; other lines are skipped. Code that was moved or
+   freed without a word keeps its old name. */
 
-   Cost: O(l log n) for l lines, one buffer and 32 bytes an address. A last line without its
-   line feed is still being written and ignored; names are cut at 4096 bytes; other lines are
-   skipped and counted. Code that was moved or freed without a word keeps its old name. */
-
-enum { CPROFI_JIT_NAME_MAX = 4096 };
-
-typedef struct {
-    uint64_t start, size, name; /* where in the file the name begins */
-} cprofi_jit_line;
-
-typedef struct {
-    uint64_t name;
-    size_t index;
-} cprofi_jit_winner;
+enum { CPROFI_JIT_NAME_MAX = 4096, CPROFI_JIT_MAP_MAX = 1 << 30 };
 
 /* Reads a hexadecimal number and the blanks behind it; *at moves past both. */
-static bool cprofi_jit_number(const char **at, const char *end, uint64_t *value) {
-    const char *p = *at, *first;
-    uint64_t v = 0;
-    if (end - p > 2 && p[0] == '0' && (p[1] == 'x' || p[1] == 'X')) p += 2;
-    for (first = p; p < end; p++) {
-        char c = *p;
-        unsigned digit = c >= '0' && c <= '9'   ? (unsigned)(c - '0')
-                         : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a' + 10)
-                         : c >= 'A' && c <= 'F' ? (unsigned)(c - 'A' + 10)
-                                                : 16;
-        if (digit > 15) break;
-        if (v >> 60) return false;
-        v = v << 4 | digit;
-    }
-    if (p == first || p == end || (*p != ' ' && *p != '\t')) return false;
-    while (p < end && (*p == ' ' || *p == '\t')) p++;
-    *value = v;
-    *at = p;
+static bool cprofi_jit_number(const char **at, uint64_t *value) {
+    char *end;
+    if (strspn(*at, "0123456789abcdefABCDEF") == 0) return false; /* no sign, no blank */
+    errno = 0;
+    *value = strtoull(*at, &end, 16);
+    if (errno || (*end != ' ' && *end != '\t')) return false;
+    *at = end + strspn(end, " \t");
     return true;
 }
 
-/* Reads the head of a line that begins at `offset` of the file. */
-static bool cprofi_jit_parse(const char *line, size_t size, uint64_t offset, cprofi_jit_line *out) {
-    const char *at = line, *end = line + size;
-    if (size && end[-1] == '\r') end--;
-    if (!cprofi_jit_number(&at, end, &out->start) || !cprofi_jit_number(&at, end, &out->size))
-        return false;
-    out->name = offset + (uint64_t)(at - line);
-    return at < end && *at;
-}
-
-/* The first of n ascending addresses at or after one. */
-static size_t cprofi_jit_from(const uint64_t *addresses, size_t low, size_t n, uint64_t address) {
-    while (low < n) {
-        size_t middle = low + (n - low) / 2;
-        if (addresses[middle] < address) low = middle + 1;
-        else n = middle;
-    }
-    return low;
-}
-
-/* latest[n + i] belongs to address i, latest[k] to the two nodes 2k and 2k + 1. */
-static void cprofi_jit_offer(uint64_t *latest, const uint64_t *addresses, size_t n,
-                             const cprofi_jit_line *line) {
-    size_t low = cprofi_jit_from(addresses, 0, n, line->start), high;
-    if (low == n || addresses[low] - line->start >= line->size) return;
-    high = line->size > ~line->start ? n : cprofi_jit_from(addresses, low, n,
-                                                            line->start + line->size);
-    for (low += n, high += n; low < high; low >>= 1, high >>= 1) {
-        if (low & 1) latest[low++] = line->name;
-        if (high & 1) latest[--high] = line->name;
-    }
-}
-
-/* Offers all complete lines; the number of those that make no sense. */
-static uint64_t cprofi_jit_scan(const cprofi_source *source, char *buffer, uint64_t *latest,
-                                const uint64_t *addresses, size_t n) {
-    cprofi_jit_line line;
-    uint64_t offset = 0, skipped = 0;
-    bool middle = false, good = false; /* in the middle of a line longer than the buffer */
-    while (offset < source->size) {
-        uint64_t left = source->size - offset;
-        size_t have = left < CPROFI_CHUNK ? (size_t)left : (size_t)CPROFI_CHUNK, at = 0;
-        const char *feed;
-        if (!cprofi_source_read(source, offset, buffer, have)) break;
-        while ((feed = (const char *)memchr(buffer + at, '\n', have - at)) != NULL) {
-            size_t size = (size_t)(feed - buffer) - at;
-            if (!middle) good = cprofi_jit_parse(buffer + at, size, offset + at, &line);
-            if (good) cprofi_jit_offer(latest, addresses, n, &line);
-            else skipped++;
-            middle = false;
-            at += size + 1;
-        }
-        if (!at && !middle) {
-            good = cprofi_jit_parse(buffer, have, offset, &line);
-            middle = true;
-        }
-        offset += at ? at : have; /* a line cut by the end of the buffer is read again */
-    }
-    return skipped;
-}
-
-static int cprofi_jit_compare(const void *a, const void *b) {
-    uint64_t x = ((const cprofi_jit_winner *)a)->name, y = ((const cprofi_jit_winner *)b)->name;
-    return x < y ? -1 : x > y;
-}
-
-/* Keeps the name at `offset`, if it can be read; false when out of memory. */
-static bool cprofi_jit_name(const cprofi_source *source, uint64_t offset, char *buffer,
-                            cprofi_text *text, const char **name) {
-    uint64_t left = source->size - offset;
-    size_t size = left < CPROFI_JIT_NAME_MAX + 2 ? (size_t)left : CPROFI_JIT_NAME_MAX + 2;
-    const char *feed;
-    if (!cprofi_source_read(source, offset, buffer, size)) return true;
-    feed = (const char *)memchr(buffer, '\n', size);
-    if (feed) size = (size_t)(feed - buffer);
-    if (feed && size && buffer[size - 1] == '\r') size--;
+static const char *cprofi_jit_name(const char *name, cprofi_text *text) {
+    size_t size = strlen(name);
     if (size > CPROFI_JIT_NAME_MAX) /* not in the middle of a character */
-        for (size = CPROFI_JIT_NAME_MAX; size && (buffer[size] & 0xc0) == 0x80;) size--;
-    *name = cprofi_text_keep(text, buffer, size);
-    return *name != NULL;
+        for (size = CPROFI_JIT_NAME_MAX; size && (name[size] & 0xc0) == 0x80;) size--;
+    return cprofi_text_keep(text, name, size);
 }
 
-/* Names for n addresses, ascending and unique; NULL where no line covers one. *skipped (may be
-   NULL): lines that make no sense. False only when out of memory. */
-static bool cprofi_jit_lookup(const cprofi_source *source, const uint64_t *addresses,
-                                            size_t n, const char **names, cprofi_text *text,
-                                            uint64_t *skipped) {
-    uint64_t *latest = (uint64_t *)calloc(n + 1, 2 * sizeof *latest), bad;
-    cprofi_jit_winner *winners = (cprofi_jit_winner *)calloc(n + 1, sizeof *winners);
-    char *buffer = (char *)malloc(CPROFI_CHUNK);
-    bool ok = latest && winners && buffer;
-    bad = ok ? cprofi_jit_scan(source, buffer, latest, addresses, n) : 0;
-    for (size_t i = 0; i < n && ok; i++) {
-        winners[i].index = i;
-        for (size_t node = i + n; node; node >>= 1)
-            if (latest[node] > winners[i].name) winners[i].name = latest[node];
+/* Names for n addresses, ascending and unique; NULL where no line covers one. False only when out
+   of memory. */
+static bool cprofi_jit_lookup(const cprofi_source *source, const uint64_t *addresses, size_t n,
+                              const char **names, cprofi_text *text) {
+    size_t size = source->size <= CPROFI_JIT_MAP_MAX ? (size_t)source->size : 0;
+    char *map = (char *)malloc(size + 1);
+    size_t *next = (size_t *)malloc((n + 1) * sizeof *next), line;
+    bool ok = map && next;
+    for (size_t i = 0; ok && i <= n; i++) next[i] = i;
+    for (size_t i = 0; i < n; i++) names[i] = NULL;
+    if (!ok || !cprofi_source_read(source, 0, map, size)) size = 0;
+    while (size && map[size - 1] != '\n') size--;
+    for (; ok && size; size = line) {
+        const char *at, *name = NULL;
+        uint64_t start, bytes;
+        map[line = size - 1] = 0;
+        if (line && map[line - 1] == '\r') map[line - 1] = 0;
+        while (line && map[line - 1] != '\n') line--;
+        at = map + line;
+        if (!cprofi_jit_number(&at, &start) || !cprofi_jit_number(&at, &bytes) || !*at) continue;
+        for (size_t i = cprofi_unanswered(next, cprofi_search(addresses, 8, 0, n, start));
+             ok && i < n && addresses[i] - start < bytes; i = cprofi_unanswered(next, i)) {
+            if (!name) name = cprofi_jit_name(at, text);
+            names[i] = name;
+            next[i] = i + 1;
+            ok = name != NULL;
+        }
     }
-    if (ok) qsort(winners, n, sizeof *winners, cprofi_jit_compare);
-    for (size_t i = 0; i < n && ok; i++) {
-        const char **name = &names[winners[i].index];
-        *name = NULL;
-        if (!winners[i].name) continue;
-        if (i && winners[i].name == winners[i - 1].name) *name = names[winners[i - 1].index];
-        else ok = cprofi_jit_name(source, winners[i].name, buffer, text, name);
-    }
-    free(buffer);
-    free(winners);
-    free(latest);
-    if (skipped) *skipped = bad;
+    free(map);
+    free(next);
     return ok;
 }
 
@@ -7930,8 +7834,7 @@ static bool cprofi_symbols_jit(cprofi_symbols *s, const uint64_t *addresses, siz
     cprofi_source map;
     bool ok = sites && names;
     if (ok && n && cprofi_os_jit_map(&map)) {
-        uint64_t skipped; /* lines that are none are not worth a remark */
-        ok = cprofi_jit_lookup(&map, addresses, n, names, &s->text, &skipped);
+        ok = cprofi_jit_lookup(&map, addresses, n, names, &s->text);
         cprofi_source_close(&map);
     }
     for (size_t i = 0; ok && i < n; i++) {

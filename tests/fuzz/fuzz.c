@@ -64,12 +64,12 @@ static CPROFI_UNUSED void fuzz_image(fuzz_input in) {
 static CPROFI_UNUSED void fuzz_map(fuzz_input in) {
     cprofi_span bytes = {in.data, in.size};
     cprofi_source source = cprofi_source_of(bytes);
-    uint64_t addresses[64], skipped;
+    uint64_t addresses[64];
     const char *names[64];
     cprofi_text text;
     memset(&text, 0, sizeof text);
     for (size_t i = 0; i < 64; i++) addresses[i] = 0x1000 + 0x40 * i;
-    cprofi_jit_lookup(&source, addresses, 64, names, &text, &skipped);
+    cprofi_jit_lookup(&source, addresses, 64, names, &text);
     cprofi_text_free(&text);
 }
 
