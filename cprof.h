@@ -139,6 +139,13 @@
      modules    what is loaded, and what was
      unwind     from registers to a stack
      seh        the same by the tables of Windows programs
+     files      where the bytes of an image come from
+     elf        symbols of Linux programs
+     lines      the source line of an address
+     dwarf      functions, and what was inlined into them
+     debug      compressed sections, separate debug files
+     pe         symbols of Windows programs
+     demangle   names that people can read
      symbols    names for addresses
      table      the fixed-size stack table
      os         what each system keeps
@@ -3012,25 +3019,21 @@ CPROFI_UNUSED static uint32_t cprofi_seh_walk(cprofi_seh_step step, const cprofi
     return n;
 }
 /* ---------------------------------------------------------------------------------------------- */
-/* >>symbols: names for addresses
+/* >>files: where the bytes of an image come from
 
-   Runs when a profile is written, on the caller's thread, so malloc and file reading are fine here;
-   nothing of it runs while a thread is suspended or in the signal handler.
+   All that is between here and the table runs when a profile is written, on the caller's thread, so
+   malloc and file reading are fine; nothing of it runs in the signal handler or while a thread is
+   suspended.
 
-   The problem: a few thousand addresses of an image that may hold millions of symbols. The idea:
-   sort the addresses (they arrive sorted), not the symbols, and stream each symbol table once
-   through a fixed buffer; strings are read for the winners only. Nothing is mapped: a file that
-   shrinks under a mapping is a SIGBUS in the host, a short read is a missing name.
+   The problem: files of a gigabyte, of which little is wanted, and which may shrink or be replaced
+   at any time. The idea: nothing is mapped (a file that shrinks under a mapping is a SIGBUS in the
+   host, a short read is a missing name); readers of formats are pure functions over a
+   cprofi_source, which is either bytes in memory (vdso, tests, fuzzing) or a function that reads a
+   piece of a file. Tables are streamed through one buffer, and strings read for the winners only.
 
-   In two layers. The readers of file formats (elf; later dwarf, pe, macho) are pure functions over
-   a cprofi_source, which is either bytes in memory (vdso, tests, fuzzing) or a function that reads
-   a piece of a file. Every offset and count comes from the file, so each is checked against the
-   size of the source, and every loop ends with the bytes it walks. Above them, cprofi_symbols finds
-   the right file, makes raw names readable and keeps the strings.
-
-   The invariant: every address gets a name that is never NULL, "[module+0x1234]" when nothing
-   better is known; the number is the address in the file, which is what addr2line wants. A file
-   that is not the one loaded (rebuilt while the program ran) is not used, and counted. */
+   The invariant of all readers: every offset, size and count comes from the file, so each is
+   checked against the source, and every loop ends with the bytes it walks or with a number of steps
+   in proportion to them. What is damaged is a missing name, never a crash or a hang. */
 
 /* Where the bytes of an image come from. */
 typedef struct cprofi_source cprofi_source;
@@ -3253,7 +3256,15 @@ static size_t cprofi_source_string(const cprofi_source *source, uint64_t offset,
     return done;
 }
 
-/* ---- elf: headers ------------------------------------------------------------------------------
+/* ---------------------------------------------------------------------------------------------- */
+/* >>elf: symbols of Linux programs
+
+   The problem: a few thousand addresses of an image that may hold millions of symbols. The idea:
+   sort the addresses, not the symbols, and stream each symbol table once; strings are read only to
+   decide between two symbols at one place, and for the winners.
+
+   The invariant: the answer for an address depends on the symbols, not on their order. Cost: s
+   symbols and n addresses take O(s log n + n) steps; memory is 140 bytes an address and one buffer.
 
    After the gABI ("System V ABI", chapters 4 and 5) and the x86-64 psABI; 64 bits, little endian,
    as are all systems this header samples. Not handled: relocatable objects, symbols of files
@@ -3447,9 +3458,8 @@ static bool cprofi_elf_has_symbols(const cprofi_elf *elf) {
 /* ---- elf: the look-up --------------------------------------------------------------------------
 
    Each symbol finds, by binary search, the addresses it covers; each address keeps the best symbol
-   it was offered. In programs few symbols cover the same addresses, so s symbols and n addresses
-   cost O(s log n + n); for files made so that all cover all the offers are counted, and beyond a
-   limit only the first address of each symbol hears of it.
+   it was offered. In programs few symbols cover the same addresses. For files in which all cover
+   all, the offers are counted, and beyond a limit only the first address of a symbol hears of it.
 
    The rules, in this order:
    - a symbol must begin in the same executable section as the address;
@@ -3745,7 +3755,31 @@ static bool cprofi_elf_lookup(const cprofi_elf *elf, cprofi_elf_want *wants, siz
     return ok;
 }
 
-/* ---- dwarf: sections, units and forms --------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
+/* >>lines: the source line of an address
+
+   The problem: a line table of DWARF holds, for every run of code (a sequence), rows of address,
+   file and line in the byte code of a small state machine; it cannot be entered in the middle, and
+   may have megabytes. The idea: the addresses wait sorted, the program runs by once, and no rows
+   are kept. A sequence finds its first wanted address by binary search; from then on a row costs
+   one comparison with the next one wanted.
+
+   The invariant, between two rows of a sequence: `wanted` is the smallest address at or after that
+   of the row before which has no answer yet. An answered address is never looked at again, so p
+   bytes of program and n addresses cost O(p log n) in the worst of files and near O(p + n log n) in
+   real ones. Memory: the bytes of the table, 16 for each of its file names, 8 for each address.
+
+   The rules: a row covers the addresses from its own to the next row's, so of several rows at one
+   address the last counts. Line 0 is an answer, too: a compiler writes it for code that belongs to
+   several lines or to none, so that profiles do not blame the wrong one; the file is known. Where
+   sequences overlap (identical code folded by the linker, or damage) the first in the table counts.
+   A sequence of code that the linker dropped, to be seen by where it begins, is ignored: ~0,
+   ~0 - 1, or 0 when 0 is not wanted.
+
+   After "DWARF 5", 6.2, and the versions 2 to 4 before it, in 32- and 64-bit format. Not handled:
+   segment selectors (skipped), columns, and what a row says about statements. */
+
+/* ---- dwarf: sections, units and forms -------------------------------------------------------- */
 
 /* What a DWARF reader reads. A section that is not there has size 0. */
 typedef enum {
@@ -3867,27 +3901,7 @@ static const char *cprofi_dwarf_string(const cprofi_dwarf *d, const cprofi_dwarf
     return length > 0 && length + 1 < capacity ? to : NULL;
 }
 
-/* ---- dwarf: line number programs ---------------------------------------------------------------
-
-   The problem: the source line of each of some addresses. A line table holds, for every run of code
-   (a sequence), rows of address, file and line in the byte code of a small state machine; it cannot
-   be entered in the middle, and one table may have megabytes. The idea: the addresses wait sorted,
-   the program runs by once, and no rows are kept. A sequence finds its first wanted address by
-   binary search; from then on a row costs one comparison with the next one wanted.
-
-   The invariant, between two rows of a sequence: `wanted` is the smallest address at or after that
-   of the row before which has no answer yet. An answered address is never looked at again (`next`
-   leads past it, as in union-find), so p bytes of program and n addresses cost O(p log n) in the
-   worst of files and near O(p + n log n) in real ones. Memory: the bytes of the table, 16 bytes for
-   each of its file names, a word for each address.
-
-   The rules: a row covers the addresses from its own to the next row's, so of several rows at one
-   address the last counts. Line 0 ("no line") is no answer. Where sequences overlap (identical code
-   folded by the linker, or damage) the first in the table counts. A sequence of code that the
-   linker dropped, to be seen by where it begins, is ignored: ~0, ~0 - 1, or 0 when 0 is not wanted.
-
-   After "DWARF 5", 6.2, and the versions 2 to 4 before it, in 32- and 64-bit format. Not handled:
-   segment selectors (skipped), columns, and what a row says about statements. */
+/* ---- lines: answers and tables -------------------------------------------------------------- */
 
 typedef struct {
     uint64_t address; /* as in the file (virtual address) */
@@ -3931,7 +3945,7 @@ typedef struct {
     cprofi_line_names lists[CPROFI_LINE_LISTS];
 } cprofi_dwarf_lines;
 
-/* ---- dwarf: the header of a line table ------------------------------------------------------- */
+/* ---- lines: the header of a line table ------------------------------------------------------- */
 
 /* A directory or a file as its entry tells it. */
 typedef struct {
@@ -4078,7 +4092,7 @@ static void cprofi_dwarf_lines_close(cprofi_dwarf_lines *t) {
     memset(t, 0, sizeof *t);
 }
 
-/* ---- dwarf: paths of a line table ------------------------------------------------------------ */
+/* ---- lines: paths of a line table ------------------------------------------------------------ */
 
 /* Puts `name` behind the directory in `path`, or in its place if it is absolute, by the rules of
    any system: the program may have been compiled on another one. False: it does not fit. */
@@ -4139,7 +4153,7 @@ static const char *cprofi_dwarf_lines_file(cprofi_dwarf_lines *t, uint32_t file,
     return files->names[index].path;
 }
 
-/* ---- dwarf: the line number machine ---------------------------------------------------------- */
+/* ---- lines: the line number machine ---------------------------------------------------------- */
 
 typedef struct {
     cprofi_dwarf_row *rows;
@@ -4160,7 +4174,7 @@ static uint64_t cprofi_line_cover(cprofi_line_search *s, uint64_t from, uint64_t
         from = to;
     }
     if (s->dropped) s->at = s->count;
-    else if (!line || from >= to)
+    else if (from >= to)
         s->at = cprofi_unanswered(s->next,
                                   cprofi_search(s->rows, sizeof *s->rows, 0, s->count, to));
     while (s->at < s->count && s->rows[s->at].address < to) {
@@ -4289,1101 +4303,29 @@ static void cprofi_dwarf_lines_find(cprofi_dwarf_lines *t, cprofi_dwarf_row *row
     cprofi_line_run(t, &s);
 }
 
-/* ---- inflate -----------------------------------------------------------------------------------
-
-   Debug sections are often compressed: deflate (RFC 1951) in a zlib wrapper (RFC 1950). The size of
-   the result is known beforehand, so there is no window: all output stands in one piece and a match
-   is copied from where it stands.
-
-   A symbol is found with one load: a table indexed by the next 10 bits holds, for every code of at
-   most 10 bits, its length, its meaning and how many extra bits follow. Longer codes, which are
-   rare by construction, find their length in the canonical order: aligned to 15 bits, all codes of
-   one length are below all longer ones, so the first limit above the bits tells the length, and the
-   distance from the first code of that length the symbol.
-
-   Invariant: after a refill at least 56 bits are there (the longest symbol with its match takes
-   48), zeros after the end of the input. Bits of such zeros that were used up are the end of a
-   damaged stream. Cost: linear in input and output; 11 KB of stack. Refused, as zlib refuses it:
-   over-full and incomplete codes, distances beyond the start, preset dictionaries. Bytes after the
-   checksum are ignored. */
-
-enum {
-    CPROFI_INFLATE_FAST = 10,
-    /* An entry: bits 0-3 length of the code, 4-7 number of extra bits, 16-31 byte or base, and: */
-    CPROFI_INFLATE_LITERAL = 1 << 8, CPROFI_INFLATE_END = 1 << 9, CPROFI_INFLATE_BAD = 1 << 10
-};
-
-typedef enum { CPROFI_INFLATE_LENGTHS, CPROFI_INFLATE_SYMBOLS, CPROFI_INFLATE_DISTANCES }
-    cprofi_inflate_kind;
-
-typedef struct {
-    uint32_t fast[1 << CPROFI_INFLATE_FAST]; /* entries by the next bits; 0: not a short code */
-    uint32_t entries[288];                   /* in canonical order */
-    uint32_t limit[16]; /* by length: one past its last code, aligned to 15 bits */
-    uint32_t index[16]; /* by length: what to add to a code to get its place in `entries` */
-} cprofi_inflate_code;
-
-typedef struct {
-    const uint8_t *at, *end;
-    uint64_t bits;   /* the next ones, lowest first */
-    unsigned count;  /* how many are known */
-    unsigned beyond; /* how many of all known so far stand behind the end of the input */
-} cprofi_inflate_in;
-
-/* False once bits behind the end were used. */
-static inline bool cprofi_inflate_refill(cprofi_inflate_in *in) {
-    if (in->end - in->at >= 8) {
-        in->bits |= cprofi_get64(in->at) << in->count;
-        in->at += (63 - in->count) >> 3;
-        in->count |= 56;
-        return true;
-    }
-    for (; in->count <= 56; in->count += 8) {
-        if (in->at < in->end) in->bits |= (uint64_t)*in->at++ << in->count;
-        else in->beyond += 8;
-    }
-    return in->beyond <= in->count;
-}
-
-/* The next n (0 to 16) bits, which must be there. */
-static inline uint32_t cprofi_inflate_take(cprofi_inflate_in *in, unsigned n) {
-    uint32_t v = (uint32_t)in->bits & (((uint32_t)1 << n) - 1);
-    in->bits >>= n;
-    in->count -= n;
-    return v;
-}
-
-static uint32_t cprofi_inflate_bits(cprofi_inflate_in *in, unsigned n) {
-    cprofi_inflate_refill(in);
-    return cprofi_inflate_take(in, n);
-}
-
-/* Moves to the next whole byte; false if that is behind the end. */
-static bool cprofi_inflate_align(cprofi_inflate_in *in) {
-    if (in->beyond > in->count) return false;
-    in->at -= (in->count - in->beyond) >> 3;
-    in->bits = 0;
-    in->count = in->beyond = 0;
-    return true;
-}
-
-static uint32_t cprofi_inflate_reverse(uint32_t v) { /* of 16 bits */
-    v = (v & 0x5555) << 1 | (v >> 1 & 0x5555);
-    v = (v & 0x3333) << 2 | (v >> 2 & 0x3333);
-    v = (v & 0x0f0f) << 4 | (v >> 4 & 0x0f0f);
-    return (v & 0xff) << 8 | v >> 8;
-}
-
-/* What a symbol means (RFC 1951, 3.2.5: the bases and extra bits follow a rule). */
-static uint32_t cprofi_inflate_entry(cprofi_inflate_kind kind, uint32_t symbol) {
-    uint32_t extra = 0, base;
-    if (kind == CPROFI_INFLATE_LENGTHS || (kind == CPROFI_INFLATE_SYMBOLS && symbol < 256))
-        return symbol << 16 | CPROFI_INFLATE_LITERAL;
-    if (symbol == 256) return CPROFI_INFLATE_END;
-    if (kind == CPROFI_INFLATE_DISTANCES) {
-        if (symbol >= 30) return CPROFI_INFLATE_BAD;
-        if (symbol >= 4) extra = symbol / 2 - 1;
-        base = extra ? ((2 + symbol % 2) << extra) + 1 : symbol + 1;
-    } else {
-        if (symbol > 285) return CPROFI_INFLATE_BAD;
-        symbol -= 257;
-        if (symbol >= 8 && symbol < 28) extra = symbol / 4 - 1;
-        base = symbol == 28 ? 258 : extra ? ((4 + symbol % 4) << extra) + 3 : symbol + 3;
-    }
-    return base << 16 | extra << 4;
-}
-
-/* Makes a code from the lengths (at most 15) of its n (at most 288) symbols. */
-static bool cprofi_inflate_build(cprofi_inflate_code *c, cprofi_inflate_kind kind,
-                                 const uint8_t *lengths, uint32_t n) {
-    uint32_t count[16] = {0}, next[16], code = 0, index = 0, length;
-    for (uint32_t i = 0; i < n; i++) count[lengths[i]]++;
-    for (length = 1; length <= 15; length++) {
-        next[length] = code;
-        c->index[length] = index - code;
-        code += count[length];
-        index += count[length];
-        c->limit[length] = code << (15 - length);
-        code <<= 1;
-    }
-    /* Neither over-full nor with room left, unless there is no symbol, or one of one bit. */
-    if (code != 1 << 16 && (kind == CPROFI_INFLATE_LENGTHS || index > 1 || count[1] != index))
-        return false;
-    memset(c->fast, 0, sizeof c->fast);
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t entry = cprofi_inflate_entry(kind, i) | lengths[i];
-        length = lengths[i];
-        if (!length) continue;
-        code = next[length]++;
-        c->entries[code + c->index[length]] = entry;
-        if (length > CPROFI_INFLATE_FAST) continue;
-        for (code = cprofi_inflate_reverse(code) >> (16 - length); code < CPROFI_COUNT(c->fast);
-             code += (uint32_t)1 << length)
-            c->fast[code] = entry;
-    }
-    return true;
-}
-
-static uint32_t cprofi_inflate_long(const cprofi_inflate_code *c, uint64_t bits) {
-    uint32_t code = cprofi_inflate_reverse((uint32_t)(bits & 0xffff)) >> 1;
-    for (uint32_t length = CPROFI_INFLATE_FAST + 1; length <= 15; length++)
-        if (code < c->limit[length])
-            return c->entries[(code >> (15 - length)) + c->index[length]];
-    return CPROFI_INFLATE_BAD;
-}
-
-static inline uint32_t cprofi_inflate_symbol(const cprofi_inflate_code *c, cprofi_inflate_in *in) {
-    uint32_t entry = c->fast[in->bits & (CPROFI_COUNT(c->fast) - 1)];
-    if (!entry) entry = cprofi_inflate_long(c, in->bits);
-    in->bits >>= entry & 15;
-    in->count -= entry & 15;
-    return entry;
-}
-
-/* The two codes of a dynamic block (RFC 1951, 3.2.7). */
-static bool cprofi_inflate_codes(cprofi_inflate_in *in, cprofi_inflate_code *symbols,
-                                 cprofi_inflate_code *distances) {
-    static const uint8_t order[19] = {16, 17, 18, 0, 8,  7, 9,  6, 10, 5,
-                                      11, 4,  12, 3, 13, 2, 14, 1, 15};
-    uint8_t lengths[286 + 30] = {0};
-    uint32_t literal = 257 + cprofi_inflate_bits(in, 5), total = 1 + cprofi_inflate_bits(in, 5);
-    uint32_t n = 4 + cprofi_inflate_bits(in, 4);
-    if (literal > 286 || total > 30) return false;
-    total += literal;
-    for (uint32_t i = 0; i < n; i++) lengths[order[i]] = (uint8_t)cprofi_inflate_bits(in, 3);
-    if (!cprofi_inflate_build(distances, CPROFI_INFLATE_LENGTHS, lengths, 19)) return false;
-    for (n = 0; n < total;) {
-        uint32_t symbol, repeat = 1;
-        uint8_t value = 0;
-        if (!cprofi_inflate_refill(in)) return false;
-        symbol = cprofi_inflate_symbol(distances, in) >> 16;
-        if (symbol == 16) {
-            if (!n) return false;
-            value = lengths[n - 1];
-            repeat = 3 + cprofi_inflate_take(in, 2);
-        } else if (symbol > 16) {
-            repeat = symbol == 17 ? 3 + cprofi_inflate_take(in, 3)
-                                  : 11 + cprofi_inflate_take(in, 7);
-        } else {
-            value = (uint8_t)symbol;
-        }
-        if (repeat > total - n) return false;
-        while (repeat--) lengths[n++] = value;
-    }
-    return cprofi_inflate_build(symbols, CPROFI_INFLATE_SYMBOLS, lengths, literal) &&
-           cprofi_inflate_build(distances, CPROFI_INFLATE_DISTANCES, lengths + literal,
-                                total - literal);
-}
-
-/* One block of symbols into [*to, end); a match may reach back to `start`. */
-static bool cprofi_inflate_block(cprofi_inflate_in *state, const cprofi_inflate_code *symbols,
-                                 const cprofi_inflate_code *distances, const uint8_t *start,
-                                 uint8_t **to, uint8_t *end) {
-    cprofi_inflate_in in = *state; /* a copy which no byte written can alias */
-    uint8_t *at = *to;
-    while (cprofi_inflate_refill(&in)) {
-        uint32_t entry = cprofi_inflate_symbol(symbols, &in);
-        size_t length, distance;
-        const uint8_t *from;
-        if (entry & CPROFI_INFLATE_LITERAL) {
-            if (at == end) return false;
-            *at++ = (uint8_t)(entry >> 16);
-            continue;
-        }
-        if (entry & (CPROFI_INFLATE_END | CPROFI_INFLATE_BAD)) {
-            *state = in;
-            *to = at;
-            return (entry & CPROFI_INFLATE_END) != 0;
-        }
-        length = (entry >> 16) + cprofi_inflate_take(&in, entry >> 4 & 15);
-        entry = cprofi_inflate_symbol(distances, &in);
-        distance = (entry >> 16) + cprofi_inflate_take(&in, entry >> 4 & 15);
-        if ((entry & CPROFI_INFLATE_BAD) || length > (size_t)(end - at) ||
-            distance > (size_t)(at - start))
-            return false;
-        from = at - distance;
-        if (distance >= 8 && (size_t)(end - at) >= length + 8) { /* may write up to 7 too many */
-            uint8_t *stop = at + length;
-            for (; at < stop; at += 8, from += 8) memcpy(at, from, 8);
-            at = stop;
-        } else {
-            while (length--) *at++ = *from++;
-        }
-    }
-    return false;
-}
-
-static uint32_t cprofi_adler32(const uint8_t *p, size_t size) {
-    uint32_t a = 1, b = 0;
-    while (size) {
-        size_t n = size < 5552 ? size : 5552; /* so many cannot overflow 32 bits */
-        size -= n;
-        for (; n >= 4; n -= 4, p += 4) {
-            b += 4 * a + 4u * p[0] + 3u * p[1] + 2u * p[2] + p[3];
-            a += (uint32_t)p[0] + p[1] + p[2] + p[3];
-        }
-        for (; n; n--) b += a += *p++;
-        a %= 65521;
-        b %= 65521;
-    }
-    return b << 16 | a;
-}
-
-/* Whether a zlib stream yields exactly `size` bytes with the right checksum; else what was written
-   to `to` has no meaning. */
-static bool cprofi_inflate(cprofi_span zlib_stream, uint8_t *to, size_t size) {
-    cprofi_inflate_code symbols, distances;
-    cprofi_inflate_in in = {zlib_stream.data, zlib_stream.data + zlib_stream.size, 0, 0, 0};
-    uint8_t *at = to, *end = to + size, lengths[288];
-    uint32_t head, last, type, n;
-    if (zlib_stream.size < 8) return false; /* the empty text has 8 */
-    head = cprofi_inflate_bits(&in, 16);
-    if ((head & 0xf) != 8 || (head >> 4 & 0xf) > 7 || (head >> 8 & 0x20) ||
-        ((head & 0xff) << 8 | head >> 8) % 31)
-        return false;
-    do {
-        last = cprofi_inflate_bits(&in, 1);
-        type = cprofi_inflate_bits(&in, 2);
-        if (type == 0) {
-            if (!cprofi_inflate_align(&in) || in.end - in.at < 4) return false;
-            n = cprofi_get16(in.at);
-            if ((n ^ cprofi_get16(in.at + 2)) != 0xffff) return false;
-            in.at += 4;
-            if (n > (size_t)(in.end - in.at) || n > (size_t)(end - at)) return false;
-            if (n) memcpy(at, in.at, n);
-            at += n;
-            in.at += n;
-            continue;
-        }
-        if (type == 1) {
-            for (n = 0; n < 288; n++) lengths[n] = n < 144 ? 8 : n < 256 ? 9 : n < 280 ? 7 : 8;
-            if (!cprofi_inflate_build(&symbols, CPROFI_INFLATE_SYMBOLS, lengths, 288)) return false;
-            memset(lengths, 5, 32);
-            if (!cprofi_inflate_build(&distances, CPROFI_INFLATE_DISTANCES, lengths, 32))
-                return false;
-        } else if (type == 3 || !cprofi_inflate_codes(&in, &symbols, &distances)) {
-            return false;
-        }
-        if (!cprofi_inflate_block(&in, &symbols, &distances, to, &at, end)) return false;
-    } while (!last);
-    return cprofi_inflate_align(&in) && in.end - in.at >= 4 && at == end &&
-           cprofi_adler32(to, size) == ((uint32_t)in.at[0] << 24 | (uint32_t)in.at[1] << 16 |
-                                        (uint32_t)in.at[2] << 8 | in.at[3]);
-}
-
-/* ---- debug sections ----------------------------------------------------------------------------
-
-   Finds the DWARF sections of a file by name and makes plain bytes of those that are compressed;
-   the others are not read at all, they stay parts of the source. Two forms are in use: the flag
-   SHF_COMPRESSED with a header in front (gABI, "Compression Header"), and the older .zdebug_ names
-   with "ZLIB" and the size, big-endian, in front. Both hold one zlib stream.
-
-   Of several sections with one name the first that is not empty counts, good or bad: so each byte
-   of the file is inflated at most once per name, whatever its headers say. Deflate cannot shrink
-   below 1:1032, so a larger size is a lie and no memory is taken for it. Not handled: zstd (the
-   other sections are still served), .dwo files. */
-
-typedef enum {
-    CPROFI_DEBUG_NONE, /* no such section */
-    CPROFI_DEBUG_OK,
-    CPROFI_DEBUG_UNKNOWN_COMPRESSION, /* zstd, mostly */
-    CPROFI_DEBUG_DAMAGED,
-    CPROFI_DEBUG_NO_MEMORY
-} cprofi_debug_result;
-
-typedef struct {
-    cprofi_dwarf dwarf;
-    void *memory[CPROFI_DWARF_SECTIONS]; /* what was inflated */
-    bool seen[CPROFI_DWARF_SECTIONS];
-    bool supplementary; /* there is a .gnu_debugaltlink */
-} cprofi_debug;
-
-enum {
-    CPROFI_SHF_COMPRESSED = 0x800, CPROFI_ELFCOMPRESS_ZLIB = 1, CPROFI_DEFLATE_RATIO_MAX = 1032
-};
-
-static void cprofi_debug_close(cprofi_debug *debug) {
-    for (size_t i = 0; i < CPROFI_DWARF_SECTIONS; i++) free(debug->memory[i]);
-    memset(debug, 0, sizeof *debug);
-}
-
-/* Inflates `size` bytes from the stream at `offset` of a section; *memory is to be freed. */
-static cprofi_debug_result cprofi_debug_inflate(const cprofi_source *section, uint64_t offset,
-                                                uint64_t size, void **memory, cprofi_source *out) {
-    cprofi_source packed = cprofi_source_part(section, offset, section->size - offset);
-    cprofi_span from = {NULL, (size_t)packed.size}, to = {NULL, (size_t)size};
-    cprofi_debug_result result = CPROFI_DEBUG_NO_MEMORY;
-    uint8_t *copy, *plain;
-    if (size / CPROFI_DEFLATE_RATIO_MAX > packed.size) return CPROFI_DEBUG_DAMAGED;
-    if (from.size != packed.size || to.size != size) return CPROFI_DEBUG_NO_MEMORY;
-    plain = (uint8_t *)malloc(to.size + 1);
-    copy = (uint8_t *)malloc(from.size + 1);
-    if (plain && copy) {
-        from.data = copy;
-        to.data = plain;
-        result = CPROFI_DEBUG_DAMAGED;
-        if (cprofi_source_read(&packed, 0, copy, from.size) &&
-            cprofi_inflate(from, plain, to.size)) {
-            *memory = plain;
-            *out = cprofi_source_of(to);
-            result = CPROFI_DEBUG_OK;
-        }
-    }
-    if (result != CPROFI_DEBUG_OK) free(plain);
-    free(copy);
-    return result;
-}
-
-/* Takes a section if it is one of those wanted; NONE if not. `compressed`: SHF_COMPRESSED is set. */
-static cprofi_debug_result cprofi_debug_section(cprofi_debug *debug, const char *name,
-                                                const cprofi_source *section, bool compressed) {
-    static const char *const names[CPROFI_DWARF_SECTIONS] = {
-        "info", "abbrev", "line", "str", "line_str", "str_offsets", "addr", "ranges", "rnglists",
-        "aranges"};
-    bool old = strncmp(name, ".zdebug_", 8) == 0;
-    size_t i = 0, head_size = compressed ? 24 : 12;
-    uint8_t head[24];
-    uint64_t size = 0;
-    if (!old && strncmp(name, ".debug_", 7) != 0) return CPROFI_DEBUG_NONE;
-    name += old ? 8 : 7;
-    while (i < CPROFI_DWARF_SECTIONS && strcmp(name, names[i]) != 0) i++;
-    if (i == CPROFI_DWARF_SECTIONS || !section->size || debug->seen[i]) return CPROFI_DEBUG_NONE;
-    debug->seen[i] = true;
-    if (!old && !compressed) {
-        debug->dwarf.sections[i] = *section;
-        return CPROFI_DEBUG_OK;
-    }
-    if (!cprofi_source_read(section, 0, head, head_size)) return CPROFI_DEBUG_DAMAGED;
-    if (compressed) {
-        if (cprofi_get32(head) != CPROFI_ELFCOMPRESS_ZLIB) return CPROFI_DEBUG_UNKNOWN_COMPRESSION;
-        size = cprofi_get64(head + 8);
-    } else {
-        if (memcmp(head, "ZLIB", 4) != 0) return CPROFI_DEBUG_DAMAGED;
-        for (size_t k = 4; k < 12; k++) size = size << 8 | head[k];
-    }
-    return cprofi_debug_inflate(section, head_size, size, &debug->memory[i],
-                                &debug->dwarf.sections[i]);
-}
-
-/* The same; *result becomes the worst of what was met. */
-static void cprofi_debug_add(cprofi_debug *debug, const char *name, const cprofi_source *section,
-                             bool compressed, cprofi_debug_result *result) {
-    cprofi_debug_result one = cprofi_debug_section(debug, name, section, compressed);
-    if (one > *result) *result = one;
-}
-
-/* The DWARF sections of an ELF file. The result is the worst of what was met, and what could be
-   read is served all the same. cprofi_debug_close is due in every case; `debug` refers to
-   elf->source. */
-static cprofi_debug_result cprofi_debug_open(const cprofi_elf *elf, cprofi_debug *debug) {
-    cprofi_debug_result result = CPROFI_DEBUG_NONE;
-    memset(debug, 0, sizeof *debug);
-    for (size_t i = 0; i < elf->section_count; i++) {
-        cprofi_elf_section s = cprofi_elf_section_at(elf, i);
-        cprofi_source content = cprofi_elf_content(elf, &s);
-        char name[32];
-        if (s.type == CPROFI_SHT_NULL || s.type == CPROFI_SHT_NOBITS) continue;
-        cprofi_elf_section_name(elf, &s, name);
-        if (strcmp(name, ".gnu_debugaltlink") == 0) debug->supplementary = true;
-        cprofi_debug_add(debug, name, &content, (s.flags & CPROFI_SHF_COMPRESSED) != 0, &result);
-    }
-    return result;
-}
-
-/* ---- separate debug files ----------------------------------------------------------------------
-
-   Distributions strip their programs and ship the symbols and DWARF in files of their own. Two ways
-   lead there, both as gdb knows them ("Debugging Information in Separate Files"): the build id is
-   the name in a tree of such files, or .gnu_debuglink holds a file name and the CRC-32 of the file.
-   The first that belongs to the image and has a symbol table or .debug_info wins:
-
-       <root>/.build-id/ab/cdef....debug        root: the user's, then /usr/lib/debug
-       <cache>/abcdef.../debuginfo              what debuginfod's client has fetched before
-       <image's directory>/<name>, <image's directory>/.debug/<name>,
-       <root>/<image's directory>/<name>, <root>/<name>
-
-   and the last four once more with the symbolic links of the image's path resolved. A file belongs
-   if the build ids are equal; where one has none, a file found by name, if the CRC fits. That costs
-   reading it once. Nothing is fetched from anywhere. */
-
-typedef struct {
-    const char *directories; /* the user's, with ':' between (Windows: ';'); may be NULL */
-} cprofi_debug_places;
-
-typedef struct {
-    const cprofi_debug_places *places;
-    const cprofi_elf *image;
-    cprofi_source *source;
-    cprofi_elf *debug;
-    uint8_t id[CPROFI_BUILD_ID_MAX];
-    uint32_t id_size, crc;
-    bool linked; /* looking for .gnu_debuglink: the CRC may decide */
-    bool stale;
-} cprofi_debug_search;
-
-enum { CPROFI_PATH_MAX = 4096 };
-
-/* What each system implements: opens a regular file for reading; false: it cannot be, or there is
-   none. */
-static bool cprofi_source_open(const char *path, cprofi_source *source);
-static void cprofi_source_close(cprofi_source *source);
-/* What stands between the directories of a list. */
-static char cprofi_os_list_separator(void);
-/* A variable of the environment, in UTF-8. Returns its size with the zero: 0 if it is not set, more
-   than `capacity` if it does not fit. */
-static size_t cprofi_os_environment(const char *name, char *to, size_t capacity);
-/* The path without symbolic links, to be freed; NULL if there is none. */
-static char *cprofi_os_real_path(const char *path);
-
-/* The CRC of zlib and .gnu_debuglink over a whole source. */
-static bool cprofi_crc32_of(const cprofi_source *source, uint32_t *result) {
-    uint8_t *buffer = (uint8_t *)malloc(CPROFI_CHUNK);
-    cprofi_walk w = cprofi_walk_of(source, buffer, 0, ~(uint64_t)0, 1);
-    uint32_t crc = 0xffffffff, table[256];
-    const uint8_t *byte;
-    if (!buffer) return false;
-    for (uint32_t i = 0; i < 256; i++) {
-        table[i] = i;
-        for (int bit = 0; bit < 8; bit++) table[i] = table[i] >> 1 ^ (table[i] & 1) * 0xedb88320u;
-    }
-    while ((byte = cprofi_walk_next(&w)) != NULL) crc = crc >> 8 ^ table[(crc ^ *byte) & 0xff];
-    free(buffer);
-    *result = ~crc;
-    return w.offset == source->size;
-}
-
-/* Whether a file tells more than the image: it has symbols or DWARF and is not the image itself, or
-   a copy of it. (A debug file has other section headers: code has no bytes there.) */
-static bool cprofi_debug_useful(const cprofi_debug_search *s) {
-    const cprofi_elf *d = s->debug;
-    if (!d->section_count) return false;
-    if (s->source->size == s->image->source->size && d->section_count == s->image->section_count &&
-        memcmp(d->sections, s->image->sections, d->section_count * CPROFI_ELF_SECTION) == 0)
-        return false;
-    for (size_t i = 0; i < d->section_count; i++) {
-        cprofi_elf_section section = cprofi_elf_section_at(d, i);
-        if ((section.type == CPROFI_SHT_SYMTAB && section.size) ||
-            cprofi_elf_section_is(d, &section, ".debug_info") ||
-            cprofi_elf_section_is(d, &section, ".zdebug_info"))
-            return true;
-    }
-    return false;
-}
-
-static bool cprofi_debug_belongs(const cprofi_debug_search *s) {
-    uint8_t id[CPROFI_BUILD_ID_MAX];
-    uint32_t size = cprofi_elf_build_id(s->debug, id), crc;
-    if (!s->linked || (size && s->id_size))
-        return size == s->id_size && memcmp(id, s->id, size) == 0;
-    return cprofi_crc32_of(s->source, &crc) && crc == s->crc;
-}
-
-/* Tries <root><directory>/<name>; true leaves it open. */
-static bool cprofi_debug_try(cprofi_debug_search *s, const char *root, size_t root_size,
-                             const char *directory, const char *name) {
-    char path[CPROFI_PATH_MAX];
-    int length;
-    if (root_size >= sizeof path) return false;
-    length = snprintf(path, sizeof path, "%.*s%s/%s", (int)root_size, root, directory, name);
-    if (length < 0 || (size_t)length >= sizeof path || !cprofi_source_open(path, s->source))
-        return false;
-    if (cprofi_elf_open(s->source, s->debug)) {
-        if (cprofi_debug_useful(s)) {
-            if (cprofi_debug_belongs(s)) return true;
-            s->stale = true;
-        }
-        cprofi_elf_close(s->debug);
-    }
-    cprofi_source_close(s->source);
-    return false;
-}
-
-/* Tries <root><directory>/<name> for each directory of the user, then /usr/lib/debug. */
-static bool cprofi_debug_roots(cprofi_debug_search *s, const char *directory, const char *name) {
-    const char *at = s->places->directories ? s->places->directories : "";
-    while (*at) {
-        const char *end = strchr(at, cprofi_os_list_separator());
-        size_t size = end ? (size_t)(end - at) : strlen(at);
-        if (size && cprofi_debug_try(s, at, size, directory, name)) return true;
-        at += size + (end ? 1 : 0);
-    }
-    return cprofi_debug_try(s, "/usr/lib/debug", 14, directory, name);
-}
-
-static bool cprofi_debug_by_id(cprofi_debug_search *s) {
-    static const char *const caches[][2] = {{"DEBUGINFOD_CACHE_PATH", ""},
-                                            {"XDG_CACHE_HOME", "/debuginfod_client"},
-                                            {"HOME", "/.cache/debuginfod_client"}};
-    char hex[2 * CPROFI_BUILD_ID_MAX + 1], name[2 * CPROFI_BUILD_ID_MAX + 16], root[4096];
-    if (s->id_size < 2) return false;
-    for (size_t i = 0; i < s->id_size; i++) snprintf(hex + 2 * i, 3, "%02x", s->id[i]);
-    snprintf(name, sizeof name, "%.2s/%s.debug", hex, hex + 2);
-    if (cprofi_debug_roots(s, "/.build-id", name)) return true;
-    snprintf(name, sizeof name, "%s/debuginfo", hex);
-    for (size_t i = 0; i < CPROFI_COUNT(caches); i++) {
-        size_t size = cprofi_os_environment(caches[i][0], root, sizeof root);
-        if (size > 1 && size <= sizeof root &&
-            cprofi_debug_try(s, root, size - 1, caches[i][1], name))
-            return true;
-    }
-    return false;
-}
-
-/* Reads .gnu_debuglink: a file name, zeros up to a multiple of 4, the CRC. */
-static bool cprofi_debug_link(cprofi_debug_search *s, char *name, size_t capacity) {
-    for (size_t i = 0; i < s->image->section_count; i++) {
-        cprofi_elf_section section = cprofi_elf_section_at(s->image, i);
-        cprofi_source content = cprofi_elf_content(s->image, &section);
-        uint8_t crc[4];
-        size_t length;
-        if (!cprofi_elf_section_is(s->image, &section, ".gnu_debuglink")) continue;
-        length = cprofi_source_string(&content, 0, name, capacity);
-        if (!length || length + 1 >= capacity || strchr(name, '/') ||
-            !cprofi_source_read(&content, (length / 4 + 1) * 4, crc, sizeof crc))
-            return false;
-        s->crc = cprofi_get32(crc);
-        return true;
-    }
-    return false;
-}
-
-/* Tries the places for a file of this name, given the image's path. */
-static bool cprofi_debug_by_link(cprofi_debug_search *s, const char *image_path,
-                                 const char *name) {
-    const char *slash = strrchr(image_path, '/');
-    size_t size = slash ? (size_t)(slash - image_path) : 1;
-    char *directory = (char *)malloc(size + 1);
-    bool found;
-    if (!directory) return false;
-    memcpy(directory, slash ? image_path : ".", size);
-    directory[size] = 0;
-    found = cprofi_debug_try(s, directory, size, "", name) ||
-            cprofi_debug_try(s, directory, size, "/.debug", name) ||
-            (image_path[0] == '/' && cprofi_debug_roots(s, directory, name)) ||
-            cprofi_debug_roots(s, "", name);
-    free(directory);
-    return found;
-}
-
-/* Looks for the debug file of an image. True: it is open, the caller closes `debug_elf` and then
-   `source`. *stale, after false: there was one, but of another build. */
-static bool cprofi_debug_find(const cprofi_debug_places *places, const char *image_path,
-                              const cprofi_elf *elf, cprofi_source *source, cprofi_elf *debug_elf,
-                              bool *stale) {
-    cprofi_debug_search s;
-    char name[512]; /* no file system has names longer than 255 bytes */
-    bool found;
-    memset(&s, 0, sizeof s);
-    s.places = places;
-    s.image = elf;
-    s.source = source;
-    s.debug = debug_elf;
-    s.id_size = cprofi_elf_build_id(elf, s.id);
-    found = cprofi_debug_by_id(&s);
-    s.linked = true;
-    if (!found && cprofi_debug_link(&s, name, sizeof name)) {
-        found = cprofi_debug_by_link(&s, image_path, name);
-        if (!found) {
-            char *real = cprofi_os_real_path(image_path);
-            if (real && strcmp(real, image_path) != 0)
-                found = cprofi_debug_by_link(&s, real, name);
-            free(real);
-        }
-    }
-    *stale = s.stale && !found;
-    return found;
-}
-
-/* ---- pe: headers -------------------------------------------------------------------------------
-
-   After Microsoft's "PE Format": images (not object files) for x64, i386 and ARM64, PE32 and PE32+,
-   as they stand in a file: an RVA, an address relative to the image, becomes a file offset through
-   the section that holds it. The linkers of MinGW keep the COFF symbol and string tables of object
-   files in the image unless told to strip it; the names of sections longer than 8 characters, which
-   are those of DWARF, are in that string table too. Not handled: ARM64EC, and /bigobj symbol
-   tables, which images do not have. */
-
-enum {
-    CPROFI_PE_I386 = 0x14c, CPROFI_PE_X64 = 0x8664, CPROFI_PE_ARM64 = 0xaa64,
-    CPROFI_PE_EXPORT = 0, CPROFI_PE_EXCEPTION = 3, CPROFI_PE_DEBUG = 6,
-    CPROFI_PE_DIRECTORIES = 16,
-    CPROFI_PE_SYMBOL = 18,         /* bytes in a record of the symbol table */
-    CPROFI_PE_SECTIONS_MAX = 1024, /* further ones count as missing */
-    CPROFI_PE_NAME_MAX = 16384
-};
-
-typedef struct {
-    uint32_t address, size;     /* RVA; size in memory */
-    uint32_t offset, file_size; /* in the file, without padding */
-    bool executable;
-    uint8_t name[8];
-} cprofi_pe_section;
-
-typedef struct {
-    const cprofi_source *source;
-    uint16_t machine;
-    bool wide; /* PE32+ */
-    uint32_t time_date_stamp, entry, size_of_image;
-    uint64_t image_base;
-    uint64_t symbols, symbol_count; /* in the source */
-    cprofi_source strings;
-    struct { uint32_t address, size; } directories[CPROFI_PE_DIRECTORIES];
-    cprofi_pe_section *sections;
-    size_t section_count;
-} cprofi_pe;
-
-static void cprofi_pe_close(cprofi_pe *pe) {
-    free(pe->sections);
-    memset(pe, 0, sizeof *pe);
-}
-
-/* The section table; ends early where the file ends. False: out of memory. */
-static bool cprofi_pe_load_sections(cprofi_pe *pe, uint64_t offset, size_t count) {
-    uint8_t r[40];
-    if (count > CPROFI_PE_SECTIONS_MAX) count = CPROFI_PE_SECTIONS_MAX;
-    if (!count) return true;
-    pe->sections = (cprofi_pe_section *)calloc(count, sizeof *pe->sections);
-    if (!pe->sections) return false;
-    for (; count && cprofi_source_read(pe->source, offset, r, sizeof r); count--, offset += 40) {
-        cprofi_pe_section *s = &pe->sections[pe->section_count++];
-        memcpy(s->name, r, 8);
-        s->size = cprofi_get32(r + 8);
-        s->address = cprofi_get32(r + 12);
-        s->file_size = cprofi_get32(r + 16);
-        s->offset = cprofi_get32(r + 20);
-        s->executable = (cprofi_get32(r + 36) & 0x20000020) != 0; /* MEM_EXECUTE, CNT_CODE */
-        if (!s->size) s->size = s->file_size; /* some linkers leave it 0 */
-        if (s->file_size > s->size) s->file_size = s->size;
-        if (s->size > ~s->address) s->size = ~s->address;
-    }
-    return true;
-}
-
-/* Reads the headers. The source must outlive `pe`; cprofi_pe_close is due only after true. False:
-   not such an image, or out of memory. */
-static bool cprofi_pe_open(const cprofi_source *source, cprofi_pe *pe) {
-    uint8_t dos[64], coff[24], h[112 + 8 * CPROFI_PE_DIRECTORIES] = {0}, size[4];
-    size_t optional, tables;
-    uint64_t at, strings;
-    memset(pe, 0, sizeof *pe);
-    pe->source = source;
-    if (!cprofi_source_read(source, 0, dos, sizeof dos) || memcmp(dos, "MZ", 2) != 0) return false;
-    at = cprofi_get32(dos + 60);
-    if (!cprofi_source_read(source, at, coff, sizeof coff) || memcmp(coff, "PE\0", 4) != 0)
-        return false;
-    at += sizeof coff;
-    pe->machine = cprofi_get16(coff + 4);
-    optional = cprofi_get16(coff + 20);
-    if (!cprofi_source_read(source, at, h, optional < sizeof h ? optional : sizeof h)) return false;
-    pe->wide = cprofi_get16(h) == 0x20b;
-    tables = pe->wide ? 112 : 96; /* what lies behind `optional` was read as zeros */
-    if ((!pe->wide && cprofi_get16(h) != 0x10b) || optional < tables ||
-        (pe->machine != CPROFI_PE_I386 && pe->machine != CPROFI_PE_X64 &&
-         pe->machine != CPROFI_PE_ARM64))
-        return false;
-    pe->time_date_stamp = cprofi_get32(coff + 8);
-    pe->entry = cprofi_get32(h + 16);
-    pe->image_base = pe->wide ? cprofi_get64(h + 24) : cprofi_get32(h + 28);
-    pe->size_of_image = cprofi_get32(h + 56);
-    for (size_t i = 0; i < CPROFI_PE_DIRECTORIES && i < cprofi_get32(h + tables - 4); i++) {
-        pe->directories[i].address = cprofi_get32(h + tables + 8 * i);
-        pe->directories[i].size = cprofi_get32(h + tables + 8 * i + 4);
-    }
-    pe->symbols = cprofi_get32(coff + 12);
-    pe->symbol_count = pe->symbols ? cprofi_get32(coff + 16) : 0;
-    strings = pe->symbols + pe->symbol_count * CPROFI_PE_SYMBOL;
-    if (pe->symbols && cprofi_source_read(source, strings, size, sizeof size))
-        pe->strings = cprofi_source_part(source, strings, cprofi_get32(size));
-    return cprofi_pe_load_sections(pe, at + optional, cprofi_get16(coff + 6));
-}
-
-/* The bytes in the file of what is loaded at an RVA and behind it in the same section. */
-static cprofi_source cprofi_pe_content(const cprofi_pe *pe, uint64_t rva) {
-    for (size_t i = 0; i < pe->section_count; i++) {
-        const cprofi_pe_section *s = &pe->sections[i];
-        uint64_t at = rva - s->address, offset = s->offset + at, left = s->file_size - at;
-        if (at >= s->file_size) continue;
-        if (offset >= pe->source->size) break;
-        if (left > pe->source->size - offset) left = pe->source->size - offset;
-        return cprofi_source_part(pe->source, offset, left);
-    }
-    return cprofi_source_part(pe->source, 0, 0);
-}
-
-static bool cprofi_pe_read(const cprofi_pe *pe, uint64_t rva, void *to, size_t size) {
-    cprofi_source content = cprofi_pe_content(pe, rva);
-    return cprofi_source_read(&content, 0, to, size);
-}
-
-/* The name in 8 bytes of a section or symbol; at != 0: it is there in the string table instead. */
-static void cprofi_pe_name8(const cprofi_pe *pe, const uint8_t name[8], uint64_t at, char *to,
-                            size_t capacity) {
-    cprofi_span span = {name, 8};
-    cprofi_source here = cprofi_source_of(span);
-    cprofi_source_string(at ? &pe->strings : &here, at, to, capacity);
-}
-
-/* Long names stand in the string table, at an offset written as "/1234", or "//" and six digits to
-   base 64, most significant first, where seven decimal ones do not suffice. */
-static void cprofi_pe_section_name(const cprofi_pe *pe, const cprofi_pe_section *s, char *to,
-                                   size_t capacity) {
-    static const char digits[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    bool large = s->name[1] == '/';
-    uint64_t at = 0;
-    for (size_t i = large ? 2 : 1; s->name[0] == '/' && i < 8 && s->name[i]; i++) {
-        const char *digit = strchr(digits, s->name[i]);
-        if (large) at = at * 64 + (digit ? (uint64_t)(digit - digits) : 0);
-        else at = at * 10 + s->name[i] - '0';
-    }
-    cprofi_pe_name8(pe, s->name, at, to, capacity);
-}
-
-/* What tells one build from all others: the GUID and age that lead to the PDB file, and its path.
-   ld's and lld's --build-id writes the same record where there is no PDB. */
-static bool cprofi_pe_pdb(const cprofi_pe *pe, uint8_t guid[16], uint32_t *age, char *path,
-                          size_t capacity) {
-    uint64_t table = pe->directories[CPROFI_PE_DEBUG].address;
-    uint8_t entry[28], head[24];
-    for (uint32_t i = 0; i < pe->directories[CPROFI_PE_DEBUG].size / 28 && i < 64; i++) {
-        cprofi_source record;
-        if (!cprofi_pe_read(pe, table + 28 * i, entry, sizeof entry)) return false;
-        record = cprofi_source_part(pe->source, cprofi_get32(entry + 24), cprofi_get32(entry + 16));
-        if (cprofi_get32(entry + 12) != 2 /* CodeView */ ||
-            !cprofi_source_read(&record, 0, head, sizeof head) || memcmp(head, "RSDS", 4) != 0)
-            continue;
-        memcpy(guid, head + 4, 16);
-        *age = cprofi_get32(head + 20);
-        cprofi_source_string(&record, sizeof head, path, capacity);
-        return true;
-    }
-    return false;
-}
-
-/* The DWARF sections, as cprofi_debug_open does it for ELF. */
-static cprofi_debug_result cprofi_pe_debug(const cprofi_pe *pe, cprofi_debug *debug) {
-    cprofi_debug_result result = CPROFI_DEBUG_NONE;
-    memset(debug, 0, sizeof *debug);
-    for (size_t i = 0; i < pe->section_count; i++) {
-        const cprofi_pe_section *s = &pe->sections[i];
-        cprofi_source part = cprofi_source_part(pe->source, s->offset, s->file_size);
-        char name[32];
-        cprofi_pe_section_name(pe, s, name, sizeof name);
-        cprofi_debug_add(debug, name, &part, false, &result);
-    }
-    return result;
-}
-
-/* ---- pe: functions -----------------------------------------------------------------------------
-
-   Symbols of COFF have no size. On x64 and ARM64 the exception directory (.pdata: "x64 exception
-   handling", "ARM64 exception handling" of Microsoft's documentation) tells where each function
-   begins and ends, except that on x64 a leaf function, one that keeps the stack as it found it,
-   need not have an entry. A function in several pieces has an entry for each; on x64 the unwind
-   information of the others leads to that of the first, its primary entry. An entry has 12 bytes on
-   x64 (begin, end, unwind information) and 8 on ARM64 (begin, length or unwind information). */
-
-/* Where the function (or piece) of an entry ends. */
-static uint64_t cprofi_pe_function_end(const cprofi_pe *pe, const uint32_t entry[3]) {
-    uint8_t head[4];
-    if (pe->machine == CPROFI_PE_X64) return entry[1];
-    if (entry[1] & 3) return (uint64_t)entry[0] + (entry[1] >> 2 & 0x7ff) * 4; /* packed */
-    if (!cprofi_pe_read(pe, entry[1], head, sizeof head)) return entry[0];
-    return (uint64_t)entry[0] + (cprofi_get32(head) & 0x3ffff) * 4;
-}
-
-/* Where the function begins of which an entry may be a later piece. */
-static uint32_t cprofi_pe_function_start(const cprofi_pe *pe, const uint32_t entry[3]) {
-    uint32_t start = entry[0], unwind = entry[2];
-    for (int hops = 0; hops < 32 && pe->machine == CPROFI_PE_X64; hops++) {
-        uint8_t head[4], next[12];
-        uint64_t at = unwind & ~1u; /* an odd one leads to another entry */
-        if (!(unwind & 1)) {
-            if (!cprofi_pe_read(pe, at, head, sizeof head) || !(head[0] & 0x20 /* CHAININFO */))
-                return start;
-            at += 4 + (head[2] + 1u) / 2 * 4; /* behind the unwind codes, whose number is even */
-        }
-        if (!cprofi_pe_read(pe, at, next, sizeof next)) break;
-        start = cprofi_get32(next);
-        unwind = cprofi_get32(next + 8);
-    }
-    return entry[0]; /* a chain without end */
-}
-
-/* ---- pe: the look-up ---------------------------------------------------------------------------
-
-   As in the elf reader the addresses are sorted and the tables streamed: each record finds by
-   binary search the first address at or behind it, which keeps the best it was offered; what an
-   address was not offered it inherits from the one before. s records and n addresses cost
-   O((s + n) log n), and memory is 64 bytes an address.
-
-   Every address has a `key`, where its name is looked for, and a `floor`: the name is that of the
-   last symbol in [floor, key].
-   - In a function of the exception directory both are the start of that function: only a symbol
-     exactly there names it, and labels and entry points inside it do not split it.
-   - Elsewhere (i386; leaf functions) the key is the address, and the floor the end of the last
-     function of the directory before it, or the start of the section.
-   Of several symbols at one place: functions by type, other symbols of COFF, exports; of COFF
-   external before static; the first in the table. An export extends to the next symbol or entry of
-   the directory, so in a stripped image for i386 it is credited with what is behind it: nothing
-   there tells where it ends.
-
-   Ignored: labels, section, file and absolute symbols; exports that are forwarded or nameless. */
-
-typedef struct {
-    uint64_t address;  /* RVA + image_base */
-    uint32_t index;    /* the caller's */
-    const char *name;  /* undecorated, but mangled still; NULL: none; lives in the text */
-    uint64_t start;    /* of the function; 0: unknown */
-} cprofi_pe_want;
-
-enum { /* in ascending order of preference */
-    CPROFI_PE_NO_HIT, CPROFI_PE_EXPORT_HIT, CPROFI_PE_COFF_HIT,
-    CPROFI_PE_EXTERNAL = 1, CPROFI_PE_FUNCTION = 2 /* to be added to the last */
-};
-
-typedef struct {
-    uint32_t value; /* RVA */
-    uint8_t rank;
-    uint8_t name[8]; /* COFF: as in the record; export: its RVA */
-} cprofi_pe_hit;
-
-typedef struct {
-    uint64_t key;          /* these are RVAs */
-    uint32_t floor, start; /* start 0: unknown */
-    uint32_t entry[3];     /* of those after the previous address, the last that begins here or
-                              before; all 0: none */
-    cprofi_pe_hit hit;     /* likewise, of the symbols */
-    size_t want;
-} cprofi_pe_place;
-
-typedef struct {
-    const cprofi_pe *pe;
-    cprofi_pe_place *places; /* ascending by key */
-    size_t count;
-    uint8_t *buffer; /* CPROFI_CHUNK bytes */
-} cprofi_pe_look;
-
-/* The first place whose key is at or after an RVA; NULL when there is none. */
-static cprofi_pe_place *cprofi_pe_from(const cprofi_pe_look *k, uint32_t rva) {
-    size_t at = cprofi_search(k->places, sizeof *k->places, 0, k->count, rva);
-    return at < k->count ? &k->places[at] : NULL;
-}
-
-static void cprofi_pe_offer(cprofi_pe_look *k, const cprofi_pe_hit *hit) {
-    cprofi_pe_place *place = cprofi_pe_from(k, hit->value);
-    if (place && (hit->value > place->hit.value ||
-                  (hit->value == place->hit.value && hit->rank > place->hit.rank)))
-        place->hit = *hit;
-}
-
-/* Sets key, floor and start of every place, whose key is the RVA at first; sorts them. */
-static void cprofi_pe_functions(cprofi_pe_look *k) {
-    const cprofi_pe *pe = k->pe;
-    size_t size = pe->machine == CPROFI_PE_X64 ? 12 : 8;
-    cprofi_source content = cprofi_pe_content(pe, pe->directories[CPROFI_PE_EXCEPTION].address);
-    cprofi_walk w = cprofi_walk_of(&content, k->buffer, 0,
-                                   pe->directories[CPROFI_PE_EXCEPTION].size / size, size);
-    uint64_t end = 0;
-    uint32_t begin = 0, start = 0;
-    const uint8_t *p;
-    qsort(k->places, k->count, sizeof *k->places, cprofi_compare);
-    if (pe->machine == CPROFI_PE_I386) return;
-    while ((p = cprofi_walk_next(&w)) != NULL) {
-        cprofi_pe_place *place = cprofi_pe_from(k, cprofi_get32(p));
-        if (!place || cprofi_get32(p) < place->entry[0]) continue;
-        for (size_t i = 0; i < size / 4; i++) place->entry[i] = cprofi_get32(p + 4 * i);
-    }
-    for (size_t i = 0; i < k->count; i++) {
-        cprofi_pe_place *place = &k->places[i];
-        if (place->entry[1]) {
-            begin = place->entry[0];
-            end = cprofi_pe_function_end(pe, place->entry);
-            start = cprofi_pe_function_start(pe, place->entry);
-        }
-        if (begin < place->floor) continue; /* in another section */
-        if (place->key < end) place->key = place->floor = place->start = start;
-        else if (end > place->floor) place->floor = (uint32_t)end;
-    }
-    qsort(k->places, k->count, sizeof *k->places, cprofi_compare);
-}
-
-static void cprofi_pe_symbols(cprofi_pe_look *k) {
-    enum { EXTERNAL = 2, STATIC = 3 };
-    const cprofi_pe *pe = k->pe;
-    cprofi_walk w =
-        cprofi_walk_of(pe->source, k->buffer, pe->symbols, pe->symbol_count, CPROFI_PE_SYMBOL);
-    const uint8_t *p;
-    while ((p = cprofi_walk_next(&w)) != NULL) {
-        size_t section = (size_t)cprofi_get16(p + 12) - 1; /* undefined, absolute: out of range */
-        bool function = (p[14] & 0x30) == 0x20;
-        uint32_t value = cprofi_get32(p + 8);
-        uint8_t aux = p[17];
-        /* Symbols of sections are static, and have an auxiliary record or at least a dot. */
-        if (section < pe->section_count && value < pe->sections[section].size &&
-            (p[16] == EXTERNAL || (p[16] == STATIC && (function || (!aux && p[0] != '.'))))) {
-            cprofi_pe_hit hit;
-            hit.value = pe->sections[section].address + value;
-            hit.rank = (uint8_t)(CPROFI_PE_COFF_HIT + (function ? CPROFI_PE_FUNCTION : 0) +
-                                 (p[16] == EXTERNAL ? CPROFI_PE_EXTERNAL : 0));
-            memcpy(hit.name, p, sizeof hit.name);
-            cprofi_pe_offer(k, &hit);
-        }
-        while (aux && cprofi_walk_next(&w)) aux--;
-    }
-}
-
-/* The i-th name belongs to the address whose number is the i-th ordinal, of 16 bits. */
-static void cprofi_pe_exports(cprofi_pe_look *k) {
-    const cprofi_pe *pe = k->pe;
-    uint32_t base = pe->directories[CPROFI_PE_EXPORT].address, count, left;
-    cprofi_source addresses, ordinals;
-    const uint8_t *p;
-    uint8_t head[40], value[4];
-    cprofi_pe_hit hit;
-    cprofi_walk w;
-    if (!base || !cprofi_pe_read(pe, base, head, sizeof head)) return;
-    count = cprofi_get32(head + 20);
-    left = cprofi_get32(head + 24);
-    addresses = cprofi_pe_content(pe, cprofi_get32(head + 28));
-    ordinals = cprofi_pe_content(pe, cprofi_get32(head + 36));
-    w = cprofi_walk_of(&ordinals, k->buffer, 0, left < 65536 ? left : 65536, 2);
-    memset(&hit, 0, sizeof hit);
-    hit.rank = CPROFI_PE_EXPORT_HIT;
-    for (uint64_t name = cprofi_get32(head + 32); (p = cprofi_walk_next(&w)) != NULL; name += 4) {
-        uint64_t n = cprofi_get16(p);
-        if (n >= count || !cprofi_source_read(&addresses, 4 * n, value, 4)) continue;
-        hit.value = cprofi_get32(value);
-        if (hit.value - base >= pe->directories[CPROFI_PE_EXPORT].size && /* else: forwarded */
-            cprofi_pe_read(pe, name, hit.name, 4))
-            cprofi_pe_offer(k, &hit);
-    }
-}
-
-/* What the source calls it. ".weak.NAME.OTHER" is gas' and ".weak.NAME.default.OTHER" LLVM's way to
-   define a weak symbol; on i386 C names have an underscore in front, those of stdcall and fastcall
-   also "@" and the size of their arguments behind (fastcall: "@" in front, vectorcall: "@@"). */
-static char *cprofi_pe_undecorate(const cprofi_pe *pe, char *name, bool exported) {
-    char *end;
-    if (strncmp(name, ".weak.", 6) == 0) {
-        name += 6;
-        end = strstr(name, ".default");
-        if (!end || (end[8] && end[8] != '.')) end = strrchr(name, '.');
-        if (end) *end = 0;
-    }
-    if (pe->machine != CPROFI_PE_I386) return name;
-    end = strrchr(name, '@');
-    if (end && end > name && end[1] && !end[1 + strspn(end + 1, "0123456789")]) {
-        *end = 0;
-        if (end[-1] == '@') end[-1] = 0;
-    }
-    return name + ((*name == '_' && !exported) || (*name == '@' && end > name));
-}
-
-/* The name of a symbol, "" if it has none; NULL: out of memory. */
-static const char *cprofi_pe_name(const cprofi_pe_look *k, const cprofi_pe_hit *hit,
-                                  cprofi_text *text) {
-    const cprofi_pe *pe = k->pe;
-    char *name = (char *)k->buffer; /* the tables have been read */
-    bool exported = hit->rank == CPROFI_PE_EXPORT_HIT;
-    if (exported) {
-        cprofi_source content = cprofi_pe_content(pe, cprofi_get32(hit->name));
-        cprofi_source_string(&content, 0, name, CPROFI_PE_NAME_MAX);
-    } else {
-        uint32_t at = cprofi_get32(hit->name) ? 0 : cprofi_get32(hit->name + 4);
-        cprofi_pe_name8(pe, hit->name, at, name, CPROFI_PE_NAME_MAX);
-    }
-    name = cprofi_pe_undecorate(pe, name, exported);
-    return cprofi_text_keep(text, name, strlen(name));
-}
-
-/* Names all wants; false: out of memory. */
-static bool cprofi_pe_settle(const cprofi_pe_look *k, cprofi_pe_want *wants, cprofi_text *text) {
-    const cprofi_pe_hit *hit = NULL;
-    const char *name = NULL;
-    for (size_t i = 0; i < k->count; i++) {
-        const cprofi_pe_place *place = &k->places[i];
-        cprofi_pe_want *want = &wants[place->want];
-        uint32_t start = place->start;
-        if (place->hit.rank) {
-            hit = &place->hit;
-            name = NULL;
-        }
-        if (hit && hit->value >= place->floor) {
-            if (!name) name = cprofi_pe_name(k, hit, text);
-            if (!name) return false;
-            if (*name) want->name = name;
-            start = hit->value;
-        }
-        if (start) want->start = k->pe->image_base + start;
-    }
-    return true;
-}
-
-/* Fills name and start of n wants, in any order, of which address and index are set. False only
-   when out of memory. */
-static bool cprofi_pe_lookup(const cprofi_pe *pe, cprofi_pe_want *wants, size_t n,
-                             cprofi_text *text) {
-    cprofi_pe_look k;
-    bool ok;
-    memset(&k, 0, sizeof k);
-    k.pe = pe;
-    k.buffer = (uint8_t *)malloc(CPROFI_CHUNK);
-    k.places = (cprofi_pe_place *)calloc(n + 1, sizeof *k.places);
-    ok = k.buffer && k.places;
-    for (size_t i = 0; ok && i < n; i++) {
-        uint64_t rva = wants[i].address - pe->image_base;
-        wants[i].name = NULL;
-        wants[i].start = 0;
-        for (size_t s = 0; s < pe->section_count; s++) {
-            const cprofi_pe_section *section = &pe->sections[s];
-            if (!section->executable || rva - section->address >= section->size) continue;
-            k.places[k.count].want = i;
-            k.places[k.count].key = rva;
-            k.places[k.count++].floor = section->address;
-            break;
-        }
-    }
-    if (ok) {
-        cprofi_pe_functions(&k);
-        cprofi_pe_symbols(&k);
-        cprofi_pe_exports(&k);
-        ok = cprofi_pe_settle(&k, wants, text);
-    }
-    free(k.buffer);
-    free(k.places);
-    return ok;
-}
-
-/* ---- dwarf: functions and what was inlined into them -------------------------------------------
+/* ---------------------------------------------------------------------------------------------- */
+/* >>dwarf: functions, and what was inlined into them
 
    The problem: for some thousand addresses the functions each stands in, from what was inlined last
-   to the function that holds the code, out of debug information of perhaps a gigabyte. The idea:
-   everything is sorted by where it stands in the file, and each unit is read at most once for all
-   that is wanted of it. (1) Addresses find their units: .debug_aranges says it, and for the rest
-   the root entry of each unit. (2) Each unit that is wanted is read whole and walked once, front to
-   back. Entries without code are passed over, most by a size known beforehand or by DW_AT_sibling;
-   the ranges of a subprogram or inlined_subroutine search the unit's wanted addresses. (3) A
-   function is named by following its entry to the abstract origin and the specification. What
-   leads into another unit (link-time optimisation, dwz) waits, sorted, until all units are done.
+   to the function that holds the code, out of perhaps a gigabyte. The idea: all that is wanted is
+   sorted by where it stands, and each unit is read at most once. (1) Addresses find their units:
+   .debug_aranges says it, for the rest the root entry of each unit. (2) A unit is read whole and
+   walked front to back. Entries without code are passed over, most by a size known beforehand or by
+   DW_AT_sibling; the ranges of a subprogram or inlined_subroutine search the unit's wanted
+   addresses. (3) A function is named by following its entry to the abstract origin and the
+   specification. What leads into another unit (link-time optimisation) waits until all are done.
 
    The invariant of the walk: an address has the deepest entry (node) seen so far that holds it. A
    node takes an address over only from the function around it, so the first of two functions at one
    place (identical code folded) keeps it. Nodes are kept for hits and what is around them.
 
-   Cost: linear in the bytes of the wanted units. The memory is that of the largest of them, its
-   line table, 16 bytes for each namespace, class and function in it, and some 100 bytes for each
-   function in an answer. In a hostile file thousands of entries may share one long list, so all
-   work that is not paid for by reading on is counted against a limit (cprofi_dwarf_spend).
+   Cost: linear in the bytes of the wanted units; the memory of the largest, its line table, 16
+   bytes for each namespace, class and function in it, and some 100 for each function in an answer.
+   Work that is not paid for by reading on is counted against a limit (cprofi_dwarf_spend).
 
-   Names: the linkage name where there is one; else, in languages that have scopes, the name behind
-   all that encloses it, "outer::(anonymous namespace)::name"; a closure is "{lambda}", another
-   class without a name "{unnamed type}". Ranges that begin at 0, ~0 or ~0 - 1 are what linkers make
-   of discarded code, and are ignored. Not handled: the contents of .dwo and supplementary files
-   (both counted), .debug_types, .debug_names, and location views.
-
-   After "DWARF 5" and the versions 2 to 4 before it (chapters 2, 3 and 7), in 32- and 64-bit
-   format, with the GNU extensions for split units of version 4. */
+   Ranges that begin at 0, ~0 or ~0 - 1 are what linkers make of discarded code, and are ignored.
+   Not handled: .dwo and supplementary files (both counted), .debug_types, .debug_names. After
+   "DWARF 5" (chapters 2, 3, 7), versions 2 to 4, and the GNU extensions for split units. */
 
 typedef struct {
     const char *function; /* raw: a linkage name, else the name with its scopes; NULL unknown */
@@ -5587,7 +4529,7 @@ static cprofi_bytes cprofi_dwarf_peek(cprofi_dwarf_look *k, unsigned section, ui
     return b;
 }
 
-/* ---- dwarf: values of attributes --------------------------------------------------------------- */
+/* ---- dwarf: values of attributes ------------------------------------------------------------- */
 
 /* Entry i of a table of addresses or offsets. */
 static bool cprofi_dwarf_entry(cprofi_dwarf_look *k, unsigned section, uint64_t base, uint64_t i,
@@ -6226,7 +5168,11 @@ static bool cprofi_dwarf_walk(cprofi_dwarf_look *k) {
     return depth == 0 && k->spent <= k->limit;
 }
 
-/* ---- dwarf: names ---------------------------------------------------------------------------- */
+/* ---- dwarf: names ------------------------------------------------------------------------------
+
+   The linkage name where there is one; else, in languages that have scopes, the name behind all
+   that encloses it, "outer::(anonymous namespace)::name"; a closure is "{lambda}", another class
+   without a name "{unnamed type}". */
 
 /* In C, its relatives and assembly nothing is a part of a name but the name. */
 static bool cprofi_dwarf_has_scopes(uint64_t language) {
@@ -6604,18 +5550,1109 @@ static void cprofi_dwarf_answer_free(cprofi_dwarf_answer *answer) {
     memset(answer, 0, sizeof *answer);
 }
 
-/* ---- names -------------------------------------------------------------------------------------
+/* ---------------------------------------------------------------------------------------------- */
+/* >>debug: compressed sections, separate debug files
+
+   The problem: the DWARF of a program is often compressed, and often in another file. The idea: one
+   place finds the sections and makes plain bytes of them, wherever they are, so that the readers
+   above know nothing of it; sections that are not compressed are not read at all, they stay parts
+   of the source.
+
+   The invariant: a debug file is used only if it belongs to the image, by build id or checksum.
+   Cost: a compressed section is inflated whole, at some 200 MB/s, and stays until the image is
+   done.
+   Not handled: zstd (the other sections are still served), .dwo and supplementary files.
+
+   After RFC 1950 and 1951, the gABI ("Compression Header"), and the manual of gdb ("Debugging
+   Information in Separate Files"). */
+
+/* ---- inflate -----------------------------------------------------------------------------------
+
+   Debug sections are often compressed: deflate (RFC 1951) in a zlib wrapper (RFC 1950). The size of
+   the result is known beforehand, so there is no window: all output stands in one piece and a match
+   is copied from where it stands.
+
+   A symbol is found with one load: a table indexed by the next 10 bits holds, for every code of at
+   most 10 bits, its length, its meaning and how many extra bits follow. Longer codes, which are
+   rare by construction, find their length in the canonical order: aligned to 15 bits, all codes of
+   one length are below all longer ones, so the first limit above the bits tells the length, and the
+   distance from the first code of that length the symbol.
+
+   Invariant: after a refill at least 56 bits are there (the longest symbol with its match takes
+   48), zeros after the end of the input. Bits of such zeros that were used up are the end of a
+   damaged stream. Cost: linear in input and output; 11 KB of stack. Refused, as zlib refuses it:
+   over-full and incomplete codes, distances beyond the start, preset dictionaries. Bytes after the
+   checksum are ignored. */
+
+enum {
+    CPROFI_INFLATE_FAST = 10,
+    /* An entry: bits 0-3 length of the code, 4-7 number of extra bits, 16-31 byte or base, and: */
+    CPROFI_INFLATE_LITERAL = 1 << 8, CPROFI_INFLATE_END = 1 << 9, CPROFI_INFLATE_BAD = 1 << 10
+};
+
+typedef enum { CPROFI_INFLATE_LENGTHS, CPROFI_INFLATE_SYMBOLS, CPROFI_INFLATE_DISTANCES }
+    cprofi_inflate_kind;
+
+typedef struct {
+    uint32_t fast[1 << CPROFI_INFLATE_FAST]; /* entries by the next bits; 0: not a short code */
+    uint32_t entries[288];                   /* in canonical order */
+    uint32_t limit[16]; /* by length: one past its last code, aligned to 15 bits */
+    uint32_t index[16]; /* by length: what to add to a code to get its place in `entries` */
+} cprofi_inflate_code;
+
+typedef struct {
+    const uint8_t *at, *end;
+    uint64_t bits;   /* the next ones, lowest first */
+    unsigned count;  /* how many are known */
+    unsigned beyond; /* how many of all known so far stand behind the end of the input */
+} cprofi_inflate_in;
+
+/* False once bits behind the end were used. */
+static inline bool cprofi_inflate_refill(cprofi_inflate_in *in) {
+    if (in->end - in->at >= 8) {
+        in->bits |= cprofi_get64(in->at) << in->count;
+        in->at += (63 - in->count) >> 3;
+        in->count |= 56;
+        return true;
+    }
+    for (; in->count <= 56; in->count += 8) {
+        if (in->at < in->end) in->bits |= (uint64_t)*in->at++ << in->count;
+        else in->beyond += 8;
+    }
+    return in->beyond <= in->count;
+}
+
+/* The next n (0 to 16) bits, which must be there. */
+static inline uint32_t cprofi_inflate_take(cprofi_inflate_in *in, unsigned n) {
+    uint32_t v = (uint32_t)in->bits & (((uint32_t)1 << n) - 1);
+    in->bits >>= n;
+    in->count -= n;
+    return v;
+}
+
+static uint32_t cprofi_inflate_bits(cprofi_inflate_in *in, unsigned n) {
+    cprofi_inflate_refill(in);
+    return cprofi_inflate_take(in, n);
+}
+
+/* Moves to the next whole byte; false if that is behind the end. */
+static bool cprofi_inflate_align(cprofi_inflate_in *in) {
+    if (in->beyond > in->count) return false;
+    in->at -= (in->count - in->beyond) >> 3;
+    in->bits = 0;
+    in->count = in->beyond = 0;
+    return true;
+}
+
+static uint32_t cprofi_inflate_reverse(uint32_t v) { /* of 16 bits */
+    v = (v & 0x5555) << 1 | (v >> 1 & 0x5555);
+    v = (v & 0x3333) << 2 | (v >> 2 & 0x3333);
+    v = (v & 0x0f0f) << 4 | (v >> 4 & 0x0f0f);
+    return (v & 0xff) << 8 | v >> 8;
+}
+
+/* What a symbol means (RFC 1951, 3.2.5: the bases and extra bits follow a rule). */
+static uint32_t cprofi_inflate_entry(cprofi_inflate_kind kind, uint32_t symbol) {
+    uint32_t extra = 0, base;
+    if (kind == CPROFI_INFLATE_LENGTHS || (kind == CPROFI_INFLATE_SYMBOLS && symbol < 256))
+        return symbol << 16 | CPROFI_INFLATE_LITERAL;
+    if (symbol == 256) return CPROFI_INFLATE_END;
+    if (kind == CPROFI_INFLATE_DISTANCES) {
+        if (symbol >= 30) return CPROFI_INFLATE_BAD;
+        if (symbol >= 4) extra = symbol / 2 - 1;
+        base = extra ? ((2 + symbol % 2) << extra) + 1 : symbol + 1;
+    } else {
+        if (symbol > 285) return CPROFI_INFLATE_BAD;
+        symbol -= 257;
+        if (symbol >= 8 && symbol < 28) extra = symbol / 4 - 1;
+        base = symbol == 28 ? 258 : extra ? ((4 + symbol % 4) << extra) + 3 : symbol + 3;
+    }
+    return base << 16 | extra << 4;
+}
+
+/* Makes a code from the lengths (at most 15) of its n (at most 288) symbols. */
+static bool cprofi_inflate_build(cprofi_inflate_code *c, cprofi_inflate_kind kind,
+                                 const uint8_t *lengths, uint32_t n) {
+    uint32_t count[16] = {0}, next[16], code = 0, index = 0, length;
+    for (uint32_t i = 0; i < n; i++) count[lengths[i]]++;
+    for (length = 1; length <= 15; length++) {
+        next[length] = code;
+        c->index[length] = index - code;
+        code += count[length];
+        index += count[length];
+        c->limit[length] = code << (15 - length);
+        code <<= 1;
+    }
+    /* Neither over-full nor with room left, unless there is no symbol, or one of one bit. */
+    if (code != 1 << 16 && (kind == CPROFI_INFLATE_LENGTHS || index > 1 || count[1] != index))
+        return false;
+    memset(c->fast, 0, sizeof c->fast);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t entry = cprofi_inflate_entry(kind, i) | lengths[i];
+        length = lengths[i];
+        if (!length) continue;
+        code = next[length]++;
+        c->entries[code + c->index[length]] = entry;
+        if (length > CPROFI_INFLATE_FAST) continue;
+        for (code = cprofi_inflate_reverse(code) >> (16 - length); code < CPROFI_COUNT(c->fast);
+             code += (uint32_t)1 << length)
+            c->fast[code] = entry;
+    }
+    return true;
+}
+
+static uint32_t cprofi_inflate_long(const cprofi_inflate_code *c, uint64_t bits) {
+    uint32_t code = cprofi_inflate_reverse((uint32_t)(bits & 0xffff)) >> 1;
+    for (uint32_t length = CPROFI_INFLATE_FAST + 1; length <= 15; length++)
+        if (code < c->limit[length])
+            return c->entries[(code >> (15 - length)) + c->index[length]];
+    return CPROFI_INFLATE_BAD;
+}
+
+static inline uint32_t cprofi_inflate_symbol(const cprofi_inflate_code *c, cprofi_inflate_in *in) {
+    uint32_t entry = c->fast[in->bits & (CPROFI_COUNT(c->fast) - 1)];
+    if (!entry) entry = cprofi_inflate_long(c, in->bits);
+    in->bits >>= entry & 15;
+    in->count -= entry & 15;
+    return entry;
+}
+
+/* The two codes of a dynamic block (RFC 1951, 3.2.7). */
+static bool cprofi_inflate_codes(cprofi_inflate_in *in, cprofi_inflate_code *symbols,
+                                 cprofi_inflate_code *distances) {
+    static const uint8_t order[19] = {16, 17, 18, 0, 8,  7, 9,  6, 10, 5,
+                                      11, 4,  12, 3, 13, 2, 14, 1, 15};
+    uint8_t lengths[286 + 30] = {0};
+    uint32_t literal = 257 + cprofi_inflate_bits(in, 5), total = 1 + cprofi_inflate_bits(in, 5);
+    uint32_t n = 4 + cprofi_inflate_bits(in, 4);
+    if (literal > 286 || total > 30) return false;
+    total += literal;
+    for (uint32_t i = 0; i < n; i++) lengths[order[i]] = (uint8_t)cprofi_inflate_bits(in, 3);
+    if (!cprofi_inflate_build(distances, CPROFI_INFLATE_LENGTHS, lengths, 19)) return false;
+    for (n = 0; n < total;) {
+        uint32_t symbol, repeat = 1;
+        uint8_t value = 0;
+        if (!cprofi_inflate_refill(in)) return false;
+        symbol = cprofi_inflate_symbol(distances, in) >> 16;
+        if (symbol == 16) {
+            if (!n) return false;
+            value = lengths[n - 1];
+            repeat = 3 + cprofi_inflate_take(in, 2);
+        } else if (symbol > 16) {
+            repeat = symbol == 17 ? 3 + cprofi_inflate_take(in, 3)
+                                  : 11 + cprofi_inflate_take(in, 7);
+        } else {
+            value = (uint8_t)symbol;
+        }
+        if (repeat > total - n) return false;
+        while (repeat--) lengths[n++] = value;
+    }
+    return cprofi_inflate_build(symbols, CPROFI_INFLATE_SYMBOLS, lengths, literal) &&
+           cprofi_inflate_build(distances, CPROFI_INFLATE_DISTANCES, lengths + literal,
+                                total - literal);
+}
+
+/* One block of symbols into [*to, end); a match may reach back to `start`. */
+static bool cprofi_inflate_block(cprofi_inflate_in *state, const cprofi_inflate_code *symbols,
+                                 const cprofi_inflate_code *distances, const uint8_t *start,
+                                 uint8_t **to, uint8_t *end) {
+    cprofi_inflate_in in = *state; /* a copy which no byte written can alias */
+    uint8_t *at = *to;
+    while (cprofi_inflate_refill(&in)) {
+        uint32_t entry = cprofi_inflate_symbol(symbols, &in);
+        size_t length, distance;
+        const uint8_t *from;
+        if (entry & CPROFI_INFLATE_LITERAL) {
+            if (at == end) return false;
+            *at++ = (uint8_t)(entry >> 16);
+            continue;
+        }
+        if (entry & (CPROFI_INFLATE_END | CPROFI_INFLATE_BAD)) {
+            *state = in;
+            *to = at;
+            return (entry & CPROFI_INFLATE_END) != 0;
+        }
+        length = (entry >> 16) + cprofi_inflate_take(&in, entry >> 4 & 15);
+        entry = cprofi_inflate_symbol(distances, &in);
+        distance = (entry >> 16) + cprofi_inflate_take(&in, entry >> 4 & 15);
+        if ((entry & CPROFI_INFLATE_BAD) || length > (size_t)(end - at) ||
+            distance > (size_t)(at - start))
+            return false;
+        from = at - distance;
+        if (distance >= 8 && (size_t)(end - at) >= length + 8) { /* may write up to 7 too many */
+            uint8_t *stop = at + length;
+            for (; at < stop; at += 8, from += 8) memcpy(at, from, 8);
+            at = stop;
+        } else {
+            while (length--) *at++ = *from++;
+        }
+    }
+    return false;
+}
+
+static uint32_t cprofi_adler32(const uint8_t *p, size_t size) {
+    uint32_t a = 1, b = 0;
+    while (size) {
+        size_t n = size < 5552 ? size : 5552; /* so many cannot overflow 32 bits */
+        size -= n;
+        for (; n >= 4; n -= 4, p += 4) {
+            b += 4 * a + 4u * p[0] + 3u * p[1] + 2u * p[2] + p[3];
+            a += (uint32_t)p[0] + p[1] + p[2] + p[3];
+        }
+        for (; n; n--) b += a += *p++;
+        a %= 65521;
+        b %= 65521;
+    }
+    return b << 16 | a;
+}
+
+/* Whether a zlib stream yields exactly `size` bytes with the right checksum; else what was written
+   to `to` has no meaning. */
+static bool cprofi_inflate(cprofi_span zlib_stream, uint8_t *to, size_t size) {
+    cprofi_inflate_code symbols, distances;
+    cprofi_inflate_in in = {zlib_stream.data, zlib_stream.data + zlib_stream.size, 0, 0, 0};
+    uint8_t *at = to, *end = to + size, lengths[288];
+    uint32_t head, last, type, n;
+    if (zlib_stream.size < 8) return false; /* the empty text has 8 */
+    head = cprofi_inflate_bits(&in, 16);
+    if ((head & 0xf) != 8 || (head >> 4 & 0xf) > 7 || (head >> 8 & 0x20) ||
+        ((head & 0xff) << 8 | head >> 8) % 31)
+        return false;
+    do {
+        last = cprofi_inflate_bits(&in, 1);
+        type = cprofi_inflate_bits(&in, 2);
+        if (type == 0) {
+            if (!cprofi_inflate_align(&in) || in.end - in.at < 4) return false;
+            n = cprofi_get16(in.at);
+            if ((n ^ cprofi_get16(in.at + 2)) != 0xffff) return false;
+            in.at += 4;
+            if (n > (size_t)(in.end - in.at) || n > (size_t)(end - at)) return false;
+            if (n) memcpy(at, in.at, n);
+            at += n;
+            in.at += n;
+            continue;
+        }
+        if (type == 1) {
+            for (n = 0; n < 288; n++) lengths[n] = n < 144 ? 8 : n < 256 ? 9 : n < 280 ? 7 : 8;
+            if (!cprofi_inflate_build(&symbols, CPROFI_INFLATE_SYMBOLS, lengths, 288)) return false;
+            memset(lengths, 5, 32);
+            if (!cprofi_inflate_build(&distances, CPROFI_INFLATE_DISTANCES, lengths, 32))
+                return false;
+        } else if (type == 3 || !cprofi_inflate_codes(&in, &symbols, &distances)) {
+            return false;
+        }
+        if (!cprofi_inflate_block(&in, &symbols, &distances, to, &at, end)) return false;
+    } while (!last);
+    return cprofi_inflate_align(&in) && in.end - in.at >= 4 && at == end &&
+           cprofi_adler32(to, size) == ((uint32_t)in.at[0] << 24 | (uint32_t)in.at[1] << 16 |
+                                        (uint32_t)in.at[2] << 8 | in.at[3]);
+}
+
+/* ---- debug sections ----------------------------------------------------------------------------
+
+   Finds the DWARF sections of a file by name and makes plain bytes of those that are compressed;
+   the others are not read at all, they stay parts of the source. Two forms are in use: the flag
+   SHF_COMPRESSED with a header in front (gABI, "Compression Header"), and the older .zdebug_ names
+   with "ZLIB" and the size, big-endian, in front. Both hold one zlib stream.
+
+   Of several sections with one name the first that is not empty counts, good or bad: so each byte
+   of the file is inflated at most once per name, whatever its headers say. Deflate cannot shrink
+   below 1:1032, so a larger size is a lie and no memory is taken for it. Not handled: zstd (the
+   other sections are still served), .dwo files. */
+
+typedef enum {
+    CPROFI_DEBUG_NONE, /* no such section */
+    CPROFI_DEBUG_OK,
+    CPROFI_DEBUG_UNKNOWN_COMPRESSION, /* zstd, mostly */
+    CPROFI_DEBUG_DAMAGED,
+    CPROFI_DEBUG_NO_MEMORY
+} cprofi_debug_result;
+
+typedef struct {
+    cprofi_dwarf dwarf;
+    void *memory[CPROFI_DWARF_SECTIONS]; /* what was inflated */
+    bool seen[CPROFI_DWARF_SECTIONS];
+    bool supplementary; /* there is a .gnu_debugaltlink */
+} cprofi_debug;
+
+enum {
+    CPROFI_SHF_COMPRESSED = 0x800, CPROFI_ELFCOMPRESS_ZLIB = 1, CPROFI_DEFLATE_RATIO_MAX = 1032
+};
+
+static void cprofi_debug_close(cprofi_debug *debug) {
+    for (size_t i = 0; i < CPROFI_DWARF_SECTIONS; i++) free(debug->memory[i]);
+    memset(debug, 0, sizeof *debug);
+}
+
+/* Inflates `size` bytes from the stream at `offset` of a section; *memory is to be freed. */
+static cprofi_debug_result cprofi_debug_inflate(const cprofi_source *section, uint64_t offset,
+                                                uint64_t size, void **memory, cprofi_source *out) {
+    cprofi_source packed = cprofi_source_part(section, offset, section->size - offset);
+    cprofi_span from = {NULL, (size_t)packed.size}, to = {NULL, (size_t)size};
+    cprofi_debug_result result = CPROFI_DEBUG_NO_MEMORY;
+    uint8_t *copy, *plain;
+    if (size / CPROFI_DEFLATE_RATIO_MAX > packed.size) return CPROFI_DEBUG_DAMAGED;
+    if (from.size != packed.size || to.size != size) return CPROFI_DEBUG_NO_MEMORY;
+    plain = (uint8_t *)malloc(to.size + 1);
+    copy = (uint8_t *)malloc(from.size + 1);
+    if (plain && copy) {
+        from.data = copy;
+        to.data = plain;
+        result = CPROFI_DEBUG_DAMAGED;
+        if (cprofi_source_read(&packed, 0, copy, from.size) &&
+            cprofi_inflate(from, plain, to.size)) {
+            *memory = plain;
+            *out = cprofi_source_of(to);
+            result = CPROFI_DEBUG_OK;
+        }
+    }
+    if (result != CPROFI_DEBUG_OK) free(plain);
+    free(copy);
+    return result;
+}
+
+/* Takes a section if it is one of those wanted; else NONE. `compressed`: SHF_COMPRESSED is set. */
+static cprofi_debug_result cprofi_debug_section(cprofi_debug *debug, const char *name,
+                                                const cprofi_source *section, bool compressed) {
+    static const char *const names[CPROFI_DWARF_SECTIONS] = {
+        "info", "abbrev", "line", "str", "line_str", "str_offsets", "addr", "ranges", "rnglists",
+        "aranges"};
+    bool old = strncmp(name, ".zdebug_", 8) == 0;
+    size_t i = 0, head_size = compressed ? 24 : 12;
+    uint8_t head[24];
+    uint64_t size = 0;
+    if (!old && strncmp(name, ".debug_", 7) != 0) return CPROFI_DEBUG_NONE;
+    name += old ? 8 : 7;
+    while (i < CPROFI_DWARF_SECTIONS && strcmp(name, names[i]) != 0) i++;
+    if (i == CPROFI_DWARF_SECTIONS || !section->size || debug->seen[i]) return CPROFI_DEBUG_NONE;
+    debug->seen[i] = true;
+    if (!old && !compressed) {
+        debug->dwarf.sections[i] = *section;
+        return CPROFI_DEBUG_OK;
+    }
+    if (!cprofi_source_read(section, 0, head, head_size)) return CPROFI_DEBUG_DAMAGED;
+    if (compressed) {
+        if (cprofi_get32(head) != CPROFI_ELFCOMPRESS_ZLIB) return CPROFI_DEBUG_UNKNOWN_COMPRESSION;
+        size = cprofi_get64(head + 8);
+    } else {
+        if (memcmp(head, "ZLIB", 4) != 0) return CPROFI_DEBUG_DAMAGED;
+        for (size_t k = 4; k < 12; k++) size = size << 8 | head[k];
+    }
+    return cprofi_debug_inflate(section, head_size, size, &debug->memory[i],
+                                &debug->dwarf.sections[i]);
+}
+
+/* The same; *result becomes the worst of what was met. */
+static void cprofi_debug_add(cprofi_debug *debug, const char *name, const cprofi_source *section,
+                             bool compressed, cprofi_debug_result *result) {
+    cprofi_debug_result one = cprofi_debug_section(debug, name, section, compressed);
+    if (one > *result) *result = one;
+}
+
+/* The DWARF sections of an ELF file. The result is the worst of what was met, and what could be
+   read is served all the same. cprofi_debug_close is due in every case; `debug` refers to
+   elf->source. */
+static cprofi_debug_result cprofi_debug_open(const cprofi_elf *elf, cprofi_debug *debug) {
+    cprofi_debug_result result = CPROFI_DEBUG_NONE;
+    memset(debug, 0, sizeof *debug);
+    for (size_t i = 0; i < elf->section_count; i++) {
+        cprofi_elf_section s = cprofi_elf_section_at(elf, i);
+        cprofi_source content = cprofi_elf_content(elf, &s);
+        char name[32];
+        if (s.type == CPROFI_SHT_NULL || s.type == CPROFI_SHT_NOBITS) continue;
+        cprofi_elf_section_name(elf, &s, name);
+        if (strcmp(name, ".gnu_debugaltlink") == 0) debug->supplementary = true;
+        cprofi_debug_add(debug, name, &content, (s.flags & CPROFI_SHF_COMPRESSED) != 0, &result);
+    }
+    return result;
+}
+
+/* ---- separate debug files ----------------------------------------------------------------------
+
+   Distributions strip their programs and ship the symbols and DWARF in files of their own. Two ways
+   lead there, both as gdb knows them ("Debugging Information in Separate Files"): the build id is
+   the name in a tree of such files, or .gnu_debuglink holds a file name and the CRC-32 of the file.
+   The first that belongs to the image and has a symbol table or .debug_info wins:
+
+       <root>/.build-id/ab/cdef....debug        root: the user's, then /usr/lib/debug
+       <cache>/abcdef.../debuginfo              what debuginfod's client has fetched before
+       <image's directory>/<name>, <image's directory>/.debug/<name>,
+       <root>/<image's directory>/<name>, <root>/<name>
+
+   and the last four once more with the symbolic links of the image's path resolved. A file belongs
+   if the build ids are equal; where one has none, a file found by name, if the CRC fits. That costs
+   reading it once. Nothing is fetched from anywhere. */
+
+typedef struct {
+    const char *directories; /* the user's, with ':' between (Windows: ';'); may be NULL */
+} cprofi_debug_places;
+
+typedef struct {
+    const cprofi_debug_places *places;
+    const cprofi_elf *image;
+    cprofi_source *source;
+    cprofi_elf *debug;
+    uint8_t id[CPROFI_BUILD_ID_MAX];
+    uint32_t id_size, crc;
+    bool linked; /* looking for .gnu_debuglink: the CRC may decide */
+    bool stale;
+} cprofi_debug_search;
+
+enum { CPROFI_PATH_MAX = 4096 };
+
+/* What each system implements: opens a regular file for reading; false: it cannot be, or there is
+   none. */
+static bool cprofi_source_open(const char *path, cprofi_source *source);
+static void cprofi_source_close(cprofi_source *source);
+/* What stands between the directories of a list. */
+static char cprofi_os_list_separator(void);
+/* A variable of the environment, in UTF-8. Returns its size with the zero: 0 if it is not set, more
+   than `capacity` if it does not fit. */
+static size_t cprofi_os_environment(const char *name, char *to, size_t capacity);
+/* The path without symbolic links, to be freed; NULL if there is none. */
+static char *cprofi_os_real_path(const char *path);
+
+/* The CRC of zlib and .gnu_debuglink over a whole source. */
+static bool cprofi_crc32_of(const cprofi_source *source, uint32_t *result) {
+    uint8_t *buffer = (uint8_t *)malloc(CPROFI_CHUNK);
+    cprofi_walk w = cprofi_walk_of(source, buffer, 0, ~(uint64_t)0, 1);
+    uint32_t crc = 0xffffffff, table[256];
+    const uint8_t *byte;
+    if (!buffer) return false;
+    for (uint32_t i = 0; i < 256; i++) {
+        table[i] = i;
+        for (int bit = 0; bit < 8; bit++) table[i] = table[i] >> 1 ^ (table[i] & 1) * 0xedb88320u;
+    }
+    while ((byte = cprofi_walk_next(&w)) != NULL) crc = crc >> 8 ^ table[(crc ^ *byte) & 0xff];
+    free(buffer);
+    *result = ~crc;
+    return w.offset == source->size;
+}
+
+/* Whether a file tells more than the image: it has symbols or DWARF and is not the image itself, or
+   a copy of it. (A debug file has other section headers: code has no bytes there.) */
+static bool cprofi_debug_useful(const cprofi_debug_search *s) {
+    const cprofi_elf *d = s->debug;
+    if (!d->section_count) return false;
+    if (s->source->size == s->image->source->size && d->section_count == s->image->section_count &&
+        memcmp(d->sections, s->image->sections, d->section_count * CPROFI_ELF_SECTION) == 0)
+        return false;
+    for (size_t i = 0; i < d->section_count; i++) {
+        cprofi_elf_section section = cprofi_elf_section_at(d, i);
+        if ((section.type == CPROFI_SHT_SYMTAB && section.size) ||
+            cprofi_elf_section_is(d, &section, ".debug_info") ||
+            cprofi_elf_section_is(d, &section, ".zdebug_info"))
+            return true;
+    }
+    return false;
+}
+
+static bool cprofi_debug_belongs(const cprofi_debug_search *s) {
+    uint8_t id[CPROFI_BUILD_ID_MAX];
+    uint32_t size = cprofi_elf_build_id(s->debug, id), crc;
+    if (!s->linked || (size && s->id_size))
+        return size == s->id_size && memcmp(id, s->id, size) == 0;
+    return cprofi_crc32_of(s->source, &crc) && crc == s->crc;
+}
+
+/* Tries <root><directory>/<name>; true leaves it open. */
+static bool cprofi_debug_try(cprofi_debug_search *s, const char *root, size_t root_size,
+                             const char *directory, const char *name) {
+    char path[CPROFI_PATH_MAX];
+    int length;
+    if (root_size >= sizeof path) return false;
+    length = snprintf(path, sizeof path, "%.*s%s/%s", (int)root_size, root, directory, name);
+    if (length < 0 || (size_t)length >= sizeof path || !cprofi_source_open(path, s->source))
+        return false;
+    if (cprofi_elf_open(s->source, s->debug)) {
+        if (cprofi_debug_useful(s)) {
+            if (cprofi_debug_belongs(s)) return true;
+            s->stale = true;
+        }
+        cprofi_elf_close(s->debug);
+    }
+    cprofi_source_close(s->source);
+    return false;
+}
+
+/* Tries <root><directory>/<name> for each directory of the user, then /usr/lib/debug. */
+static bool cprofi_debug_roots(cprofi_debug_search *s, const char *directory, const char *name) {
+    const char *at = s->places->directories ? s->places->directories : "";
+    while (*at) {
+        const char *end = strchr(at, cprofi_os_list_separator());
+        size_t size = end ? (size_t)(end - at) : strlen(at);
+        if (size && cprofi_debug_try(s, at, size, directory, name)) return true;
+        at += size + (end ? 1 : 0);
+    }
+    return cprofi_debug_try(s, "/usr/lib/debug", 14, directory, name);
+}
+
+static bool cprofi_debug_by_id(cprofi_debug_search *s) {
+    static const char *const caches[][2] = {{"DEBUGINFOD_CACHE_PATH", ""},
+                                            {"XDG_CACHE_HOME", "/debuginfod_client"},
+                                            {"HOME", "/.cache/debuginfod_client"}};
+    char hex[2 * CPROFI_BUILD_ID_MAX + 1], name[2 * CPROFI_BUILD_ID_MAX + 16], root[4096];
+    if (s->id_size < 2) return false;
+    for (size_t i = 0; i < s->id_size; i++) snprintf(hex + 2 * i, 3, "%02x", s->id[i]);
+    snprintf(name, sizeof name, "%.2s/%s.debug", hex, hex + 2);
+    if (cprofi_debug_roots(s, "/.build-id", name)) return true;
+    snprintf(name, sizeof name, "%s/debuginfo", hex);
+    for (size_t i = 0; i < CPROFI_COUNT(caches); i++) {
+        size_t size = cprofi_os_environment(caches[i][0], root, sizeof root);
+        if (size > 1 && size <= sizeof root &&
+            cprofi_debug_try(s, root, size - 1, caches[i][1], name))
+            return true;
+    }
+    return false;
+}
+
+/* Reads .gnu_debuglink: a file name, zeros up to a multiple of 4, the CRC. */
+static bool cprofi_debug_link(cprofi_debug_search *s, char *name, size_t capacity) {
+    for (size_t i = 0; i < s->image->section_count; i++) {
+        cprofi_elf_section section = cprofi_elf_section_at(s->image, i);
+        cprofi_source content = cprofi_elf_content(s->image, &section);
+        uint8_t crc[4];
+        size_t length;
+        if (!cprofi_elf_section_is(s->image, &section, ".gnu_debuglink")) continue;
+        length = cprofi_source_string(&content, 0, name, capacity);
+        if (!length || length + 1 >= capacity || strchr(name, '/') ||
+            !cprofi_source_read(&content, (length / 4 + 1) * 4, crc, sizeof crc))
+            return false;
+        s->crc = cprofi_get32(crc);
+        return true;
+    }
+    return false;
+}
+
+/* Tries the places for a file of this name, given the image's path. */
+static bool cprofi_debug_by_link(cprofi_debug_search *s, const char *image_path,
+                                 const char *name) {
+    const char *slash = strrchr(image_path, '/');
+    size_t size = slash ? (size_t)(slash - image_path) : 1;
+    char *directory = (char *)malloc(size + 1);
+    bool found;
+    if (!directory) return false;
+    memcpy(directory, slash ? image_path : ".", size);
+    directory[size] = 0;
+    found = cprofi_debug_try(s, directory, size, "", name) ||
+            cprofi_debug_try(s, directory, size, "/.debug", name) ||
+            (image_path[0] == '/' && cprofi_debug_roots(s, directory, name)) ||
+            cprofi_debug_roots(s, "", name);
+    free(directory);
+    return found;
+}
+
+/* Looks for the debug file of an image. True: it is open, the caller closes `debug_elf` and then
+   `source`. *stale, after false: there was one, but of another build. */
+static bool cprofi_debug_find(const cprofi_debug_places *places, const char *image_path,
+                              const cprofi_elf *elf, cprofi_source *source, cprofi_elf *debug_elf,
+                              bool *stale) {
+    cprofi_debug_search s;
+    char name[512]; /* no file system has names longer than 255 bytes */
+    bool found;
+    memset(&s, 0, sizeof s);
+    s.places = places;
+    s.image = elf;
+    s.source = source;
+    s.debug = debug_elf;
+    s.id_size = cprofi_elf_build_id(elf, s.id);
+    found = cprofi_debug_by_id(&s);
+    s.linked = true;
+    if (!found && cprofi_debug_link(&s, name, sizeof name)) {
+        found = cprofi_debug_by_link(&s, image_path, name);
+        if (!found) {
+            char *real = cprofi_os_real_path(image_path);
+            if (real && strcmp(real, image_path) != 0)
+                found = cprofi_debug_by_link(&s, real, name);
+            free(real);
+        }
+    }
+    *stale = s.stale && !found;
+    return found;
+}
+
+/* ---------------------------------------------------------------------------------------------- */
+/* >>pe: symbols of Windows programs
+
+   The problem and the idea are those of the elf section; but symbols of COFF have no size, so that
+   the tables for unwinding have to tell where functions begin and end. An RVA, an address relative
+   to the image, becomes a file offset through the section that holds it.
+
+   After Microsoft's "PE Format": images (not object files) for x64, i386 and ARM64, PE32 and PE32+,
+   as they stand in a file. The linkers of MinGW keep the COFF symbol and string tables of object
+   files in the image unless told to strip it; the names of sections longer than 8 characters, which
+   are those of DWARF, are in that string table too. Programs with a PDB are the business of the
+   windows section. Not handled: ARM64EC, and /bigobj symbol tables, which images do not have. */
+
+
+enum {
+    CPROFI_PE_I386 = 0x14c, CPROFI_PE_X64 = 0x8664, CPROFI_PE_ARM64 = 0xaa64,
+    CPROFI_PE_EXPORT = 0, CPROFI_PE_EXCEPTION = 3, CPROFI_PE_DEBUG = 6,
+    CPROFI_PE_DIRECTORIES = 16,
+    CPROFI_PE_SYMBOL = 18,         /* bytes in a record of the symbol table */
+    CPROFI_PE_SECTIONS_MAX = 1024, /* further ones count as missing */
+    CPROFI_PE_NAME_MAX = 16384
+};
+
+typedef struct {
+    uint32_t address, size;     /* RVA; size in memory */
+    uint32_t offset, file_size; /* in the file, without padding */
+    bool executable;
+    uint8_t name[8];
+} cprofi_pe_section;
+
+typedef struct {
+    const cprofi_source *source;
+    uint16_t machine;
+    bool wide; /* PE32+ */
+    uint32_t time_date_stamp, entry, size_of_image;
+    uint64_t image_base;
+    uint64_t symbols, symbol_count; /* in the source */
+    cprofi_source strings;
+    struct { uint32_t address, size; } directories[CPROFI_PE_DIRECTORIES];
+    cprofi_pe_section *sections;
+    size_t section_count;
+} cprofi_pe;
+
+static void cprofi_pe_close(cprofi_pe *pe) {
+    free(pe->sections);
+    memset(pe, 0, sizeof *pe);
+}
+
+/* The section table; ends early where the file ends. False: out of memory. */
+static bool cprofi_pe_load_sections(cprofi_pe *pe, uint64_t offset, size_t count) {
+    uint8_t r[40];
+    if (count > CPROFI_PE_SECTIONS_MAX) count = CPROFI_PE_SECTIONS_MAX;
+    if (!count) return true;
+    pe->sections = (cprofi_pe_section *)calloc(count, sizeof *pe->sections);
+    if (!pe->sections) return false;
+    for (; count && cprofi_source_read(pe->source, offset, r, sizeof r); count--, offset += 40) {
+        cprofi_pe_section *s = &pe->sections[pe->section_count++];
+        memcpy(s->name, r, 8);
+        s->size = cprofi_get32(r + 8);
+        s->address = cprofi_get32(r + 12);
+        s->file_size = cprofi_get32(r + 16);
+        s->offset = cprofi_get32(r + 20);
+        s->executable = (cprofi_get32(r + 36) & 0x20000020) != 0; /* MEM_EXECUTE, CNT_CODE */
+        if (!s->size) s->size = s->file_size; /* some linkers leave it 0 */
+        if (s->file_size > s->size) s->file_size = s->size;
+        if (s->size > ~s->address) s->size = ~s->address;
+    }
+    return true;
+}
+
+/* Reads the headers. The source must outlive `pe`; cprofi_pe_close is due only after true. False:
+   not such an image, or out of memory. */
+static bool cprofi_pe_open(const cprofi_source *source, cprofi_pe *pe) {
+    uint8_t dos[64], coff[24], h[112 + 8 * CPROFI_PE_DIRECTORIES] = {0}, size[4];
+    size_t optional, tables;
+    uint64_t at, strings;
+    memset(pe, 0, sizeof *pe);
+    pe->source = source;
+    if (!cprofi_source_read(source, 0, dos, sizeof dos) || memcmp(dos, "MZ", 2) != 0) return false;
+    at = cprofi_get32(dos + 60);
+    if (!cprofi_source_read(source, at, coff, sizeof coff) || memcmp(coff, "PE\0", 4) != 0)
+        return false;
+    at += sizeof coff;
+    pe->machine = cprofi_get16(coff + 4);
+    optional = cprofi_get16(coff + 20);
+    if (!cprofi_source_read(source, at, h, optional < sizeof h ? optional : sizeof h)) return false;
+    pe->wide = cprofi_get16(h) == 0x20b;
+    tables = pe->wide ? 112 : 96; /* what lies behind `optional` was read as zeros */
+    if ((!pe->wide && cprofi_get16(h) != 0x10b) || optional < tables ||
+        (pe->machine != CPROFI_PE_I386 && pe->machine != CPROFI_PE_X64 &&
+         pe->machine != CPROFI_PE_ARM64))
+        return false;
+    pe->time_date_stamp = cprofi_get32(coff + 8);
+    pe->entry = cprofi_get32(h + 16);
+    pe->image_base = pe->wide ? cprofi_get64(h + 24) : cprofi_get32(h + 28);
+    pe->size_of_image = cprofi_get32(h + 56);
+    for (size_t i = 0; i < CPROFI_PE_DIRECTORIES && i < cprofi_get32(h + tables - 4); i++) {
+        pe->directories[i].address = cprofi_get32(h + tables + 8 * i);
+        pe->directories[i].size = cprofi_get32(h + tables + 8 * i + 4);
+    }
+    pe->symbols = cprofi_get32(coff + 12);
+    pe->symbol_count = pe->symbols ? cprofi_get32(coff + 16) : 0;
+    strings = pe->symbols + pe->symbol_count * CPROFI_PE_SYMBOL;
+    if (pe->symbols && cprofi_source_read(source, strings, size, sizeof size))
+        pe->strings = cprofi_source_part(source, strings, cprofi_get32(size));
+    return cprofi_pe_load_sections(pe, at + optional, cprofi_get16(coff + 6));
+}
+
+/* The bytes in the file of what is loaded at an RVA and behind it in the same section. */
+static cprofi_source cprofi_pe_content(const cprofi_pe *pe, uint64_t rva) {
+    for (size_t i = 0; i < pe->section_count; i++) {
+        const cprofi_pe_section *s = &pe->sections[i];
+        uint64_t at = rva - s->address, offset = s->offset + at, left = s->file_size - at;
+        if (at >= s->file_size) continue;
+        if (offset >= pe->source->size) break;
+        if (left > pe->source->size - offset) left = pe->source->size - offset;
+        return cprofi_source_part(pe->source, offset, left);
+    }
+    return cprofi_source_part(pe->source, 0, 0);
+}
+
+static bool cprofi_pe_read(const cprofi_pe *pe, uint64_t rva, void *to, size_t size) {
+    cprofi_source content = cprofi_pe_content(pe, rva);
+    return cprofi_source_read(&content, 0, to, size);
+}
+
+/* The name in 8 bytes of a section or symbol; at != 0: it is there in the string table instead. */
+static void cprofi_pe_name8(const cprofi_pe *pe, const uint8_t name[8], uint64_t at, char *to,
+                            size_t capacity) {
+    cprofi_span span = {name, 8};
+    cprofi_source here = cprofi_source_of(span);
+    cprofi_source_string(at ? &pe->strings : &here, at, to, capacity);
+}
+
+/* Long names stand in the string table, at an offset written as "/1234", or "//" and six digits to
+   base 64, most significant first, where seven decimal ones do not suffice. */
+static void cprofi_pe_section_name(const cprofi_pe *pe, const cprofi_pe_section *s, char *to,
+                                   size_t capacity) {
+    static const char digits[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    bool large = s->name[1] == '/';
+    uint64_t at = 0;
+    for (size_t i = large ? 2 : 1; s->name[0] == '/' && i < 8 && s->name[i]; i++) {
+        const char *digit = strchr(digits, s->name[i]);
+        if (large) at = at * 64 + (digit ? (uint64_t)(digit - digits) : 0);
+        else at = at * 10 + s->name[i] - '0';
+    }
+    cprofi_pe_name8(pe, s->name, at, to, capacity);
+}
+
+/* What tells one build from all others: the GUID and age that lead to the PDB file, and its path.
+   ld's and lld's --build-id writes the same record where there is no PDB. */
+static bool cprofi_pe_pdb(const cprofi_pe *pe, uint8_t guid[16], uint32_t *age, char *path,
+                          size_t capacity) {
+    uint64_t table = pe->directories[CPROFI_PE_DEBUG].address;
+    uint8_t entry[28], head[24];
+    for (uint32_t i = 0; i < pe->directories[CPROFI_PE_DEBUG].size / 28 && i < 64; i++) {
+        cprofi_source record;
+        if (!cprofi_pe_read(pe, table + 28 * i, entry, sizeof entry)) return false;
+        record = cprofi_source_part(pe->source, cprofi_get32(entry + 24), cprofi_get32(entry + 16));
+        if (cprofi_get32(entry + 12) != 2 /* CodeView */ ||
+            !cprofi_source_read(&record, 0, head, sizeof head) || memcmp(head, "RSDS", 4) != 0)
+            continue;
+        memcpy(guid, head + 4, 16);
+        *age = cprofi_get32(head + 20);
+        cprofi_source_string(&record, sizeof head, path, capacity);
+        return true;
+    }
+    return false;
+}
+
+/* The DWARF sections, as cprofi_debug_open does it for ELF. */
+static cprofi_debug_result cprofi_pe_debug(const cprofi_pe *pe, cprofi_debug *debug) {
+    cprofi_debug_result result = CPROFI_DEBUG_NONE;
+    memset(debug, 0, sizeof *debug);
+    for (size_t i = 0; i < pe->section_count; i++) {
+        const cprofi_pe_section *s = &pe->sections[i];
+        cprofi_source part = cprofi_source_part(pe->source, s->offset, s->file_size);
+        char name[32];
+        cprofi_pe_section_name(pe, s, name, sizeof name);
+        cprofi_debug_add(debug, name, &part, false, &result);
+    }
+    return result;
+}
+
+/* ---- pe: functions -----------------------------------------------------------------------------
+
+   Symbols of COFF have no size. On x64 and ARM64 the exception directory (.pdata: "x64 exception
+   handling", "ARM64 exception handling" of Microsoft's documentation) tells where each function
+   begins and ends, except that on x64 a leaf function, one that keeps the stack as it found it,
+   need not have an entry. A function in several pieces has an entry for each; on x64 the unwind
+   information of the others leads to that of the first, its primary entry. An entry has 12 bytes on
+   x64 (begin, end, unwind information) and 8 on ARM64 (begin, length or unwind information). */
+
+/* Where the function (or piece) of an entry ends. */
+static uint64_t cprofi_pe_function_end(const cprofi_pe *pe, const uint32_t entry[3]) {
+    uint8_t head[4];
+    if (pe->machine == CPROFI_PE_X64) return entry[1];
+    if (entry[1] & 3) return (uint64_t)entry[0] + (entry[1] >> 2 & 0x7ff) * 4; /* packed */
+    if (!cprofi_pe_read(pe, entry[1], head, sizeof head)) return entry[0];
+    return (uint64_t)entry[0] + (cprofi_get32(head) & 0x3ffff) * 4;
+}
+
+/* Where the function begins of which an entry may be a later piece. */
+static uint32_t cprofi_pe_function_start(const cprofi_pe *pe, const uint32_t entry[3]) {
+    uint32_t start = entry[0], unwind = entry[2];
+    for (int hops = 0; hops < 32 && pe->machine == CPROFI_PE_X64; hops++) {
+        uint8_t head[4], next[12];
+        uint64_t at = unwind & ~1u; /* an odd one leads to another entry */
+        if (!(unwind & 1)) {
+            if (!cprofi_pe_read(pe, at, head, sizeof head) || !(head[0] & 0x20 /* CHAININFO */))
+                return start;
+            at += 4 + (head[2] + 1u) / 2 * 4; /* behind the unwind codes, whose number is even */
+        }
+        if (!cprofi_pe_read(pe, at, next, sizeof next)) break;
+        start = cprofi_get32(next);
+        unwind = cprofi_get32(next + 8);
+    }
+    return entry[0]; /* a chain without end */
+}
+
+/* ---- pe: the look-up ---------------------------------------------------------------------------
+
+   As in the elf reader the addresses are sorted and the tables streamed: each record finds by
+   binary search the first address at or behind it, which keeps the best it was offered; what an
+   address was not offered it inherits from the one before. s records and n addresses cost
+   O((s + n) log n), and memory is 64 bytes an address.
+
+   Every address has a `key`, where its name is looked for, and a `floor`: the name is that of the
+   last symbol in [floor, key].
+   - In a function of the exception directory both are the start of that function: only a symbol
+     exactly there names it, and labels and entry points inside it do not split it.
+   - Elsewhere (i386; leaf functions) the key is the address, and the floor the end of the last
+     function of the directory before it, or the start of the section.
+   Of several symbols at one place: functions by type, other symbols of COFF, exports; of COFF
+   external before static; the first in the table. An export extends to the next symbol or entry of
+   the directory, so in a stripped image for i386 it is credited with what is behind it: nothing
+   there tells where it ends.
+
+   Ignored: labels, section, file and absolute symbols; exports that are forwarded or nameless. */
+
+typedef struct {
+    uint64_t address;  /* RVA + image_base */
+    uint32_t index;    /* the caller's */
+    const char *name;  /* undecorated, but mangled still; NULL: none; lives in the text */
+    uint64_t start;    /* of the function; 0: unknown */
+} cprofi_pe_want;
+
+enum { /* in ascending order of preference */
+    CPROFI_PE_NO_HIT, CPROFI_PE_EXPORT_HIT, CPROFI_PE_COFF_HIT,
+    CPROFI_PE_EXTERNAL = 1, CPROFI_PE_FUNCTION = 2 /* to be added to the last */
+};
+
+typedef struct {
+    uint32_t value; /* RVA */
+    uint8_t rank;
+    uint8_t name[8]; /* COFF: as in the record; export: its RVA */
+} cprofi_pe_hit;
+
+typedef struct {
+    uint64_t key;          /* these are RVAs */
+    uint32_t floor, start; /* start 0: unknown */
+    uint32_t entry[3];     /* of those after the previous address, the last that begins here or
+                              before; all 0: none */
+    cprofi_pe_hit hit;     /* likewise, of the symbols */
+    size_t want;
+} cprofi_pe_place;
+
+typedef struct {
+    const cprofi_pe *pe;
+    cprofi_pe_place *places; /* ascending by key */
+    size_t count;
+    uint8_t *buffer; /* CPROFI_CHUNK bytes */
+} cprofi_pe_look;
+
+/* The first place whose key is at or after an RVA; NULL when there is none. */
+static cprofi_pe_place *cprofi_pe_from(const cprofi_pe_look *k, uint32_t rva) {
+    size_t at = cprofi_search(k->places, sizeof *k->places, 0, k->count, rva);
+    return at < k->count ? &k->places[at] : NULL;
+}
+
+static void cprofi_pe_offer(cprofi_pe_look *k, const cprofi_pe_hit *hit) {
+    cprofi_pe_place *place = cprofi_pe_from(k, hit->value);
+    if (place && (hit->value > place->hit.value ||
+                  (hit->value == place->hit.value && hit->rank > place->hit.rank)))
+        place->hit = *hit;
+}
+
+/* Sets key, floor and start of every place, whose key is the RVA at first; sorts them. */
+static void cprofi_pe_functions(cprofi_pe_look *k) {
+    const cprofi_pe *pe = k->pe;
+    size_t size = pe->machine == CPROFI_PE_X64 ? 12 : 8;
+    cprofi_source content = cprofi_pe_content(pe, pe->directories[CPROFI_PE_EXCEPTION].address);
+    cprofi_walk w = cprofi_walk_of(&content, k->buffer, 0,
+                                   pe->directories[CPROFI_PE_EXCEPTION].size / size, size);
+    uint64_t end = 0;
+    uint32_t begin = 0, start = 0;
+    const uint8_t *p;
+    qsort(k->places, k->count, sizeof *k->places, cprofi_compare);
+    if (pe->machine == CPROFI_PE_I386) return;
+    while ((p = cprofi_walk_next(&w)) != NULL) {
+        cprofi_pe_place *place = cprofi_pe_from(k, cprofi_get32(p));
+        if (!place || cprofi_get32(p) < place->entry[0]) continue;
+        for (size_t i = 0; i < size / 4; i++) place->entry[i] = cprofi_get32(p + 4 * i);
+    }
+    for (size_t i = 0; i < k->count; i++) {
+        cprofi_pe_place *place = &k->places[i];
+        if (place->entry[1]) {
+            begin = place->entry[0];
+            end = cprofi_pe_function_end(pe, place->entry);
+            start = cprofi_pe_function_start(pe, place->entry);
+        }
+        if (begin < place->floor) continue; /* in another section */
+        if (place->key < end) place->key = place->floor = place->start = start;
+        else if (end > place->floor) place->floor = (uint32_t)end;
+    }
+    qsort(k->places, k->count, sizeof *k->places, cprofi_compare);
+}
+
+static void cprofi_pe_symbols(cprofi_pe_look *k) {
+    enum { EXTERNAL = 2, STATIC = 3 };
+    const cprofi_pe *pe = k->pe;
+    cprofi_walk w =
+        cprofi_walk_of(pe->source, k->buffer, pe->symbols, pe->symbol_count, CPROFI_PE_SYMBOL);
+    const uint8_t *p;
+    while ((p = cprofi_walk_next(&w)) != NULL) {
+        size_t section = (size_t)cprofi_get16(p + 12) - 1; /* undefined, absolute: out of range */
+        bool function = (p[14] & 0x30) == 0x20;
+        uint32_t value = cprofi_get32(p + 8);
+        uint8_t aux = p[17];
+        /* Symbols of sections are static, and have an auxiliary record or at least a dot. */
+        if (section < pe->section_count && value < pe->sections[section].size &&
+            (p[16] == EXTERNAL || (p[16] == STATIC && (function || (!aux && p[0] != '.'))))) {
+            cprofi_pe_hit hit;
+            hit.value = pe->sections[section].address + value;
+            hit.rank = (uint8_t)(CPROFI_PE_COFF_HIT + (function ? CPROFI_PE_FUNCTION : 0) +
+                                 (p[16] == EXTERNAL ? CPROFI_PE_EXTERNAL : 0));
+            memcpy(hit.name, p, sizeof hit.name);
+            cprofi_pe_offer(k, &hit);
+        }
+        while (aux && cprofi_walk_next(&w)) aux--;
+    }
+}
+
+/* The i-th name belongs to the address whose number is the i-th ordinal, of 16 bits. */
+static void cprofi_pe_exports(cprofi_pe_look *k) {
+    const cprofi_pe *pe = k->pe;
+    uint32_t base = pe->directories[CPROFI_PE_EXPORT].address, count, left;
+    cprofi_source addresses, ordinals;
+    const uint8_t *p;
+    uint8_t head[40], value[4];
+    cprofi_pe_hit hit;
+    cprofi_walk w;
+    if (!base || !cprofi_pe_read(pe, base, head, sizeof head)) return;
+    count = cprofi_get32(head + 20);
+    left = cprofi_get32(head + 24);
+    addresses = cprofi_pe_content(pe, cprofi_get32(head + 28));
+    ordinals = cprofi_pe_content(pe, cprofi_get32(head + 36));
+    w = cprofi_walk_of(&ordinals, k->buffer, 0, left < 65536 ? left : 65536, 2);
+    memset(&hit, 0, sizeof hit);
+    hit.rank = CPROFI_PE_EXPORT_HIT;
+    for (uint64_t name = cprofi_get32(head + 32); (p = cprofi_walk_next(&w)) != NULL; name += 4) {
+        uint64_t n = cprofi_get16(p);
+        if (n >= count || !cprofi_source_read(&addresses, 4 * n, value, 4)) continue;
+        hit.value = cprofi_get32(value);
+        if (hit.value - base >= pe->directories[CPROFI_PE_EXPORT].size && /* else: forwarded */
+            cprofi_pe_read(pe, name, hit.name, 4))
+            cprofi_pe_offer(k, &hit);
+    }
+}
+
+/* What the source calls it. ".weak.NAME.OTHER" is gas' and ".weak.NAME.default.OTHER" LLVM's way to
+   define a weak symbol; on i386 C names have an underscore in front, those of stdcall and fastcall
+   also "@" and the size of their arguments behind (fastcall: "@" in front, vectorcall: "@@"). */
+static char *cprofi_pe_undecorate(const cprofi_pe *pe, char *name, bool exported) {
+    char *end;
+    if (strncmp(name, ".weak.", 6) == 0) {
+        name += 6;
+        end = strstr(name, ".default");
+        if (!end || (end[8] && end[8] != '.')) end = strrchr(name, '.');
+        if (end) *end = 0;
+    }
+    if (pe->machine != CPROFI_PE_I386) return name;
+    end = strrchr(name, '@');
+    if (end && end > name && end[1] && !end[1 + strspn(end + 1, "0123456789")]) {
+        *end = 0;
+        if (end[-1] == '@') end[-1] = 0;
+    }
+    return name + ((*name == '_' && !exported) || (*name == '@' && end > name));
+}
+
+/* The name of a symbol, "" if it has none; NULL: out of memory. */
+static const char *cprofi_pe_name(const cprofi_pe_look *k, const cprofi_pe_hit *hit,
+                                  cprofi_text *text) {
+    const cprofi_pe *pe = k->pe;
+    char *name = (char *)k->buffer; /* the tables have been read */
+    bool exported = hit->rank == CPROFI_PE_EXPORT_HIT;
+    if (exported) {
+        cprofi_source content = cprofi_pe_content(pe, cprofi_get32(hit->name));
+        cprofi_source_string(&content, 0, name, CPROFI_PE_NAME_MAX);
+    } else {
+        uint32_t at = cprofi_get32(hit->name) ? 0 : cprofi_get32(hit->name + 4);
+        cprofi_pe_name8(pe, hit->name, at, name, CPROFI_PE_NAME_MAX);
+    }
+    name = cprofi_pe_undecorate(pe, name, exported);
+    return cprofi_text_keep(text, name, strlen(name));
+}
+
+/* Names all wants; false: out of memory. */
+static bool cprofi_pe_settle(const cprofi_pe_look *k, cprofi_pe_want *wants, cprofi_text *text) {
+    const cprofi_pe_hit *hit = NULL;
+    const char *name = NULL;
+    for (size_t i = 0; i < k->count; i++) {
+        const cprofi_pe_place *place = &k->places[i];
+        cprofi_pe_want *want = &wants[place->want];
+        uint32_t start = place->start;
+        if (place->hit.rank) {
+            hit = &place->hit;
+            name = NULL;
+        }
+        if (hit && hit->value >= place->floor) {
+            if (!name) name = cprofi_pe_name(k, hit, text);
+            if (!name) return false;
+            if (*name) want->name = name;
+            start = hit->value;
+        }
+        if (start) want->start = k->pe->image_base + start;
+    }
+    return true;
+}
+
+/* Fills name and start of n wants, in any order, of which address and index are set. False only
+   when out of memory. */
+static bool cprofi_pe_lookup(const cprofi_pe *pe, cprofi_pe_want *wants, size_t n,
+                             cprofi_text *text) {
+    cprofi_pe_look k;
+    bool ok;
+    memset(&k, 0, sizeof k);
+    k.pe = pe;
+    k.buffer = (uint8_t *)malloc(CPROFI_CHUNK);
+    k.places = (cprofi_pe_place *)calloc(n + 1, sizeof *k.places);
+    ok = k.buffer && k.places;
+    for (size_t i = 0; ok && i < n; i++) {
+        uint64_t rva = wants[i].address - pe->image_base;
+        wants[i].name = NULL;
+        wants[i].start = 0;
+        for (size_t s = 0; s < pe->section_count; s++) {
+            const cprofi_pe_section *section = &pe->sections[s];
+            if (!section->executable || rva - section->address >= section->size) continue;
+            k.places[k.count].want = i;
+            k.places[k.count].key = rva;
+            k.places[k.count++].floor = section->address;
+            break;
+        }
+    }
+    if (ok) {
+        cprofi_pe_functions(&k);
+        cprofi_pe_symbols(&k);
+        cprofi_pe_exports(&k);
+        ok = cprofi_pe_settle(&k, wants, text);
+    }
+    free(k.buffer);
+    free(k.places);
+    return ok;
+}
+
+/* ---------------------------------------------------------------------------------------------- */
+/* >>demangle: names that people can read
 
    From what the linker knows to what a reader of a flame graph wants, in this order:
    - the version of a symbol goes ("memcpy@@GLIBC_2.14");
    - the suffixes go that compilers give to copies and pieces of a function: gcc's .cold .part.N
      .constprop.N .isra.N .lto_priv.N .localalias, LLVM's .llvm.N .cold.N .warm .__uniq.N. A
      function split in two is one box. Others stay: foo.avx2 is other code than foo;
+   - Rust names are demangled by the reader below;
    - C++ names are demangled if the process has a demangler, and lose the return type and the
      parameter lists, also those of enclosing functions: `ns::map<int>::at`,
-     `main::{lambda()#1}::operator()`. Template arguments stay. What the trimmer does not
-     understand stays whole;
-   - Rust names stay mangled: they will have a demangler of their own. */
+     `main::{lambda()#1}::operator()`. Template arguments stay.
+
+   The invariant: what is not understood stays whole. Cost: linear in the name, with bounded nesting
+   and rereading. Names of the Microsoft compiler ('?') are the business of DbgHelp. */
+
 
 static bool cprofi_name_is_word(char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
@@ -7306,6 +7343,19 @@ static bool cprofi_rust_demangle(const char *name, char *out, size_t size) {
     return ok;
 }
 
+/* ---------------------------------------------------------------------------------------------- */
+/* >>symbols: names for addresses
+
+   The problem: addresses of many images, and of code that is in none. The idea: one image at a
+   time: find its file, make sure that it is the one that was loaded, ask its symbol tables and its
+   DWARF for all the addresses at once, take the better of two names, make it readable, and keep the
+   strings until all is written.
+
+   The invariant: every address gets a name that is never NULL, "[module+0x1234]" when nothing
+   better is known; the number is the address in the file, which is what addr2line wants. A file
+   that is not the one loaded (rebuilt while the program ran) is not used. Why names, inlined
+   functions or lines are missing is counted, and told at the end. */
+
 /* ---- code made at run time ---------------------------------------------------------------------
 
    JIT compilers tell perf where they put code by appending to /tmp/perf-PID.map lines of
@@ -7392,11 +7442,6 @@ static size_t cprofi_os_image_paths(const cprofi_module *m, const char *paths[2]
 static bool cprofi_os_jit_map(cprofi_source *source);
 /* Where the process has an exported function, 0 if nowhere. */
 static uintptr_t cprofi_os_function(const char *name);
-
-/* ---- resolve -----------------------------------------------------------------------------------
-
-   One module at a time: find its bytes, make sure that they are the ones loaded, look its addresses
-   up, and keep the names until cprofi_symbols_free. */
 
 enum { CPROFI_NAME_MAX = 16384, CPROFI_MANGLED_MAX = 4096, CPROFI_SHOWN = 4096 };
 
@@ -7618,7 +7663,6 @@ static bool cprofi_object_open(cprofi_symbols *s, const cprofi_module *m, cprofi
 }
 
 static const char *cprofi_symbols_plt(cprofi_symbols *s, const char *name) {
-=======
     size_t length = strlen(name);
     char *text = (char *)cprofi_text_room(&s->text, length + sizeof "@plt");
     if (!text) return NULL;
@@ -8964,12 +9008,12 @@ static bool cprofi_names_label(cprofi_names *n, bool lines) {
         for (uint32_t k = 0; k < n->places[i].count; k++) {
             cprofi_site *site = &n->places[i].sites[k];
             site->label = site->function;
-            if (lines && site->file && site->line) {
+            if (lines && site->file) {
                 size_t size = strlen(site->function) + strlen(site->file) + 16;
                 char *text = (char *)malloc(size);
                 if (!text) return false;
-                snprintf(text, size, "%s (%s:%lu)", site->function, cprofi_file_name(site->file),
-                         (unsigned long)site->line);
+                snprintf(text, size, site->line ? "%s (%s:%lu)" : "%s (%s)", site->function,
+                         cprofi_file_name(site->file), (unsigned long)site->line);
                 site->label = cprofi_symbols_copy(&n->symbols, text);
                 free(text);
             }

@@ -959,7 +959,7 @@ static bool same_frames(FILE *f, const cprofi_dwarf_want *want, const cprofi_dwa
             normalise(path);
             normalise(place);
             same = same_name(frame, name) && frame->line == line &&
-                   (line == 0 || strcmp(path, place) == 0);
+                   (strcmp(path, place) == 0 || (line == 0 && strcmp(place, "??") == 0));
             if (!same)
                 snprintf(difference, sizeof difference, "0x%llx: %.200s %.200s:%u, not %.200s "
                          "%.200s:%u", (unsigned long long)want->address,
