@@ -4361,6 +4361,7 @@ enum {
     CPROFI_DWARF_HOPS = 16,      /* and references so far */
     CPROFI_DWARF_SCOPES = 64,    /* parts of a name */
     CPROFI_DWARF_NAME_MAX = 16384,
+    CPROFI_DWARF_KNOWN = 16384,  /* functions that need not be looked up again */
     CPROFI_DWARF_UNFIXED = 0xffff
 };
 
@@ -4488,8 +4489,7 @@ typedef struct {
 
     cprofi_dwarf_function *functions;
     size_t function_count, function_capacity;
-    uint32_t *table; /* hash table of functions, by `at` */
-    size_t table_size;
+    uint32_t known[CPROFI_DWARF_KNOWN]; /* functions by hash of `at`: the last of each */
 
     cprofi_dwarf_window windows[CPROFI_DWARF_SECTIONS];
     char string[CPROFI_DWARF_NAME_MAX], name[CPROFI_DWARF_NAME_MAX];
@@ -5306,47 +5306,21 @@ static void cprofi_dwarf_follow(cprofi_dwarf_look *k, cprofi_dwarf_function *f) 
     if (named && (name = cprofi_dwarf_qualified(k, named)) != NULL) f->name = name;
 }
 
-static size_t cprofi_dwarf_hash(const cprofi_dwarf_look *k, uint64_t at) {
-    return (size_t)(at * 0x9e3779b97f4a7c15u >> 32) & (k->table_size - 1);
-}
-
-/* Makes room in the table for one more function. */
-static bool cprofi_dwarf_table_grow(cprofi_dwarf_look *k) {
-    size_t size = k->table_size ? 2 * k->table_size : 1024;
-    uint32_t *table;
-    if (k->function_count * 4 < k->table_size * 3) return true;
-    table = size < CPROFI_DWARF_NONE ? (uint32_t *)malloc(size * sizeof *table) : NULL;
-    k->no_memory = k->no_memory || !table;
-    if (!table) return false;
-    free(k->table);
-    k->table = table;
-    k->table_size = size;
-    memset(table, 0xff, size * sizeof *table);
-    for (size_t i = 0; i < k->function_count; i++) {
-        size_t slot = cprofi_dwarf_hash(k, k->functions[i].at);
-        while (table[slot] != CPROFI_DWARF_NONE) slot = (slot + 1) & (size - 1);
-        table[slot] = (uint32_t)i;
-    }
-    return true;
-}
-
 /* The function whose entry is at this place, which is in the unit that is loaded or will be
-   followed later; CPROFI_DWARF_NONE: out of memory. */
+   followed later; CPROFI_DWARF_NONE: out of memory. One forgotten is looked up again. */
 static uint32_t cprofi_dwarf_function_at(cprofi_dwarf_look *k, uint64_t at) {
-    cprofi_dwarf_function *f;
-    size_t slot;
-    if (!CPROFI_DWARF_ROOM(k, k->functions, k->function_count, k->function_capacity) ||
-        !cprofi_dwarf_table_grow(k))
+    uint32_t *known = &k->known[(at * 0x9e3779b97f4a7c15u >> 32) % CPROFI_DWARF_KNOWN];
+    cprofi_dwarf_function f;
+    if (*known < k->function_count && k->functions[*known].at == at) return *known;
+    if (k->function_count == CPROFI_DWARF_NONE ||
+        !CPROFI_DWARF_ROOM(k, k->functions, k->function_count, k->function_capacity))
         return CPROFI_DWARF_NONE;
-    for (slot = cprofi_dwarf_hash(k, at); k->table[slot] != CPROFI_DWARF_NONE;
-         slot = (slot + 1) & (k->table_size - 1))
-        if (k->functions[k->table[slot]].at == at) return k->table[slot];
-    k->table[slot] = (uint32_t)k->function_count;
-    f = &k->functions[k->function_count];
-    memset(f, 0, sizeof *f);
-    f->at = f->next = at;
-    cprofi_dwarf_follow(k, f);
-    return (uint32_t)k->function_count++;
+    memset(&f, 0, sizeof f);
+    f.at = f.next = at;
+    cprofi_dwarf_follow(k, &f);
+    *known = (uint32_t)k->function_count;
+    k->functions[k->function_count++] = f;
+    return *known;
 }
 
 /* ---- dwarf: the look-up ---------------------------------------------------------------------- */
@@ -5537,7 +5511,6 @@ static bool cprofi_dwarf_lookup(const cprofi_dwarf *d, cprofi_dwarf_want *wants,
     free(k->scopes);
     free(k->levels);
     free(k->functions);
-    free(k->table);
     free(k->unit_buffer.data);
     free(k->abbrev_buffer.data);
     cprofi_dwarf_lines_close(&k->lines);
