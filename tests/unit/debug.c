@@ -511,14 +511,15 @@ typedef struct {
 } section;
 
 /* An ELF file with these sections and, last, their names. */
-static bytes elf_of(const section *sections, size_t n, bool wide) {
+static bytes elf_of(const section *sections, size_t n) {
     bytes b = {NULL, 0, 0, 0}, names = {NULL, 0, 0, 0}, headers = {NULL, 0, 0, 0};
-    size_t word = wide ? 8 : 4, table;
+    const size_t word = 8;
+    size_t table;
     add(&b, "\177ELF", 4);
-    add_uint(&b, wide ? ELFCLASS64 : ELFCLASS32, 1);
+    add_uint(&b, ELFCLASS64, 1);
     add_uint(&b, ELFDATA2LSB, 1);
     add_uint(&b, 1, 1);
-    while (b.size < (wide ? 64 : 52)) add_uint(&b, 0, 1);
+    while (b.size < 64) add_uint(&b, 0, 1);
     add_uint(&names, 0, 1);
     for (size_t i = 0; i <= n + 1; i++) {
         static const section null = {"", SHT_NULL, 0, "", 0};
@@ -545,20 +546,20 @@ static bytes elf_of(const section *sections, size_t n, bool wide) {
     add(&b, headers.data, headers.size);
     for (size_t i = 0; i < word; i++)
         b.data[24 + 2 * word + i] = (uint8_t)((uint64_t)table >> (8 * i));
-    b.data[wide ? 58 : 46] = wide ? 64 : 40;
-    b.data[wide ? 60 : 48] = (uint8_t)(n + 2);
-    b.data[wide ? 62 : 50] = (uint8_t)(n + 1);
+    b.data[58] = 64;
+    b.data[60] = (uint8_t)(n + 2);
+    b.data[62] = (uint8_t)(n + 1);
     free(names.data);
     free(headers.data);
     return b;
 }
 
 /* A compressed section: header and stream. */
-static bytes packed(const void *plain, size_t size, uint32_t type, bool wide, uint64_t claimed) {
+static bytes packed(const void *plain, size_t size, uint32_t type, uint64_t claimed) {
     bytes b = {NULL, 0, 0, 0}, z = stored(plain, size);
-    add_uint(&b, type, wide ? 8 : 4);
-    add_uint(&b, claimed, wide ? 8 : 4);
-    add_uint(&b, 1, wide ? 8 : 4);
+    add_uint(&b, type, 8);
+    add_uint(&b, claimed, 8);
+    add_uint(&b, 1, 8);
     add(&b, z.data, z.size);
     free(z.data);
     return b;
@@ -611,9 +612,9 @@ static cprofi_debug_result open_bytes(const bytes *file, bool by_read, bytes *ou
 }
 
 /* What a file of these sections gives for .debug_info, with and without a read function. */
-static void expect(const char *what, const section *sections, size_t n, bool wide,
+static void expect(const char *what, const section *sections, size_t n,
                    cprofi_debug_result wanted, const char *info, const char *line) {
-    bytes file = elf_of(sections, n, wide), out[CPROFI_DWARF_SECTIONS];
+    bytes file = elf_of(sections, n), out[CPROFI_DWARF_SECTIONS];
     for (int by_read = 0; by_read < 2; by_read++) {
         bool supplementary;
         cprofi_debug_result result = open_bytes(&file, by_read, out, &supplementary);
@@ -635,66 +636,66 @@ static section plain_section(const char *name, const char *text) {
     return s;
 }
 
-static void test_sections(bool wide) {
+static void test_sections(void) {
     static const char info[] = "the info", line[] = "the lines";
-    bytes zlib = packed(info, 8, 1, wide, 8), zstd = packed(info, 8, 2, wide, 8);
-    bytes huge = packed(info, 8, 1, wide, wide ? (uint64_t)1 << 46 : 0xfffffff0u);
-    bytes less = packed(info, 8, 1, wide, 7), old = packed_old("ZLIB", info, 8, 8);
+    bytes zlib = packed(info, 8, 1, 8), zstd = packed(info, 8, 2, 8);
+    bytes huge = packed(info, 8, 1, (uint64_t)1 << 46);
+    bytes less = packed(info, 8, 1, 7), old = packed_old("ZLIB", info, 8, 8);
     bytes old_huge = packed_old("ZLIB", info, 8, (uint64_t)1 << 62);
     bytes magic = packed_old("ZSTD", info, 8, 8);
-    bytes past = packed(info, 8, 1, wide, ((uint64_t)(zlib.size - (wide ? 24 : 12)) + 1) * 1032);
+    bytes past = packed(info, 8, 1, ((uint64_t)(zlib.size - 24) + 1) * 1032);
     section s[3], packed_info = {".debug_info", SHT_PROGBITS, SHF_COMPRESSED, zlib.data, zlib.size};
     s[0] = plain_section(".debug_info", info);
     s[1] = plain_section(".debug_line", line);
-    expect("plain sections", s, 2, wide, CPROFI_DEBUG_OK, info, line);
+    expect("plain sections", s, 2, CPROFI_DEBUG_OK, info, line);
     s[2] = plain_section(".debug_info", "another");
-    expect("the first of two sections counts", s, 3, wide, CPROFI_DEBUG_OK, info, line);
+    expect("the first of two sections counts", s, 3, CPROFI_DEBUG_OK, info, line);
     s[0].size = 0;
-    expect("the first section that is not empty counts", s, 3, wide, CPROFI_DEBUG_OK, "another",
+    expect("the first section that is not empty counts", s, 3, CPROFI_DEBUG_OK, "another",
            line);
     s[0] = plain_section(".debug_info", info);
     s[0].type = SHT_NOBITS;
-    expect("sections without bytes are absent", s, 2, wide, CPROFI_DEBUG_OK, "", line);
+    expect("sections without bytes are absent", s, 2, CPROFI_DEBUG_OK, "", line);
     s[1] = plain_section(".debug_line.dwo", line);
-    expect("a file without debug sections", s, 2, wide, CPROFI_DEBUG_NONE, "", "");
+    expect("a file without debug sections", s, 2, CPROFI_DEBUG_NONE, "", "");
     s[0] = plain_section("debug_info", info);
     s[1] = plain_section(".debug_lin", line);
     s[2] = plain_section(".debug_information_that_has_a_long_name", line);
-    expect("names that only resemble", s, 3, wide, CPROFI_DEBUG_NONE, "", "");
+    expect("names that only resemble", s, 3, CPROFI_DEBUG_NONE, "", "");
 
     s[0] = packed_info;
     s[1] = plain_section(".debug_line", line);
-    expect("SHF_COMPRESSED with zlib", s, 2, wide, CPROFI_DEBUG_OK, info, line);
+    expect("SHF_COMPRESSED with zlib", s, 2, CPROFI_DEBUG_OK, info, line);
     s[0].data = zstd.data;
-    expect("SHF_COMPRESSED with zstd, the others served", s, 2, wide,
+    expect("SHF_COMPRESSED with zstd, the others served", s, 2,
            CPROFI_DEBUG_UNKNOWN_COMPRESSION, "", line);
     s[0].data = huge.data;
-    expect("a size out of proportion", s, 2, wide, CPROFI_DEBUG_DAMAGED, "", line);
+    expect("a size out of proportion", s, 2, CPROFI_DEBUG_DAMAGED, "", line);
     s[0].data = past.data;
-    expect("a size just out of proportion", s, 2, wide, CPROFI_DEBUG_DAMAGED, "", line);
+    expect("a size just out of proportion", s, 2, CPROFI_DEBUG_DAMAGED, "", line);
     s[0].data = less.data;
-    expect("a size that is not that of the text", s, 2, wide, CPROFI_DEBUG_DAMAGED, "", line);
+    expect("a size that is not that of the text", s, 2, CPROFI_DEBUG_DAMAGED, "", line);
     s[0] = packed_info;
-    s[0].size = wide ? 23 : 11;
-    expect("a section shorter than its header", s, 2, wide, CPROFI_DEBUG_DAMAGED, "", line);
-    s[0].size = wide ? 24 : 12;
-    expect("a section that is only its header", s, 2, wide, CPROFI_DEBUG_DAMAGED, "", line);
+    s[0].size = 23;
+    expect("a section shorter than its header", s, 2, CPROFI_DEBUG_DAMAGED, "", line);
+    s[0].size = 24;
+    expect("a section that is only its header", s, 2, CPROFI_DEBUG_DAMAGED, "", line);
     s[2] = plain_section(".debug_info", "another");
-    expect("a damaged section is not replaced", s, 3, wide, CPROFI_DEBUG_DAMAGED, "", line);
+    expect("a damaged section is not replaced", s, 3, CPROFI_DEBUG_DAMAGED, "", line);
     s[0] = packed_info;
     s[0].name = ".zdebug_info";
-    expect("SHF_COMPRESSED and .zdebug", s, 2, wide, CPROFI_DEBUG_OK, info, line);
+    expect("SHF_COMPRESSED and .zdebug", s, 2, CPROFI_DEBUG_OK, info, line);
     s[0].flags = 0;
     s[0].data = old.data;
     s[0].size = old.size;
-    expect(".zdebug", s, 2, wide, CPROFI_DEBUG_OK, info, line);
-    expect(".zdebug and .debug", s, 3, wide, CPROFI_DEBUG_OK, info, line);
+    expect(".zdebug", s, 2, CPROFI_DEBUG_OK, info, line);
+    expect(".zdebug and .debug", s, 3, CPROFI_DEBUG_OK, info, line);
     s[0].data = old_huge.data;
-    expect(".zdebug with a size out of proportion", s, 2, wide, CPROFI_DEBUG_DAMAGED, "", line);
+    expect(".zdebug with a size out of proportion", s, 2, CPROFI_DEBUG_DAMAGED, "", line);
     s[0].data = magic.data;
-    expect(".zdebug without its mark", s, 2, wide, CPROFI_DEBUG_DAMAGED, "", line);
+    expect(".zdebug without its mark", s, 2, CPROFI_DEBUG_DAMAGED, "", line);
     s[0].size = 11;
-    expect(".zdebug shorter than its header", s, 2, wide, CPROFI_DEBUG_DAMAGED, "", line);
+    expect(".zdebug shorter than its header", s, 2, CPROFI_DEBUG_DAMAGED, "", line);
     free(zlib.data);
     free(zstd.data);
     free(huge.data);
@@ -709,18 +710,18 @@ static void test_sections(bool wide) {
 static void test_section_names(void) {
     static const char *const names[] = {
         ".debug_info", ".debug_abbrev", ".debug_line", ".debug_str", ".debug_line_str",
-        ".debug_str_offsets", ".debug_addr", ".debug_ranges", ".debug_rnglists", ".debug_aranges",
+        ".debug_str_offsets", ".debug_addr", ".debug_ranges", ".debug_rnglists",
         ".gnu_debugaltlink"};
     section s[CPROFI_COUNT(names)];
     bytes file, out[CPROFI_DWARF_SECTIONS];
     bool supplementary = false, before;
     size_t good = 0;
     for (size_t i = 0; i < CPROFI_COUNT(names); i++) s[i] = plain_section(names[i], names[i]);
-    file = elf_of(s, CPROFI_COUNT(names) - 1, true);
+    file = elf_of(s, CPROFI_COUNT(names) - 1);
     open_bytes(&file, true, out, &before);
     for (size_t i = 0; i < CPROFI_DWARF_SECTIONS; i++) free(out[i].data);
     free(file.data);
-    file = elf_of(s, CPROFI_COUNT(names), true);
+    file = elf_of(s, CPROFI_COUNT(names));
     open_bytes(&file, true, out, &supplementary);
     for (size_t i = 0; i < CPROFI_DWARF_SECTIONS; i++) {
         good += out[i].size == strlen(names[i]) && !memcmp(out[i].data, names[i], out[i].size);
@@ -751,8 +752,8 @@ static void find_in(const bytes *file, bool *found, bool *stale) {
 }
 
 /* A file with compressed sections, a build id and a link to the debug file "link.debug". */
-static bytes seed_file(bool wide, uint32_t crc) {
-    bytes zlib = packed("the info", 8, 1, wide, 8), old = packed_old("ZLIB", "lines", 5, 5);
+static bytes seed_file(uint32_t crc) {
+    bytes zlib = packed("the info", 8, 1, 8), old = packed_old("ZLIB", "lines", 5, 5);
     bytes link = {NULL, 0, 0, 0}, note = {NULL, 0, 0, 0}, file;
     section s[5] = {{".debug_info", SHT_PROGBITS, SHF_COMPRESSED, NULL, 0},
                     {".zdebug_line", SHT_PROGBITS, 0, NULL, 0},
@@ -773,7 +774,7 @@ static bytes seed_file(bool wide, uint32_t crc) {
     s[3].size = link.size;
     s[4].data = note.data;
     s[4].size = note.size;
-    file = elf_of(s, 5, wide);
+    file = elf_of(s, 5);
     free(zlib.data);
     free(old.data);
     free(link.data);
@@ -827,7 +828,7 @@ static void test_fuzz(void) {
                                      0x80000000, 0xffffffffffffffffu, 0x8000000000000000u,
                                      0xfffffffffffff000u};
     char path[512];
-    bytes target, seeds[2];
+    bytes target, seed;
     size_t opened = 0, found = 0, stale_ones = 0, total = 0;
     section s = plain_section(".debug_info", "the real info");
     double start = milliseconds(), worst = 0;
@@ -835,24 +836,23 @@ static void test_fuzz(void) {
     for (int with_bytes = 0; with_bytes < 2; with_bytes++) {
         bool was_found, stale = false;
         s.type = with_bytes ? SHT_PROGBITS : SHT_NOBITS;
-        target = elf_of(&s, 1, true);
+        target = elf_of(&s, 1);
         write_file(path, target.data, target.size);
-        seeds[0] = seed_file(true, slow_crc(target.data, target.size));
-        find_in(&seeds[0], &was_found, &stale);
+        seed = seed_file(slow_crc(target.data, target.size));
+        find_in(&seed, &was_found, &stale);
         check(was_found == with_bytes && !stale, with_bytes ? "a debug file made here"
               : "a debug file whose sections have no bytes does not count", "found: %d, stale: %d",
               was_found, stale);
-        free(seeds[0].data);
+        free(seed.data);
         if (!with_bytes) free(target.data);
     }
-    for (int i = 0; i < 2; i++) seeds[i] = seed_file(i, slow_crc(target.data, target.size));
+    seed = seed_file(slow_crc(target.data, target.size));
     for (int round = 0; round < rounds(); round++) {
-        const bytes *seed = &seeds[random_below(2)];
         bytes file = {NULL, 0, 0, 0}, out[CPROFI_DWARF_SECTIONS];
-        size_t tables = (size_t)cprofi_get32(seed->data + (seed == seeds ? 32 : 40));
+        size_t tables = (size_t)cprofi_get32(seed.data + 40);
         bool supplementary, was_found, stale = false;
         double before = milliseconds();
-        add(&file, seed->data, seed->size);
+        add(&file, seed.data, seed.size);
         for (size_t i = random_below(5); i; i--) {
             size_t at = random_below(2) ? tables + random_below(file.size - tables)
                                         : random_below(file.size);
@@ -887,7 +887,7 @@ static void test_fuzz(void) {
            opened, total, found, stale_ones);
     check(opened > 0 && found > 0, "damaged files neither crash nor hang", "%zu, %zu", opened,
           found);
-    for (int i = 0; i < 2; i++) free(seeds[i].data);
+    free(seed.data);
     free(target.data);
     run("rm -f '%s/link.debug'", scratch);
 }
@@ -902,14 +902,14 @@ static void test_hostile(void) {
     double start;
     size_t size;
     if (!plain) abort();
-    zlib = packed(plain, SIZE, 1, true, SIZE);
+    zlib = packed(plain, SIZE, 1, SIZE);
     zlib.data[zlib.size - 1] ^= 1;
     for (size_t i = 0; i < COUNT; i++) {
         section one = {".debug_info", SHT_PROGBITS, SHF_COMPRESSED, NULL, zlib.size};
         s[i] = one;
     }
     s[0].data = zlib.data;
-    file = elf_of(s, COUNT, true);
+    file = elf_of(s, COUNT);
     for (size_t i = 2; i <= COUNT; i++) /* all at the place of the first */
         memcpy(file.data + file.size - (COUNT + 2 - i) * 64 + 24,
                file.data + file.size - (COUNT + 1) * 64 + 24, 8);
@@ -1362,8 +1362,7 @@ int main(void) {
     char *real;
     setvbuf(stdout, NULL, _IOLBF, 0);
     test_inflate();
-    test_sections(true);
-    test_sections(false);
+    test_sections();
     test_section_names();
     test_hostile();
     test_crc();
