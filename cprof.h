@@ -11319,8 +11319,8 @@ static uintptr_t cprofi_readable_to(uintptr_t address, uintptr_t end, DWORD type
 }
 
 /* The thread is suspended: it may hold any lock. The stack's bounds are those of its memory, not
-   those in the TIB: that differ in the middle of a switch of fibers, and a thread that is at its end
-   has none. Code is read of images only, what is made at run time may be freed beside the thread.
+   those in the TIB: these are wrong in the middle of a switch of fibers, and gone when a thread is
+   at its end. Code is read of images only: what is made at run time may be freed beside the thread.
    [signal] */
 static bool cprofi_capture_copy(cprofi_session *s, cprofi_capture *c) {
     uintptr_t pc = (uintptr_t)CPROFI_CONTEXT_PC(s->os.context);
