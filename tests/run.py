@@ -27,6 +27,9 @@ import sys
 import threading
 import time
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import wine  # noqa: E402
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.environ.get("CPROF_TEST_BUILD", "build")  # relative to ROOT
 NO_SKIP = os.environ.get("CPROF_TEST_NO_SKIP", "") not in ("", "0")
@@ -46,6 +49,8 @@ PACKAGES = [
     ("clang", lambda: shutil.which("clang") and shutil.which("clang++")),
     ("gcc-mingw-w64-x86-64", lambda: shutil.which("x86_64-w64-mingw32-gcc")),
     ("g++-mingw-w64-x86-64", lambda: shutil.which("x86_64-w64-mingw32-g++")),
+    ("wine", lambda: not wine.missing()),
+    ("wine64", wine.has_64_bit),
     ("llvm", lambda: shutil.which("llvm-symbolizer")),
     ("lld", lambda: shutil.which("ld.lld")),
     ("dwz", lambda: shutil.which("dwz")),
@@ -115,14 +120,37 @@ def compile_c(source, output, flags, compiler=None, libraries=(), std="-std=gnu1
     return make(output, (compiler or CC) + [std] + flags + [source, "-o", output] + list(libraries))
 
 
+def windows_missing():
+    if not shutil.which("x86_64-w64-mingw32-gcc") or not shutil.which("x86_64-w64-mingw32-g++"):
+        return "MinGW is not installed"
+    return wine.missing()
+
+
+_wine = None
+_wine_lock = threading.Lock()
+
+
+def wine_session():
+    """Makes Wine's prefix and services, once."""
+    global _wine
+    with _wine_lock:
+        if _wine is None:
+            try:
+                _wine = wine.Session()
+            except (OSError, subprocess.SubprocessError) as error:
+                raise BuildError("Wine does not start: %s" % error)
+
+
 class Suite:
-    def __init__(self, name, build=None, run=None, alone=False, timeout=240, unavailable=None):
+    def __init__(self, name, build=None, run=None, alone=False, timeout=240, unavailable=None,
+                 windows=False):
         self.name = name
         self.build = build          # called once, may raise BuildError
         self.run = run              # argv, with paths relative to ROOT
         self.alone = alone
         self.timeout = timeout
-        self.unavailable = unavailable  # why it cannot run here, or None
+        self.windows = windows      # it runs programs under Wine, or is one
+        self.unavailable = unavailable or (windows and windows_missing()) or None  # why it cannot run here
 
 
 # ---- the suites ----
@@ -140,7 +168,22 @@ def e2e_suites():
             "e2e/" + name, run=[output], alone=True,
             build=lambda name=name, output=output: compile_c(
                 "tests/e2e/%s.c" % name, output, E2E_FLAGS, libraries=["-lm"])))
-    return suites + symbols_suites() + roots_suites()
+    return suites + symbols_suites() + roots_suites() + windows_suites()
+
+
+MINGW_FLAGS = E2E_FLAGS + ["-static"]
+
+
+def windows_suites():
+    """The same programs for Windows, run by Wine. The others are about signals, fork and exec."""
+    suites = []
+    for name in ("split", "bursty", "totals", "threads", "table", "wall", "lifecycle"):
+        output = BUILD + "/e2e/windows/" + name + ".exe"
+        suites.append(Suite(
+            "windows/" + name, run=["wine", output], alone=True, windows=True, timeout=400,
+            build=lambda name=name, output=output: compile_c(
+                "tests/e2e/%s.c" % name, output, MINGW_FLAGS, ["x86_64-w64-mingw32-gcc"], libraries=["-lm"])))
+    return suites
 
 
 def shared(output, source, flags, compiler=None):
@@ -322,7 +365,8 @@ def run_suite(suite):
     start = time.time()
     try:
         process = subprocess.Popen(suite.run, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   stderr=subprocess.STDOUT, start_new_session=True)
+                                   stderr=subprocess.STDOUT, start_new_session=True,
+                                   env=wine.environment() if suite.windows else None)
     except OSError as error:
         result.failed.append("start: %s" % error)
         return result
@@ -358,6 +402,13 @@ def run_suite(suite):
     if not result.passed and not said and not result.skipped:
         result.failed.append("no check was printed")
     return result
+
+
+def build_suite(suite):
+    if suite.windows:
+        wine_session()
+    if suite.build:
+        suite.build()
 
 
 def report(result):
@@ -401,6 +452,35 @@ def install():
     return 0
 
 
+def run_all(suites, results):
+    ready = []
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        builds = []
+        for suite in suites:
+            if suite.unavailable:
+                result = Result(suite)
+                result.skipped.append("%s: %s" % (suite.name, suite.unavailable))
+                results.append(report(result))
+            elif suite.build or suite.windows:
+                builds.append((suite, pool.submit(build_suite, suite)))
+            else:
+                ready.append(suite)
+        for suite, build in builds:
+            try:
+                build.result()
+                ready.append(suite)
+            except BuildError as error:
+                result = Result(suite)
+                result.failed.append("build: %s" % error)
+                results.append(report(result))
+        ready.sort(key=suites.index)
+        together = [s for s in ready if not s.alone]
+        for result in pool.map(run_suite, together):
+            results.append(report(result))
+    for suite in [s for s in ready if s.alone]:
+        results.append(report(run_suite(suite)))
+
+
 def main():
     os.chdir(ROOT)
     arguments = sys.argv[1:]
@@ -422,33 +502,12 @@ def main():
 
     start = time.time()
     results = []
-    ready = []
     os.makedirs(BUILD, exist_ok=True)
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        builds = []
-        for suite in suites:
-            if suite.unavailable:
-                result = Result(suite)
-                result.skipped.append("%s: %s" % (suite.name, suite.unavailable))
-                results.append(report(result))
-            elif suite.build:
-                builds.append((suite, pool.submit(suite.build)))
-            else:
-                ready.append(suite)
-        for suite, build in builds:
-            try:
-                build.result()
-                ready.append(suite)
-            except BuildError as error:
-                result = Result(suite)
-                result.failed.append("build: %s" % error)
-                results.append(report(result))
-        ready.sort(key=suites.index)
-        together = [s for s in ready if not s.alone]
-        for result in pool.map(run_suite, together):
-            results.append(report(result))
-    for suite in [s for s in ready if s.alone]:
-        results.append(report(run_suite(suite)))
+    try:
+        run_all(suites, results)
+    finally:
+        if _wine:
+            _wine.close()
 
     passed = sum(result.passed for result in results)
     failed = sum(len(result.failed) for result in results)

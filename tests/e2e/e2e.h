@@ -4,7 +4,9 @@
    Every program includes this file first (it includes the implementation of cprof.h, which wants
    to come before any system header), profiles a workload whose truth it measures itself with the
    thread CPU clock, and compares. Output: one line per check, "ok - name", "not ok - name: why",
-   "skip - name: why"; lines that begin with "# " are figures worth reading. */
+   "skip - name: why"; lines that begin with "# " are figures worth reading.
+
+   The programs that run.py lists for it are built for Windows too, see e2e_windows.h. */
 #ifndef E2E_H
 #define E2E_H
 
@@ -15,6 +17,19 @@
 #endif
 #include "cprof.h"
 
+#if defined(__clang__)
+#define E2E_NOINLINE __attribute__((noinline, unused))
+#else
+#define E2E_NOINLINE __attribute__((noinline, noclone, unused))
+#endif
+#define E2E_HELPER __attribute__((unused)) static
+
+/* Keeps a call from becoming a jump: the caller has something left to do after it. */
+#define E2E_NO_TAIL() __asm__ volatile("" ::: "memory")
+
+#ifdef _WIN32
+#include "e2e_windows.h"
+#else
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -27,6 +42,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -34,16 +50,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-#if defined(__clang__)
-#define E2E_NOINLINE __attribute__((noinline, unused))
-#else
-#define E2E_NOINLINE __attribute__((noinline, noclone, unused))
 #endif
-#define E2E_HELPER __attribute__((unused)) static
-
-/* Keeps a call from becoming a jump: the caller has something left to do after it. */
-#define E2E_NO_TAIL() __asm__ volatile("" ::: "memory")
 
 /* ---- checks ---- */
 
@@ -107,6 +114,9 @@ E2E_HELPER const char *e2e_format(const char *format, ...)
     return text;
 }
 
+#ifndef _WIN32
+#define E2E_SLEEP_FRAME "nanosleep"
+
 /* ---- clocks ---- */
 
 static inline uint64_t e2e_clock(clockid_t id)
@@ -134,6 +144,112 @@ E2E_HELPER int cores(void)
     if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
     return CPU_COUNT(&set);
 }
+
+/* Binds the calling thread, and those it will create, to its first core, or to all again. */
+E2E_HELPER void e2e_pin(bool to_one)
+{
+    static cpu_set_t all;
+    cpu_set_t first;
+    int cpu = 0;
+    if (to_one) {
+        sched_getaffinity(0, sizeof all, &all);
+        while (!CPU_ISSET(cpu, &all)) cpu++;
+        CPU_ZERO(&first);
+        CPU_SET(cpu, &first);
+    }
+    sched_setaffinity(0, sizeof all, to_one ? &first : &all);
+}
+
+E2E_HELPER void name_thread(const char *name)
+{
+    pthread_setname_np(pthread_self(), name);
+}
+
+/* ---- files ---- */
+
+E2E_HELPER FILE *e2e_open(const char *path, const char *mode) { return fopen(path, mode); }
+E2E_HELPER bool e2e_exists(const char *path) { return access(path, F_OK) == 0; }
+E2E_HELPER void e2e_delete(const char *path) { unlink(path); }
+
+/* A new directory for scratch files; its name has spaces and more than ASCII. */
+E2E_HELPER bool e2e_directory_make(char *path, size_t size)
+{
+    snprintf(path, size, "/tmp/cprof e2e \303\251\346\274\242 XXXXXX");
+    return mkdtemp(path) != NULL;
+}
+
+E2E_HELPER bool e2e_directory_remove(const char *path) { return rmdir(path) == 0; }
+
+E2E_HELPER int e2e_entries(const char *directory)
+{
+    DIR *dir = opendir(directory);
+    struct dirent *entry;
+    int count = 0;
+    if (!dir) return -1;
+    while ((entry = readdir(dir)) != NULL) if (entry->d_name[0] != '.') count++;
+    closedir(dir);
+    return count;
+}
+
+/* ---- what goes to stderr ---- */
+
+typedef struct { int saved; int file; } e2e_capture;
+
+E2E_HELPER e2e_capture capture_stderr(void)
+{
+    char path[] = "/tmp/cprof-e2e-XXXXXX";
+    e2e_capture c;
+    c.file = mkstemp(path);
+    unlink(path);
+    c.saved = dup(2);
+    dup2(c.file, 2);
+    return c;
+}
+
+E2E_HELPER char *capture_end(e2e_capture c)
+{
+    off_t size;
+    char *text;
+    ssize_t got;
+    dup2(c.saved, 2);
+    close(c.saved);
+    size = lseek(c.file, 0, SEEK_END);
+    text = (char *)calloc(1, (size_t)size + 1);
+    if (!text) abort();
+    got = pread(c.file, text, (size_t)size, 0);
+    if (got < size) text[got > 0 ? got : 0] = 0;
+    close(c.file);
+    return text;
+}
+
+/* ---- other processes: this program again; it sees its part by e2e_variable("E2E_CHILD") ---- */
+
+typedef pid_t e2e_child;
+
+E2E_HELPER const char *e2e_variable(const char *name) { return getenv(name); }
+
+E2E_HELPER e2e_child e2e_spawn(const char *part, const char *path, const char *name, const char *value)
+{
+    pid_t pid = fork();
+    if (pid != 0) return pid;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    setenv("E2E_CHILD", part, 1);
+    if (path) setenv("E2E_PATH", path, 1);
+    if (name) setenv(name, value, 1);
+    execl("/proc/self/exe", "child", (char *)NULL);
+    _exit(127);
+}
+
+/* Its exit status; -1 if it was not started, or died. */
+E2E_HELPER int e2e_wait(e2e_child child)
+{
+    int status;
+    if (child <= 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status)) return -1;
+    return WEXITSTATUS(status);
+}
+
+E2E_HELPER void e2e_kill(e2e_child child) { if (child > 0) kill(child, SIGKILL); }
+#endif /* !_WIN32 */
 
 /* ---- busy loops ---- */
 
@@ -202,11 +318,6 @@ E2E_HELPER uint64_t e2e_jitter(uint64_t *state, uint64_t mean)
 {
     *state = *state * 6364136223846793005u + 1442695040888963407u;
     return mean / 2 + (uint64_t)((double)(*state >> 33) / 2147483648.0 * (double)mean);
-}
-
-E2E_HELPER void name_thread(const char *name)
-{
-    pthread_setname_np(pthread_self(), name);
 }
 
 /* Whether other processes took the CPU away meanwhile: `threads` busy ones had less than 95% of
@@ -320,12 +431,12 @@ E2E_HELPER e2e_profile profile_take(void)
 E2E_HELPER bool e2e_read_file(const char *path, e2e_profile *p)
 {
     char block[65536];
-    ssize_t got;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    size_t got;
+    FILE *file = e2e_open(path, "rb");
     memset(p, 0, sizeof *p);
-    if (fd < 0) return false;
-    while ((got = read(fd, block, sizeof block)) > 0) e2e_append(p, block, (size_t)got);
-    close(fd);
+    if (!file) return false;
+    while ((got = fread(block, 1, sizeof block, file)) > 0) e2e_append(p, block, got);
+    fclose(file);
     return true;
 }
 
@@ -392,6 +503,14 @@ E2E_HELPER void profile_print(const e2e_profile *p)
     fflush(stdout);
 }
 
+E2E_HELPER int count_lines(const char *text)
+{
+    int lines = 0;
+    for (; *text; text++) if (*text == '\n') lines++;
+    return lines;
+}
+
+#ifndef _WIN32
 /* ---- the kernel's own counts ---- */
 
 /* How often the thread went to sleep or was taken off the CPU; -1 when unknown. */
@@ -408,53 +527,32 @@ E2E_HELPER long e2e_switches(pid_t tid)
     return sum;
 }
 
-E2E_HELPER int e2e_entries(const char *directory)
+/* ---- what the process has ---- */
+
+E2E_HELPER long resident_kb(void)
 {
-    DIR *dir = opendir(directory);
-    struct dirent *entry;
-    int count = 0;
-    if (!dir) return -1;
-    while ((entry = readdir(dir)) != NULL) if (entry->d_name[0] != '.') count++;
-    closedir(dir);
-    return count;
+    e2e_profile file;
+    long kb = -1;
+    char *at;
+    if (!e2e_read_file("/proc/self/status", &file)) return -1;
+    at = strstr(file.text, "VmRSS:");
+    if (at) kb = strtol(at + 6, NULL, 10);
+    free(file.text);
+    return kb;
 }
 
-/* ---- what goes to stderr ---- */
-
-typedef struct { int saved; int file; } e2e_capture;
-
-E2E_HELPER e2e_capture capture_stderr(void)
+E2E_HELPER long mappings(void)
 {
-    char path[] = "/tmp/cprof-e2e-XXXXXX";
-    e2e_capture c;
-    c.file = mkstemp(path);
-    unlink(path);
-    c.saved = dup(2);
-    dup2(c.file, 2);
-    return c;
-}
-
-E2E_HELPER char *capture_end(e2e_capture c)
-{
-    off_t size;
-    char *text;
-    ssize_t got;
-    dup2(c.saved, 2);
-    close(c.saved);
-    size = lseek(c.file, 0, SEEK_END);
-    text = (char *)calloc(1, (size_t)size + 1);
-    if (!text) abort();
-    got = pread(c.file, text, (size_t)size, 0);
-    if (got < size) text[got > 0 ? got : 0] = 0;
-    close(c.file);
-    return text;
-}
-
-E2E_HELPER int count_lines(const char *text)
-{
-    int lines = 0;
-    for (; *text; text++) if (*text == '\n') lines++;
+    e2e_profile file;
+    long lines;
+    if (!e2e_read_file("/proc/self/maps", &file)) return -1;
+    lines = count_lines(file.text);
+    free(file.text);
     return lines;
 }
+
+E2E_HELPER int descriptors(void) { return e2e_entries("/proc/self/fd"); }
+E2E_HELPER int tasks(void) { return e2e_entries("/proc/self/task"); }
+#endif
 
 #endif /* E2E_H */

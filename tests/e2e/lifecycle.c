@@ -7,7 +7,7 @@ BURN(fn_one)
 BURN(fn_two)
 BURN(fn_three)
 
-static char dir[64];
+static char dir[512];
 
 static const char *in_dir(const char *name) { return e2e_format("%s/%s", dir, name); }
 
@@ -20,31 +20,9 @@ static cprof_desc quiet_at(int hz)
     return desc;
 }
 
-static long resident_kb(void)
-{
-    e2e_profile file;
-    long kb = -1;
-    char *at;
-    if (!e2e_read_file("/proc/self/status", &file)) return -1;
-    at = strstr(file.text, "VmRSS:");
-    if (at) kb = strtol(at + 6, NULL, 10);
-    free(file.text);
-    return kb;
-}
-
-static long mappings(void)
-{
-    e2e_profile file;
-    long lines;
-    if (!e2e_read_file("/proc/self/maps", &file)) return -1;
-    lines = count_lines(file.text);
-    free(file.text);
-    return lines;
-}
-
 static void put_file(const char *path, const char *text)
 {
-    FILE *file = fopen(path, "w");
+    FILE *file = e2e_open(path, "wb");
     if (!file) exit(1);
     fputs(text, file);
     fclose(file);
@@ -62,15 +40,15 @@ static void thousand_times(void)
 {
     cprof_desc desc = quiet_at(1000);
     long rss = 0, maps = 0;
-    int fds = 0, tasks = 0, refused = 0;
+    int fds = 0, threads = 0, refused = 0;
     uint64_t start = wall();
     desc.max_stacks = 512;
     for (int i = 0; i < 1000; i++) {
         if (i == 100) {
             rss = resident_kb();
             maps = mappings();
-            fds = e2e_entries("/proc/self/fd");
-            tasks = e2e_entries("/proc/self/task");
+            fds = descriptors();
+            threads = tasks();
         }
         if (cprof_start(&desc) != CPROF_OK) refused++;
         fn_one(i % 10 ? 100000 : 2000000);
@@ -82,9 +60,8 @@ static void thousand_times(void)
     check(refused == 0, "begin and end 1000 times", "%d refused", refused);
     check(resident_kb() - rss < 1024, "no leak of memory", "%ld KB more after 900", resident_kb() - rss);
     check(mappings() - maps <= 4, "no leak of mappings", "%ld more", mappings() - maps);
-    check(e2e_entries("/proc/self/fd") == fds, "no leak of descriptors", "%d, were %d", e2e_entries("/proc/self/fd"), fds);
-    check(e2e_entries("/proc/self/task") == tasks && tasks == 1, "no leak of threads", "%d, were %d",
-          e2e_entries("/proc/self/task"), tasks);
+    check(descriptors() == fds && fds > 0, "no leak of descriptors", "%d, were %d", descriptors(), fds);
+    check(tasks() == threads && threads == 1, "no leak of threads", "%d, were %d", tasks(), threads);
 }
 
 static void misuse(void)
@@ -159,16 +136,41 @@ static void misuse(void)
     check_ok(cprof_stop(), "and stops");
 }
 
+#ifdef _WIN32
+#define NO_WRITING "a file that is in use"
+static void refuse_writing(const char *path, bool refuse)
+{
+    static HANDLE user;
+    if (refuse) user = CreateFileW(e2e_wide(path), GENERIC_READ, FILE_SHARE_READ, NULL, OPEN_EXISTING, 0, NULL);
+    else CloseHandle(user);
+}
+#else
+#define NO_WRITING "a full disk"
+/* A limit on file size stands for the full disk. */
+static void refuse_writing(const char *path, bool refuse)
+{
+    static struct rlimit limit;
+    struct rlimit small;
+    (void)path;
+    signal(SIGXFSZ, SIG_IGN);
+    if (refuse) getrlimit(RLIMIT_FSIZE, &limit);
+    small = limit;
+    if (refuse) small.rlim_cur = 40;
+    setrlimit(RLIMIT_FSIZE, &small);
+}
+#endif
+
 static void output_file(void)
 {
     cprof_desc desc = quiet_at(1000);
-    struct rlimit limit, small;
     cprof_result result;
     e2e_profile p;
     e2e_capture capture;
-    char *text, path[128], *lines;
+    char *text, path[600], *lines;
     bool found;
+#ifndef _WIN32
     struct stat status;
+#endif
 
     /* The end line, and only it. */
     snprintf(path, sizeof path, "%s", in_dir("begin.folded"));
@@ -187,10 +189,12 @@ static void output_file(void)
     check(found, "CPROF_END wrote the file", "%s", p.malformed ? p.malformed : "missing");
     check(p.count >= 27 && p.count <= 33, "at the default of 100 Hz", "%llu periods in 0.3 s", (unsigned long long)p.count);
     check(e2e_entries(dir) == 1, "and nothing beside it", "%d files", e2e_entries(dir));
+#ifndef _WIN32 /* which has no such permissions */
     check(stat(path, &status) == 0 && (status.st_mode & 0777) == 0644, "with the usual permissions", "%o",
           (unsigned)status.st_mode & 0777);
+#endif
     profile_free(&p);
-    unlink(path);
+    e2e_delete(path);
 
     /* start checks the path but leaves what is there alone. */
     put_file(path, "old contents\n");
@@ -204,34 +208,29 @@ static void output_file(void)
           (unsigned long long)p.count);
     profile_free(&p);
 
-    /* No room: a limit on file size stands for the full disk. */
-    signal(SIGXFSZ, SIG_IGN);
     put_file(path, "old contents\n");
     desc.quiet = true;
-    check_ok(cprof_start(&desc), "start before the disk fills");
+    check_ok(cprof_start(&desc), "start before the file cannot be written");
     fn_one(20000000);
     fn_two(20000000);
-    getrlimit(RLIMIT_FSIZE, &limit);
-    small = limit;
-    small.rlim_cur = 40;
-    setrlimit(RLIMIT_FSIZE, &small);
+    refuse_writing(path, true);
     result = cprof_write(path, CPROF_FOLDED);
-    check(result != CPROF_OK, "cprof_write reports a full disk", "%s", cprof_result_string(result));
+    check(result != CPROF_OK, "cprof_write reports " NO_WRITING, "%s", cprof_result_string(result));
     capture = capture_stderr();
-    small.rlim_cur = 40;
     result = cprof_stop();
-    setrlimit(RLIMIT_FSIZE, &limit);
+    refuse_writing(path, false);
     free(capture_end(capture));
-    check(result != CPROF_OK, "cprof_stop reports a full disk", "%s", cprof_result_string(result));
+    check(result != CPROF_OK, "cprof_stop reports " NO_WRITING, "%s", cprof_result_string(result));
     check(file_is(path, "old contents\n"), "the old file is intact", "changed");
     check(e2e_entries(dir) == 1, "no temporary file is left", "%d files", e2e_entries(dir));
-    check_ok(cprof_write(path, CPROF_FOLDED), "with room again the same profile can be written");
+    check_ok(cprof_write(path, CPROF_FOLDED), "afterwards the same profile can be written");
     found = profile_read(path, &p);
     check(found && profile_total(&p, NULL, "fn_two") > 5, "and is whole", "%llu periods",
           (unsigned long long)p.count);
     profile_free(&p);
-    unlink(path);
+    e2e_delete(path);
 
+#ifndef _WIN32
     /* A device or pipe is written to, not replaced by a file. */
     snprintf(path, sizeof path, "%s", in_dir("fifo"));
     if (mkfifo(path, 0600) == 0) {
@@ -244,6 +243,7 @@ static void output_file(void)
         close(fd);
         unlink(path);
     }
+#endif
 }
 
 static bool refuse(void *user, const void *data, size_t size)
@@ -360,21 +360,38 @@ static int env_child(const char *path)
 static void run_child(const char *name, const char *value, const char *path, char **text)
 {
     e2e_capture capture = capture_stderr();
-    int status = -1;
-    pid_t pid = fork();
-    if (pid == 0) {
-        if (name) setenv(name, value, 1);
-        execl("/proc/self/exe", "lifecycle", "env-child", path, (char *)NULL);
-        _exit(127);
-    }
-    waitpid(pid, &status, 0);
+    int status = e2e_wait(e2e_spawn("environment", path, name, value));
     *text = capture_end(capture);
     check(status == 0, e2e_format("the program runs with %s=%s", name ? name : "nothing", value ? value : ""), "status %d: %s", status, *text);
 }
 
+/* Leaves in the middle of a profile. */
+static int exit_child(const char *path)
+{
+    cprof_desc desc = quiet_at(1000);
+    desc.output = path;
+    if (cprof_start(&desc) != CPROF_OK) return 1;
+    fn_two(200000000);
+    exit(0);
+}
+
+static void leaving(void)
+{
+    char path[600];
+    e2e_profile p;
+    int status;
+    snprintf(path, sizeof path, "%s", in_dir("exit.folded"));
+    status = e2e_wait(e2e_spawn("exit", path, NULL, NULL));
+    check(status == 0, "exit in the middle of a profile", "status %d", status);
+    check(profile_read(path, &p) && profile_total(&p, NULL, "fn_two") > 100, "writes it", "%llu periods of 200",
+          (unsigned long long)profile_total(&p, NULL, "fn_two"));
+    profile_free(&p);
+    e2e_delete(path);
+}
+
 static void environment(void)
 {
-    char path[128], other[128], *text;
+    char path[600], other[600], *text;
     e2e_profile p;
     uint64_t start;
     bool found;
@@ -387,15 +404,15 @@ static void environment(void)
           (unsigned long long)p.count);
     profile_free(&p);
     free(text);
-    unlink(path);
+    e2e_delete(path);
 
     run_child("CPROF_OUTPUT", other, path, &text);
     found = profile_read(other, &p);
-    check(access(path, F_OK) != 0 && found && p.count > 20, "CPROF_OUTPUT overrides the path", "%llu periods",
+    check(!e2e_exists(path) && found && p.count > 20, "CPROF_OUTPUT overrides the path", "%llu periods",
           (unsigned long long)p.count);
     profile_free(&p);
     free(text);
-    unlink(other);
+    e2e_delete(other);
 
     start = wall();
     run_child("CPROF_CLOCK", "wall", path, &text);
@@ -404,31 +421,34 @@ static void environment(void)
           "%llu periods in 0.6 s or more", (unsigned long long)p.count);
     profile_free(&p);
     free(text);
-    unlink(path);
+    e2e_delete(path);
 
     run_child("CPROF_ENABLE", "0", path, &text);
-    check(access(path, F_OK) != 0, "CPROF_ENABLE=0 writes nothing", "a file");
+    check(!e2e_exists(path), "CPROF_ENABLE=0 writes nothing", "a file");
     check(count_lines(text) <= 1, "and says one line at most", "%s", text);
     free(text);
 
     run_child("CPROF_HZ", "nonsense", path, &text);
     check(strstr(text, "CPROF_HZ") != NULL, "a bad CPROF_HZ is named", "stderr: %s", text);
     free(text);
-    unlink(path);
+    e2e_delete(path);
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-    char template[] = "/tmp/cprof-life-XXXXXX";
-    if (argc == 3 && strcmp(argv[1], "env-child") == 0) return env_child(argv[2]);
-    if (!mkdtemp(template)) return 1;
+    const char *part = e2e_variable("E2E_CHILD");
+    if (part && strcmp(part, "exit") == 0) return exit_child(e2e_variable("E2E_PATH"));
+    if (part) return env_child(e2e_variable("E2E_PATH"));
+    if (!e2e_directory_make(dir, sizeof dir)) return 1;
+#ifndef _WIN32
     umask(022);
-    snprintf(dir, sizeof dir, "%s", template);
+#endif
     misuse();
     output_file();
     controls();
     environment();
+    leaving();
     thousand_times();
-    if (rmdir(dir) != 0) check(false, "nothing is left behind", "%d files in %s", e2e_entries(dir), dir);
+    if (!e2e_directory_remove(dir)) check(false, "nothing is left behind", "%d files in %s", e2e_entries(dir), dir);
     return e2e_done();
 }

@@ -3,13 +3,13 @@
    way appear, and totals are fair. */
 #include "e2e.h"
 
-enum { SHORT = 200, LIFE_MS = 30 };
+enum { SHORT_LIVED = 200, LIFE_MS = 30 };
 
 BURN(fn_short)
 BURN(fn_old)
 BURN(fn_even)
 
-static uint64_t used[SHORT];
+static uint64_t used[SHORT_LIVED];
 
 static void *short_main(void *argument)
 {
@@ -63,7 +63,7 @@ int main(void)
     cprof_desc desc;
     cprof_stats stats;
     e2e_profile p;
-    pthread_t thread[SHORT], old[3];
+    pthread_t thread[SHORT_LIVED], old[3];
     int missing = 0, batch = cores(), worst_at = 0, badly = 0;
     double total = 0, found = 0, worst = 1;
     uint64_t even[8];
@@ -74,16 +74,16 @@ int main(void)
 
     /* As many at a time as there are cores, so that each lives 30 ms of wall time too. */
     check_ok(cprof_start(&desc), "start");
-    for (int i = 0; i < SHORT; i += batch) {
-        for (int k = i; k < i + batch && k < SHORT; k++) {
+    for (int i = 0; i < SHORT_LIVED; i += batch) {
+        for (int k = i; k < i + batch && k < SHORT_LIVED; k++) {
             if (pthread_create(&thread[k], NULL, short_main, (void *)(intptr_t)k)) return 1;
         }
-        for (int k = i; k < i + batch && k < SHORT; k++) pthread_join(thread[k], NULL);
+        for (int k = i; k < i + batch && k < SHORT_LIVED; k++) pthread_join(thread[k], NULL);
     }
     check_ok(cprof_stop(), "stop");
     cprof_get_stats(&stats);
     p = profile_take();
-    for (int i = 0; i < SHORT; i++) {
+    for (int i = 0; i < SHORT_LIVED; i++) {
         const char *name = e2e_format("short-%03d", i);
         double part = (double)profile_total(&p, name, "fn_short") * 1e6 / (double)used[i];
         total += (double)used[i];
@@ -101,7 +101,7 @@ int main(void)
           100 * found / total);
     check(fabs((found + (double)stats.unsampled_ns) / total - 1) < 0.03, "and the rest is unsampled",
           "%.1f ms + %.1f ms of %.1f ms", found / 1e6, (double)stats.unsampled_ns / 1e6, total / 1e6);
-    check(stats.threads_seen >= SHORT && stats.threads_seen <= SHORT + 3, "stats count the threads", "%llu",
+    check(stats.threads_seen >= SHORT_LIVED && stats.threads_seen <= SHORT_LIVED + 3, "stats count the threads", "%llu",
           (unsigned long long)stats.threads_seen);
     profile_free(&p);
 

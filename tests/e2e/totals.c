@@ -30,7 +30,6 @@ static void run(const char *what, int hz, int threads, double seconds, bool pinn
     cprof_desc desc;
     cprof_stats stats;
     e2e_profile p;
-    cpu_set_t all, first;
     double truth = 0, weight, unsampled, covered, period = 1e9 / hz, worst = 0;
     uint64_t main_before, began, took;
     int worst_at = 0;
@@ -39,14 +38,7 @@ static void run(const char *what, int hz, int threads, double seconds, bool pinn
     memset(&desc, 0, sizeof desc);
     desc.hz = hz;
     desc.quiet = true;
-    sched_getaffinity(0, sizeof all, &all);
-    if (pinned) {
-        int cpu = 0;
-        while (!CPU_ISSET(cpu, &all)) cpu++;
-        CPU_ZERO(&first);
-        CPU_SET(cpu, &first);
-        sched_setaffinity(0, sizeof first, &first);
-    }
+    if (pinned) e2e_pin(true);
     pthread_barrier_init(&gate, NULL, (unsigned)threads + 1);
     for (int k = 0; k < threads; k++) {
         snprintf(workers[k].name, sizeof workers[k].name, "total-%d", k);
@@ -65,7 +57,7 @@ static void run(const char *what, int hz, int threads, double seconds, bool pinn
         pthread_join(workers[k].thread, NULL);
         truth += (double)workers[k].used;
     }
-    if (pinned) sched_setaffinity(0, sizeof all, &all);
+    if (pinned) e2e_pin(false);
     pthread_barrier_destroy(&gate);
 
     cprof_get_stats(&stats);
