@@ -380,10 +380,12 @@ static void leaving(void)
     char path[600];
     e2e_profile p;
     int status;
+    bool found;
     snprintf(path, sizeof path, "%s", in_dir("exit.folded"));
     status = e2e_wait(e2e_spawn("exit", path, NULL, NULL));
     check(status == 0, "exit in the middle of a profile", "status %d", status);
-    check(profile_read(path, &p) && profile_total(&p, NULL, "fn_two") > 100, "writes it", "%llu periods of 200",
+    found = profile_read(path, &p);
+    check(found && profile_total(&p, NULL, "fn_two") > 100, "writes it", "%llu periods of 200",
           (unsigned long long)profile_total(&p, NULL, "fn_two"));
     profile_free(&p);
     e2e_delete(path);
