@@ -15,7 +15,7 @@
 static void test_while_suspended(uint32_t tid);
 #define CPROFI_TEST_WHILE_SUSPENDED(tid) test_while_suspended(tid)
 
-#include "windows.h"
+#include "test.h"
 
 enum { LIBRARIES = 6, PATIENCE_MS = 30000, PROBE_PATIENCE_MS = 8000 };
 
@@ -520,6 +520,11 @@ int main(int argc, char **argv) {
         (unsigned long long)stats.samples, (unsigned long long)stats.discarded,
         (unsigned long long)stats.threads_seen,
         100 * (double)stats.sampler_cpu_ns / (double)(stats.duration_ns + 1));
+    say("# suspended for %.0f us on average, %.0f at most",
+        cprofi.session->suspensions
+            ? (double)cprofi.session->suspended / (double)cprofi.session->suspensions / 1000
+            : 0,
+        (double)cprofi.session->suspended_max / 1000);
     say("# %ld libraries loaded and freed, %ld threads, %ld exceptions, %ld + %ld function tables, %ld fiber switches, %lu pieces of heap, %u images known",
         loads, children, thrown, tables_made, growable_made, fiber_switches,
         (unsigned long)heap_pieces, (unsigned)cprofi.session->modules.count);

@@ -1,9 +1,9 @@
-/* windows.h: what the test programs for Windows share. Check lines as in tests/e2e/e2e.h, written
+/* test.h: what the test programs for Windows share. Check lines as in tests/e2e/e2e.h, written
    without stdio: a program that hangs may hang with stdio's locks held.
 
    Every program includes this file first; it includes the implementation of cprof.h. */
-#ifndef TESTS_WINDOWS_H
-#define TESTS_WINDOWS_H
+#ifndef TESTS_WINDOWS_TEST_H
+#define TESTS_WINDOWS_TEST_H
 
 #define CPROF_IMPLEMENTATION
 #include "cprof.h"
@@ -72,4 +72,4 @@ static inline uint64_t spin(uint64_t x, unsigned rounds) {
     return x;
 }
 
-#endif /* TESTS_WINDOWS_H */
+#endif /* TESTS_WINDOWS_TEST_H */
