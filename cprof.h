@@ -216,7 +216,8 @@ typedef struct cprof_desc {
     int max_sampler_percent; /* of one core that the sampler thread may use, threads that it stops
                                 (Windows) counted in, before it lowers the rate: 1..100;
                                 default 25 */
-    bool lines;              /* names are followed by the place in the source: step (vm.c:12) */
+    bool lines;              /* names are followed by the place in the source: step (vm.c:12), or
+                                step (vm.c) for code that the compiler assigns to no line */
     const char *debug_dir;   /* where separate debug files may be, besides the usual places: a
                                 directory, or several with ':' between (';' on Windows) */
     void (*dbghelp_lock)(bool lock); /* Windows: called around each use of DbgHelp, which only one

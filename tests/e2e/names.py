@@ -113,6 +113,34 @@ def test_demangler(lab):
     check(readable(profile), "C++ names are readable: the library of a plug-in", profile.names)
 
 
+def test_no_line(lab):
+    """Code to which the compiler gives line 0: the file, and no line."""
+    if not shutil.which("clang"):
+        return skip("code without a line", "no clang")
+    with open(lab + "/zero.c", "w") as file:
+        file.write("""unsigned long work(unsigned long n) {
+    unsigned long x = 1;
+    __asm__ volatile(".loc 1 0\\n1: imul %0, %0\\n add $3, %0\\n dec %1\\n jnz 1b" : "+r"(x), "+r"(n));
+    return x;
+}
+""")
+    with open(lab + "/main.c", "w") as file:
+        file.write("""#define CPROF_IMPLEMENTATION
+#include "cprof.h"
+unsigned long work(unsigned long n);
+int main(void) {
+    CPROF_BEGIN(0);
+    work(400000000);
+    CPROF_END();
+    return 0;
+}
+""")
+    command(["clang", "-O1", "-gdwarf-4", "-I.", "-pthread", lab + "/main.c", lab + "/zero.c", "-o", lab + "/zero"])
+    profile = Profile(lab, [lab + "/zero"], CPROF_LINES="1")
+    check(profile.share("work (zero.c)") > 0.9 and profile.share("main (main.c:6)") > 0.9,
+          "code without a line has its file", profile.names)
+
+
 def test_jit(lab):
     profile = Profile(lab, [build(lab, "jit", []), "200"])
     made = "made at run time:first"
@@ -205,7 +233,7 @@ def test_windows_file(lab):
 def main():
     lab = tempfile.mkdtemp(prefix="cprof-names-")
     try:
-        for test in (test_demangler, test_jit, test_trouble, test_windows_file):
+        for test in (test_demangler, test_no_line, test_jit, test_trouble, test_windows_file):
             try:
                 test(lab)
             except Trouble as trouble:
