@@ -3786,7 +3786,7 @@ static bool cprofi_elf_lookup(const cprofi_elf *elf, cprofi_elf_want *wants, siz
 typedef enum {
     CPROFI_DWARF_INFO, CPROFI_DWARF_ABBREV, CPROFI_DWARF_LINE, CPROFI_DWARF_STR,
     CPROFI_DWARF_LINE_STR, CPROFI_DWARF_STR_OFFSETS, CPROFI_DWARF_ADDR, CPROFI_DWARF_RANGES,
-    CPROFI_DWARF_RNGLISTS, CPROFI_DWARF_SECTIONS
+    CPROFI_DWARF_RNGLISTS, CPROFI_DWARF_ARANGES, CPROFI_DWARF_SECTIONS
 } cprofi_dwarf_section;
 
 typedef struct {
@@ -4309,12 +4309,11 @@ static void cprofi_dwarf_lines_find(cprofi_dwarf_lines *t, cprofi_dwarf_row *row
 
    The problem: for some thousand addresses the functions each stands in, from what was inlined last
    to the function that holds the code, out of perhaps a gigabyte. The idea: all that is wanted is
-   sorted by where it stands, and each unit is read at most once. (1) The root entry of each
-   unit tells which addresses are in it: .debug_aranges, which says the same, is not always there,
-   not always complete, and no faster. (2) A unit is read whole and
-   walked front to back. Entries without code are passed over, most by a size known beforehand or by
-   DW_AT_sibling; the ranges of a subprogram or inlined_subroutine search the unit's wanted
-   addresses. (3) A function is named by following its entry to the abstract origin and the
+   sorted by where it stands, and each unit is read at most once. (1) Addresses find their units:
+   .debug_aranges says it (of units of DWARF 2 with several sections nothing else does), for the
+   rest the root entry of each unit. (2) A unit is read whole and walked front to back. Entries
+   without code are passed over, most by a size known beforehand or by DW_AT_sibling; the ranges of
+   a subprogram or inlined_subroutine search the unit's wanted addresses. (3) A function is named by following its entry to the abstract origin and the
    specification. What leads into another unit (link-time optimisation) waits until all are done.
 
    The invariant of the walk: an address has the deepest entry (node) seen so far that holds it. A
@@ -4449,8 +4448,9 @@ typedef struct {
 } cprofi_dwarf_function;
 
 typedef struct {
-    uint64_t unit; /* ~0: unknown */
-    size_t want;
+    uint64_t unit, asked; /* ~0: unknown; the unit that was asked in vain */
+    uint32_t want;
+    bool done;
 } cprofi_dwarf_place;
 
 typedef struct {
@@ -4468,9 +4468,11 @@ typedef struct {
     uint64_t spent, limit;
     bool no_memory;
 
-    cprofi_dwarf_place *places; /* by want, then by unit */
+    cprofi_dwarf_place *places; /* by want */
+    cprofi_dwarf_place *order;  /* those to be looked up now, by unit */
     uint64_t *units;            /* where each begins */
     size_t unit_count, unit_capacity;
+    bool indexed;
 
     cprofi_dwarf_unit unit;
     cprofi_buffer unit_buffer, abbrev_buffer;
@@ -4960,8 +4962,47 @@ static bool cprofi_dwarf_range_next(cprofi_dwarf_look *k, const cprofi_dwarf_uni
 static void cprofi_dwarf_claim(cprofi_dwarf_look *k, uint64_t low, uint64_t high, uint64_t unit) {
     for (size_t i = cprofi_search(k->wants, sizeof *k->wants, 0, k->count, low);
          i < k->count && k->wants[i].address < high; i++) {
-        if (k->places[i].unit == ~(uint64_t)0) k->places[i].unit = unit;
+        cprofi_dwarf_place *p = &k->places[i];
+        if (!p->done && p->unit == ~(uint64_t)0 && p->asked != unit) p->unit = unit;
         if (!cprofi_dwarf_spend(k, 1)) return;
+    }
+}
+
+/* Asks .debug_aranges. Zeros in it may be discarded code, so only the length ends a set. */
+static void cprofi_dwarf_aranges(cprofi_dwarf_look *k) {
+    const uint64_t size = k->dwarf->sections[CPROFI_DWARF_ARANGES].size;
+    uint64_t at = 0;
+    while (at < size && k->spent <= k->limit) {
+        cprofi_bytes b = cprofi_dwarf_peek(k, CPROFI_DWARF_ARANGES, at, 32);
+        const uint8_t *start = b.at;
+        const uint64_t set = at;
+        uint64_t length = cprofi_u32(&b), end, unit, top;
+        size_t wide = 4, address, segment, version;
+        if (length == 0xffffffff) {
+            wide = 8;
+            length = cprofi_u64(&b);
+        }
+        end = at + (uint64_t)(b.at - start);
+        if (b.bad || length > size - end) return;
+        end += length;
+        version = cprofi_u16(&b);
+        unit = cprofi_uint(&b, wide);
+        address = cprofi_u8(&b);
+        segment = cprofi_u8(&b);
+        at += (uint64_t)(b.at - start);
+        if (b.bad) return;
+        if (version == 2 && !segment && (address == 4 || address == 8)) {
+            at += (2 * address - (at - set) % (2 * address)) % (2 * address);
+            top = address == 4 ? 0xffffffff : ~(uint64_t)0;
+            for (; at < end && end - at >= 2 * address; at += 2 * address) {
+                uint64_t low, high;
+                b = cprofi_dwarf_peek(k, CPROFI_DWARF_ARANGES, at, 2 * address);
+                low = cprofi_uint(&b, address);
+                high = low + cprofi_uint(&b, address);
+                if (low && low < high && low < top - 1) cprofi_dwarf_claim(k, low, high, unit);
+            }
+        }
+        at = end;
     }
 }
 
@@ -4983,17 +5024,22 @@ static void cprofi_dwarf_scan_root(cprofi_dwarf_look *k, cprofi_dwarf_unit *u) {
     while (cprofi_dwarf_range_next(k, u, &r)) cprofi_dwarf_claim(k, r.low, r.high, u->offset);
 }
 
-/* Notes where the units begin, and asks each for its addresses. */
-static void cprofi_dwarf_scan(cprofi_dwarf_look *k) {
+/* Notes where the units begin; with `roots`, asks each for the addresses without a unit. */
+static void cprofi_dwarf_scan(cprofi_dwarf_look *k, bool roots) {
     const uint64_t size = k->dwarf->sections[CPROFI_DWARF_INFO].size;
-    cprofi_dwarf_unit u;
-    for (uint64_t at = 0; at < size && k->spent <= k->limit; at = u.end) {
-        if (cprofi_dwarf_header(k, at, &u)) {
+    uint64_t at = 0;
+    k->unit_count = 0;
+    k->indexed = true;
+    while (at < size && k->spent <= k->limit) {
+        cprofi_dwarf_unit u;
+        bool good = cprofi_dwarf_header(k, at, &u);
+        if (good) {
             if (!CPROFI_DWARF_ROOM(k, k->units, k->unit_count, k->unit_capacity)) return;
             k->units[k->unit_count++] = at;
-            cprofi_dwarf_scan_root(k, &u);
+            if (roots) cprofi_dwarf_scan_root(k, &u);
         }
         if (!u.end) return;
+        at = u.end;
     }
 }
 
@@ -5343,6 +5389,7 @@ static bool cprofi_dwarf_unit_answer(cprofi_dwarf_look *k, const cprofi_dwarf_pl
     cprofi_dwarf_lines_find(&k->lines, k->rows, n);
     for (size_t i = 0; i < n && !k->no_memory; i++) {
         if (k->row_nodes[i] == CPROFI_DWARF_NONE && !k->rows[i].line) continue;
+        k->places[places[i].want].done = true;
         if (!cprofi_dwarf_frames(k, &k->wants[places[i].want], i)) break;
     }
     return !k->no_memory;
@@ -5356,13 +5403,15 @@ static bool cprofi_dwarf_follow_all(cprofi_dwarf_look *k) {
         size_t n = 0, loaded = k->unit_count;
         for (size_t i = 0; i < k->function_count; i++) n += k->functions[i].next != ~(uint64_t)0;
         if (!n) break;
+        if (!k->indexed) cprofi_dwarf_scan(k, false);
         pending = (cprofi_dwarf_place *)malloc(n * sizeof *pending);
         if (!pending) return false;
         n = 0;
         for (size_t i = 0; i < k->function_count; i++) {
             if (k->functions[i].next == ~(uint64_t)0) continue;
             pending[n].unit = k->functions[i].next;
-            pending[n++].want = i;
+            pending[n].want = (uint32_t)i;
+            pending[n++].done = false;
         }
         qsort(pending, n, sizeof *pending, cprofi_dwarf_by_unit);
         for (size_t i = 0, unit = 0; i < n; i++) {
@@ -5382,18 +5431,38 @@ static bool cprofi_dwarf_follow_all(cprofi_dwarf_look *k) {
     return !k->no_memory;
 }
 
+/* Answers all addresses that have a unit and no answer yet. */
+static bool cprofi_dwarf_answer_places(cprofi_dwarf_look *k) {
+    size_t n = 0, end;
+    for (size_t i = 0; i < k->count; i++)
+        if (!k->places[i].done && k->places[i].unit != ~(uint64_t)0) k->order[n++] = k->places[i];
+    qsort(k->order, n, sizeof *k->order, cprofi_dwarf_by_unit);
+    for (size_t i = 0; i < n; i = end) {
+        for (end = i + 1; end < n && k->order[end].unit == k->order[i].unit;) end++;
+        if (!cprofi_dwarf_unit_answer(k, k->order + i, end - i)) return false;
+    }
+    return true;
+}
+
 static bool cprofi_dwarf_run(cprofi_dwarf_look *k) {
-    if (!k->places || !k->rows || !k->row_nodes) return false;
+    bool missing = false;
+    if (!k->places || !k->order || !k->rows || !k->row_nodes) return false;
     for (size_t i = 0; i < k->count; i++) {
-        k->places[i].unit = ~(uint64_t)0;
-        k->places[i].want = i;
+        cprofi_dwarf_place place = {~(uint64_t)0, ~(uint64_t)0, 0, false};
+        k->places[i] = place;
+        k->places[i].want = (uint32_t)i;
         k->wants[i].first = k->wants[i].count = 0;
     }
-    cprofi_dwarf_scan(k);
-    qsort(k->places, k->count, sizeof *k->places, cprofi_dwarf_by_unit);
-    for (size_t i = 0, end; i < k->count && k->places[i].unit != ~(uint64_t)0; i = end) {
-        for (end = i + 1; end < k->count && k->places[end].unit == k->places[i].unit;) end++;
-        if (!cprofi_dwarf_unit_answer(k, k->places + i, end - i)) return false;
+    cprofi_dwarf_aranges(k);
+    if (!cprofi_dwarf_answer_places(k)) return false;
+    for (size_t i = 0; i < k->count; i++) {
+        missing = missing || !k->places[i].done;
+        k->places[i].asked = k->places[i].unit;
+        k->places[i].unit = ~(uint64_t)0;
+    }
+    if (missing) {
+        cprofi_dwarf_scan(k, true);
+        if (k->no_memory || !cprofi_dwarf_answer_places(k)) return false;
     }
     if (!cprofi_dwarf_follow_all(k)) return false;
     for (size_t i = 0; i < k->answer->count; i++) {
@@ -5426,10 +5495,12 @@ static bool cprofi_dwarf_lookup(const cprofi_dwarf *d, cprofi_dwarf_want *wants,
     for (unsigned i = 0; i < CPROFI_DWARF_SECTIONS; i++) k->limit += d->sections[i].size;
     k->limit = CPROFI_DWARF_AGAIN * (k->limit + 65536 + 256 * (uint64_t)n);
     k->places = (cprofi_dwarf_place *)malloc((n + 1) * sizeof *k->places);
+    k->order = (cprofi_dwarf_place *)malloc((n + 1) * sizeof *k->order);
     k->rows = (cprofi_dwarf_row *)malloc((n + 1) * sizeof *k->rows);
     k->row_nodes = (uint32_t *)malloc((n + 1) * sizeof *k->row_nodes);
     ok = n < CPROFI_DWARF_NONE && cprofi_dwarf_run(k);
     free(k->places);
+    free(k->order);
     free(k->rows);
     free(k->row_nodes);
     free(k->units);
@@ -5818,7 +5889,8 @@ static cprofi_debug_result cprofi_debug_inflate(const cprofi_source *section, ui
 static cprofi_debug_result cprofi_debug_section(cprofi_debug *debug, const char *name,
                                                 const cprofi_source *section, bool compressed) {
     static const char *const names[CPROFI_DWARF_SECTIONS] = {
-        "info", "abbrev", "line", "str", "line_str", "str_offsets", "addr", "ranges", "rnglists"};
+        "info", "abbrev", "line", "str", "line_str", "str_offsets", "addr", "ranges", "rnglists",
+        "aranges"};
     bool old = strncmp(name, ".zdebug_", 8) == 0;
     size_t i = 0, head_size = compressed ? 24 : 12;
     uint8_t head[24];

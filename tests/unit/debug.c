@@ -710,7 +710,7 @@ static void test_sections(void) {
 static void test_section_names(void) {
     static const char *const names[] = {
         ".debug_info", ".debug_abbrev", ".debug_line", ".debug_str", ".debug_line_str",
-        ".debug_str_offsets", ".debug_addr", ".debug_ranges", ".debug_rnglists",
+        ".debug_str_offsets", ".debug_addr", ".debug_ranges", ".debug_rnglists", ".debug_aranges",
         ".gnu_debugaltlink"};
     section s[CPROFI_COUNT(names)];
     bytes file, out[CPROFI_DWARF_SECTIONS];

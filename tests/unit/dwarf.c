@@ -49,7 +49,8 @@ static bool wide;
 enum {
     INFO = CPROFI_DWARF_INFO, ABBREV = CPROFI_DWARF_ABBREV, STR = CPROFI_DWARF_STR,
     LINE_STR = CPROFI_DWARF_LINE_STR, STR_OFFSETS = CPROFI_DWARF_STR_OFFSETS,
-    ADDR = CPROFI_DWARF_ADDR, RANGES = CPROFI_DWARF_RANGES, RNGLISTS = CPROFI_DWARF_RNGLISTS
+    ADDR = CPROFI_DWARF_ADDR, RANGES = CPROFI_DWARF_RANGES, RNGLISTS = CPROFI_DWARF_RNGLISTS,
+    ARANGES = CPROFI_DWARF_ARANGES
 };
 
 static void begin(unsigned v, bool w, unsigned a) {
@@ -596,18 +597,37 @@ static void make_simple(const char *name, uint64_t low, uint64_t size, unsigned 
     unit_end();
 }
 
+static void put_aranges(uint64_t unit, uint64_t low, uint64_t size) {
+    put(ARANGES, 12 + 16 + 16 * 3, 4);
+    put(ARANGES, 2, 2);
+    put(ARANGES, unit, 4);
+    put(ARANGES, 8, 1);
+    put(ARANGES, 0, 5);
+    put_pair(ARANGES, 0, 0x8000); /* discarded */
+    put_pair(ARANGES, low, size);
+    put_pair(ARANGES, ~(uint64_t)0 - 1, 1);
+    put_pair(ARANGES, 0, 0);
+}
+
 static void test_units(void) {
+    uint64_t second;
     begin(4, false, 8);
     abbrev(1, 0x11, 1, 0x11, 0x01, 0x12, 0x06, 0);
     abbrev(2, 0x2e, 0, 0x03, 0x08, 0x11, 0x01, 0x12, 0x06, 0);
     put(ABBREV, 0, 1);
     make_simple("first", 0x1000, 0x100, 1);
+    second = made[INFO].size;
     make_simple("dropped", 0, 0x5000, 1);
     make_simple("second", 0x2000, 0x100, 1);
     make_simple("high", ~(uint64_t)0 - 1, 1, 1);
-    expect("units are found by their root entry", 0x20ff, "second:0");
-    expect("the first, too", 0x1010, "first:0");
-    expect("and none where there is none", 0x3000, "");
+    expect("units without aranges are found by their root entry", 0x20ff, "second:0");
+    put_aranges(0, 0x1000, 0x100);
+    expect("an incomplete .debug_aranges", 0x2000, "second:0");
+    expect("an address that the complete part has", 0x1010, "first:0");
+    put_aranges(second, 0x2000, 0x100);
+    expect("a .debug_aranges that is wrong", 0x2000, "second:0");
+    put_aranges(77777777, 0x3000, 0x100);
+    expect("aranges to a unit that is not there", 0x3000, "");
     expect("code that was discarded covers nothing", 0x4fff, "");
 
     begin(4, false, 8);
@@ -649,6 +669,7 @@ static void test_units(void) {
     put_string(INFO, "x.dwo");
     put(INFO, 0, 1);
     unit_end();
+    put_aranges(0, 0x1000, 0x100);
     expect("a skeleton unit has no functions", 0x1010, "");
     check(last.split_units == 1, "a skeleton unit is counted once", "%u", last.split_units);
     expect("and one that is not asked", 0x5000, "");
@@ -852,7 +873,7 @@ static uint64_t text_start, text_size;
 static bool program_open(const char *path) {
     static const char *const names[CPROFI_DWARF_SECTIONS] = {
         ".debug_info", ".debug_abbrev", ".debug_line", ".debug_str", ".debug_line_str",
-        ".debug_str_offsets", ".debug_addr", ".debug_ranges", ".debug_rnglists"};
+        ".debug_str_offsets", ".debug_addr", ".debug_ranges", ".debug_rnglists", ".debug_aranges"};
     cprofi_elf elf;
     memset(&dwarf, 0, sizeof dwarf);
     text_size = 0;
