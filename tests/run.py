@@ -177,12 +177,15 @@ MINGW_FLAGS = E2E_FLAGS + ["-static"]
 def windows_suites():
     """The same programs for Windows, run by Wine. The others are about signals, fork and exec."""
     suites = []
-    for name in ("split", "bursty", "totals", "threads", "table", "wall", "lifecycle"):
+    sources = ["tests/e2e/%s.c" % name for name in (
+        "split", "bursty", "totals", "threads", "table", "wall", "lifecycle")] + ["tests/windows/clocks.c"]
+    for source in sources:
+        name = os.path.splitext(os.path.basename(source))[0]
         output = BUILD + "/e2e/windows/" + name + ".exe"
         suites.append(Suite(
             "windows/" + name, run=["wine", output], alone=True, windows=True, timeout=400,
-            build=lambda name=name, output=output: compile_c(
-                "tests/e2e/%s.c" % name, output, MINGW_FLAGS, ["x86_64-w64-mingw32-gcc"], libraries=["-lm"])))
+            build=lambda source=source, output=output: compile_c(
+                source, output, MINGW_FLAGS, ["x86_64-w64-mingw32-gcc"], libraries=["-lm"])))
     return suites
 
 
