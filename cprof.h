@@ -3309,9 +3309,10 @@ typedef struct {
 /* Section `i`; all zero when there is no such section. */
 static cprofi_elf_section cprofi_elf_section_at(const cprofi_elf *elf, uint64_t i) {
     cprofi_elf_section s;
-    const uint8_t *p = elf->sections + (size_t)i * CPROFI_ELF_SECTION;
+    const uint8_t *p;
     memset(&s, 0, sizeof s);
     if (i >= elf->section_count) return s;
+    p = elf->sections + (size_t)i * CPROFI_ELF_SECTION;
     s.name = cprofi_get32(p);
     s.type = cprofi_get32(p + 4);
     s.flags = cprofi_get64(p + 8);
