@@ -5992,13 +5992,13 @@ static bool cprofi_crc32_of(const cprofi_source *source, uint32_t *result) {
     uint8_t *buffer = (uint8_t *)malloc(CPROFI_CHUNK);
     cprofi_walk w = cprofi_walk_of(source, buffer, 0, ~(uint64_t)0, 1);
     uint32_t crc = 0xffffffff, table[256];
-    const uint8_t *byte;
+    const uint8_t *at;
     if (!buffer) return false;
     for (uint32_t i = 0; i < 256; i++) {
         table[i] = i;
         for (int bit = 0; bit < 8; bit++) table[i] = table[i] >> 1 ^ (table[i] & 1) * 0xedb88320u;
     }
-    while ((byte = cprofi_walk_next(&w)) != NULL) crc = crc >> 8 ^ table[(crc ^ *byte) & 0xff];
+    while ((at = cprofi_walk_next(&w)) != NULL) crc = crc >> 8 ^ table[(crc ^ *at) & 0xff];
     free(buffer);
     *result = ~crc;
     return w.offset == source->size;
