@@ -4314,8 +4314,9 @@ static void cprofi_dwarf_lines_find(cprofi_dwarf_lines *t, cprofi_dwarf_row *row
    .debug_aranges says it (of units of DWARF 2 with several sections nothing else does), for the
    rest the root entry of each unit. (2) A unit is read whole and walked front to back. Entries
    without code are passed over, most by a size known beforehand or by DW_AT_sibling; the ranges of
-   a subprogram or inlined_subroutine search the unit's wanted addresses. (3) A function is named by following its entry to the abstract origin and the
-   specification. What leads into another unit (link-time optimisation) waits until all are done.
+   a subprogram or inlined_subroutine search the unit's wanted addresses. (3) A function is named by
+   following its entry to the abstract origin and the specification. What leads into another unit
+   (link-time optimisation) waits until all are done.
 
    The invariant of the walk: an address has the deepest entry (node) seen so far that holds it. A
    node takes an address over only from the function around it, so the first of two functions at one
