@@ -5373,7 +5373,10 @@ static bool cprofi_dwarf_unit_answer(cprofi_dwarf_look *k, const cprofi_dwarf_pl
         k->answer->damaged_units++;
         return !k->no_memory;
     }
-    if (k->unit.type == 4 || cprofi_die_value(&root, CPROFI_AT_DWO_NAME)) k->answer->split_units++;
+    /* rustc names a .dwo file also where everything is in the unit itself */
+    if (k->unit.type == 4 ||
+        (cprofi_die_value(&root, CPROFI_AT_DWO_NAME) && !root.abbrev->children))
+        k->answer->split_units++;
     for (size_t i = 0; i < n; i++) {
         k->rows[i].address = k->wants[places[i].want].address;
         k->row_nodes[i] = CPROFI_DWARF_NONE;
@@ -6489,6 +6492,29 @@ static void cprofi_pe_symbols(cprofi_pe_look *k) {
         }
         while (aux && cprofi_walk_next(&w)) aux--;
     }
+}
+
+/* Where the external COFF symbol of this name (more than 8 bytes) is, from the image's start;
+   0: nowhere. */
+CPROFI_UNUSED static uint32_t cprofi_pe_symbol(const cprofi_pe *pe, const char *name) {
+    uint8_t *buffer = (uint8_t *)malloc(CPROFI_CHUNK);
+    uint32_t found = 0;
+    if (!buffer) return 0;
+    cprofi_walk w =
+        cprofi_walk_of(pe->source, buffer, pe->symbols, pe->symbol_count, CPROFI_PE_SYMBOL);
+    for (const uint8_t *p; !found && (p = cprofi_walk_next(&w)) != NULL;) {
+        size_t section = (size_t)cprofi_get16(p + 12) - 1;
+        uint8_t aux = p[17];
+        char text[64];
+        if (section < pe->section_count && p[16] == 2 && !cprofi_get32(p)) {
+            cprofi_pe_name8(pe, p, cprofi_get32(p + 4), text, sizeof text);
+            if (strcmp(text, name) == 0)
+                found = pe->sections[section].address + cprofi_get32(p + 8);
+        }
+        while (aux && cprofi_walk_next(&w)) aux--;
+    }
+    free(buffer);
+    return found;
 }
 
 /* The i-th name belongs to the address whose number is the i-th ordinal, of 16 bits. */
@@ -10749,14 +10775,52 @@ static uintptr_t cprofi_os_function(const char *name) {
     return 0;
 }
 
+/* The headers of a mapped image, NULL if they are not what they should be. */
+static const IMAGE_NT_HEADERS *cprofi_image_headers(uintptr_t base) {
+    const IMAGE_DOS_HEADER *dos = (const IMAGE_DOS_HEADER *)base;
+    const IMAGE_NT_HEADERS *nt;
+    if (dos->e_magic != IMAGE_DOS_SIGNATURE || dos->e_lfanew < 0 || dos->e_lfanew > 0x10000)
+        return NULL;
+    nt = (const IMAGE_NT_HEADERS *)(base + (uintptr_t)dos->e_lfanew);
+    if (nt->Signature != IMAGE_NT_SIGNATURE ||
+        nt->OptionalHeader.Magic != IMAGE_NT_OPTIONAL_HDR_MAGIC)
+        return NULL;
+    return nt;
+}
+
+/* A C++ library that is linked into the program exports nothing, but MinGW leaves its symbols. */
+static cprofi_demangle_fn cprofi_demangler_inside(void) {
+    HMODULE program = GetModuleHandleW(NULL);
+    cprofi_demangle_fn function = NULL;
+    WCHAR wide[CPROFI_PATH];
+    char path[CPROFI_PATH * 3];
+    cprofi_source source;
+    cprofi_pe pe;
+    uintptr_t address = 0;
+    wide[GetModuleFileNameW(program, wide, CPROFI_PATH - 1)] = 0;
+    cprofi_narrow(wide, path, sizeof path);
+    if (!cprofi_source_open(path, &source)) return NULL;
+    if (cprofi_pe_open(&source, &pe)) {
+        const IMAGE_NT_HEADERS *nt = cprofi_image_headers((uintptr_t)program);
+        if (nt && nt->FileHeader.TimeDateStamp == pe.time_date_stamp)
+            address = cprofi_pe_symbol(&pe, "__cxa_demangle");
+        if (address) address += (uintptr_t)program;
+        cprofi_pe_close(&pe);
+    }
+    cprofi_source_close(&source);
+    if (address) memcpy(&function, &address, sizeof function);
+    return function;
+}
+
 static cprofi_demangle_fn cprofi_demangler_open(void **library) {
     static const WCHAR *const libraries[] = {NULL, L"libstdc++-6.dll", L"libc++.dll",
                                              L"libc++abi.dll"};
     cprofi_demangle_fn function = NULL;
     *library = NULL;
     for (size_t i = 0; i < CPROFI_COUNT(libraries); i++)
-        if (cprofi_windows_find(libraries[i], "__cxa_demangle", &function, sizeof function)) break;
-    return function;
+        if (cprofi_windows_find(libraries[i], "__cxa_demangle", &function, sizeof function))
+            return function;
+    return cprofi_demangler_inside();
 }
 
 static void cprofi_demangler_close(void *library) { (void)library; }
@@ -10770,6 +10834,7 @@ static void cprofi_demangler_close(void *library) { (void)library; }
 
 typedef struct {
     HANDLE session, mutex;
+    bool locked; /* the host's lock and the mutex are ours */
     DWORD options;
     DWORD(WINAPI *get_options)(void);
     DWORD(WINAPI *set_options)(DWORD);
@@ -10848,6 +10913,7 @@ static bool cprofi_dbghelp_open(const cprofi_symbols *s, const cprofi_module *m,
     d->mutex = CreateMutexA(NULL, FALSE, name);
     if (s->dbghelp_lock) s->dbghelp_lock(true);
     if (d->mutex) WaitForSingleObject(d->mutex, INFINITE);
+    d->locked = true;
     d->options = d->get_options();
     d->set_options(SYMOPT_UNDNAME | SYMOPT_LOAD_LINES | SYMOPT_FAIL_CRITICAL_ERRORS |
                    SYMOPT_NO_PROMPTS);
@@ -10866,11 +10932,12 @@ static bool cprofi_dbghelp_open(const cprofi_symbols *s, const cprofi_module *m,
 }
 
 static void cprofi_dbghelp_close(const cprofi_symbols *s, cprofi_dbghelp *d) {
+    if (!d->locked) return;
     if (d->session) {
         d->close(d->session);
         CloseHandle(d->session);
     }
-    if (d->set_options && d->get_options) d->set_options(d->options);
+    d->set_options(d->options);
     if (d->mutex) {
         ReleaseMutex(d->mutex);
         CloseHandle(d->mutex);
@@ -10945,7 +11012,7 @@ static bool cprofi_os_lookup(cprofi_symbols *s, const cprofi_module *m, const ui
         }
         if (ok && answer->frames[answer->count - 1].function) names[i] = NULL;
     }
-    if (d.set_options) cprofi_dbghelp_close(s, &d);
+    cprofi_dbghelp_close(s, &d);
     return ok;
 }
 
@@ -11005,19 +11072,6 @@ static void cprofi_os_stderr(const char *text, size_t size) {
 static int32_t cprofi_os_pid(void) { return (int32_t)GetCurrentProcessId(); }
 
 /* ---- images ---- */
-
-/* The headers of a mapped image, NULL if they are not what they should be. */
-static const IMAGE_NT_HEADERS *cprofi_image_headers(uintptr_t base) {
-    const IMAGE_DOS_HEADER *dos = (const IMAGE_DOS_HEADER *)base;
-    const IMAGE_NT_HEADERS *nt;
-    if (dos->e_magic != IMAGE_DOS_SIGNATURE || dos->e_lfanew < 0 || dos->e_lfanew > 0x10000)
-        return NULL;
-    nt = (const IMAGE_NT_HEADERS *)(base + (uintptr_t)dos->e_lfanew);
-    if (nt->Signature != IMAGE_NT_SIGNATURE ||
-        nt->OptionalHeader.Magic != IMAGE_NT_OPTIONAL_HDR_MAGIC)
-        return NULL;
-    return nt;
-}
 
 /* A data directory that lies inside the image, else empty. */
 static cprofi_span cprofi_image_directory(uintptr_t base, const IMAGE_NT_HEADERS *nt, DWORD which) {
