@@ -344,6 +344,7 @@ def all_suites():
     suites.append(script("tests/e2e/truth.py", timeout=600))
     suites.append(script("tests/fuzz/fuzz.py", timeout=600))
     suites.append(script("tests/e2e/demo.py", alone=True, timeout=300))
+    suites.append(script("tests/e2e/demo_windows.py", alone=True, windows=True, timeout=700))
     return suites
 
 

@@ -320,6 +320,29 @@ E2E_HELPER uint64_t e2e_jitter(uint64_t *state, uint64_t mean)
     return mean / 2 + (uint64_t)((double)(*state >> 33) / 2147483648.0 * (double)mean);
 }
 
+#ifndef E2E_NO_IMPLEMENTATION
+/* Samples of the profile being taken. Under Wine a look takes some 0.4 ms a thread, and more when the
+   machine is busy, so few come of those asked for: a workload goes on until it has enough, at most
+   E2E_MOST times as long as it was meant to. Elsewhere it ends on time. */
+#ifdef _WIN32
+enum { E2E_MOST = 20 };
+#else
+enum { E2E_MOST = 1 };
+#endif
+E2E_HELPER bool e2e_enough(uint64_t samples)
+{
+    cprof_stats stats;
+    cprof_get_stats(&stats);
+    return stats.samples >= samples;
+}
+
+/* Whether the workload goes on, which has had `used` of `planned`. */
+E2E_HELPER bool e2e_goes_on(uint64_t used, uint64_t planned, uint64_t samples)
+{
+    return used < planned || (E2E_MOST > 1 && used < E2E_MOST * planned && !e2e_enough(samples));
+}
+#endif
+
 /* Whether other processes took the CPU away meanwhile: `threads` busy ones had less than 95% of
    what they could have. Statistics of such a run are poor: it is repeated, a few times at most, and
    the last run counts whatever it was. Real faults show in every run. */

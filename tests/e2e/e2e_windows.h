@@ -85,6 +85,15 @@ static inline uint64_t thread_cpu(void)
     return (uint64_t)((double)cycles / e2e_cycles_per_ns());
 }
 
+E2E_HELPER uint64_t process_cpu(void)
+{
+    FILETIME created, ended, kernel, user;
+    if (e2e_under_wine()) return e2e_linux_clock(2); /* CLOCK_PROCESS_CPUTIME_ID */
+    GetProcessTimes(GetCurrentProcess(), &created, &ended, &kernel, &user);
+    return ((uint64_t)kernel.dwHighDateTime << 32 | kernel.dwLowDateTime) * 100
+           + ((uint64_t)user.dwHighDateTime << 32 | user.dwLowDateTime) * 100;
+}
+
 /* Naps shorter than a millisecond do not exist here. */
 E2E_HELPER bool nap_ns(uint64_t ns)
 {

@@ -1,6 +1,5 @@
 /* roots_cxx.cpp: the C++ half of roots: exceptions in flight through frames with destructors, and
    the standard library's templates. */
-#include <time.h>
 #include <algorithm>
 #include <cstdint>
 #include <map>
@@ -10,12 +9,7 @@
 
 #define NOINLINE __attribute__((noinline))
 
-static uint64_t cpu_now()
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return static_cast<uint64_t>(t.tv_sec) * 1000000000u + static_cast<uint64_t>(t.tv_nsec);
-}
+extern "C" uint64_t roots_cpu(void);
 
 namespace {
 
@@ -55,7 +49,7 @@ NOINLINE int rethrower(int n)
 extern "C" NOINLINE void cat_exceptions(uint64_t until)
 {
     int caught = 0;
-    while (cpu_now() < until) {
+    while (roots_cpu() < until) {
         for (int i = 0; i < 100; i++) {
             try {
                 caught += rethrower(i);
@@ -70,7 +64,7 @@ extern "C" NOINLINE void cat_exceptions(uint64_t until)
 extern "C" NOINLINE void cat_cxx_library(uint64_t until)
 {
     unsigned seed = 7;
-    while (cpu_now() < until) {
+    while (roots_cpu() < until) {
         std::map<std::string, int> words;
         std::vector<std::string> order;
         for (int i = 0; i < 300; i++) {

@@ -21,14 +21,14 @@ typedef struct {
     pthread_t thread;
     const char *name;
     int index, rotate;
-    uint64_t cpu_ns, truth[FUNCTIONS];
+    uint64_t cpu_ns, samples, truth[FUNCTIONS];
 } worker;
 
 E2E_NOINLINE static void work(worker *w)
 {
     uint64_t seed = 0x9e3779b97f4a7c15u * (uint64_t)(w->index + 1);
     uint64_t sum = 0;
-    while (sum < w->cpu_ns) {
+    while (e2e_goes_on(sum, w->cpu_ns, w->samples)) {
         for (int i = 0; i < FUNCTIONS; i++) {
             double share = fn_share[(i + w->rotate) % FUNCTIONS];
             uint64_t ns = e2e_jitter(&seed, (uint64_t)(share * 1e7));
@@ -150,15 +150,17 @@ static const cprof_desc *at_1000_hz(void)
 static bool one_thread(bool final)
 {
     worker one;
-    uint64_t start;
+    uint64_t start, cpu = 0;
     bool disturbed;
     memset(&one, 0, sizeof one);
     one.name = "alone";
     one.cpu_ns = 3000000000u;
+    one.samples = 600;
     check_ok(cprof_start(at_1000_hz()), "one thread: start");
     start = wall();
     work(&one);
-    disturbed = e2e_disturbed(one.cpu_ns, wall() - start, 1);
+    for (int i = 0; i < FUNCTIONS; i++) cpu += one.truth[i];
+    disturbed = e2e_disturbed(cpu, wall() - start, 1);
     check_ok(cprof_stop(), "one thread: stop");
     if (!final && disturbed && compare("one thread", &one, 1, false) > 4) return true;
     compare("one thread", &one, 1, true);
@@ -179,10 +181,13 @@ static bool four_threads(bool final)
         four[k].index = k;
         four[k].rotate = k;
         four[k].cpu_ns = 1500000000u;
-        cpu += four[k].cpu_ns;
+        four[k].samples = 600 * THREADS;
         if (pthread_create(&four[k].thread, NULL, worker_main, &four[k])) exit(1);
     }
-    for (int k = 0; k < THREADS; k++) pthread_join(four[k].thread, NULL);
+    for (int k = 0; k < THREADS; k++) {
+        pthread_join(four[k].thread, NULL);
+        for (int i = 0; i < FUNCTIONS; i++) cpu += four[k].truth[i];
+    }
     disturbed = e2e_disturbed(cpu, wall() - start, THREADS);
     check_ok(cprof_stop(), "four threads: stop");
     if (!final && disturbed && compare("four threads", four, THREADS, false) > 4) return true;

@@ -90,7 +90,7 @@ int main(void)
     desc.max_stacks = 0;
     check_ok(cprof_start(&desc), "start with the default size");
     before = thread_cpu();
-    for (unsigned i = 0; thread_cpu() - before < 1000000000u; i++) go(10, i * 2654435761u >> 10);
+    for (unsigned i = 0; e2e_goes_on(thread_cpu() - before, 1000000000u, 1500); i++) go(10, i * 2654435761u >> 10);
     check_ok(cprof_stop(), "stop");
     cprof_get_stats(&stats);
     p = profile_take();
