@@ -186,7 +186,21 @@ def windows_suites():
             "windows/" + name, run=["wine", output], alone=True, windows=True, timeout=400,
             build=lambda source=source, output=output: compile_c(
                 source, output, MINGW_FLAGS, ["x86_64-w64-mingw32-gcc"], libraries=["-lm"])))
+    for level in ("-O0", "-O1", "-O2", "-O3"):
+        suites.append(Suite("windows/roots" + level, build=lambda level=level: build_windows_roots(level), windows=True,
+                            run=["wine", BUILD + "/e2e/windows/roots" + level + ".exe"], alone=True, timeout=400))
     return suites
+
+
+def build_windows_roots(level):
+    here = BUILD + "/e2e/windows/"
+    flags = MINGW_FLAGS + [level]
+    cc, cxx = ["x86_64-w64-mingw32-gcc"], ["x86_64-w64-mingw32-g++"]
+    base = here + "roots" + level
+    library = make(here + "roots.dll", cc + ["-O2", "-g0", "-shared", "tests/e2e/roots_lib.c", "-o", here + "roots.dll"])
+    compile_c("tests/e2e/roots.c", base + ".o", flags + ["-c"], cc)
+    make(base + "_cxx.o", cxx + ["-std=gnu++11"] + flags + ["-c", "tests/e2e/roots_cxx.cpp", "-o", base + "_cxx.o"])
+    make(base + ".exe", cxx + ["-static", "-pthread", base + ".o", base + "_cxx.o", library, "-lm", "-o", base + ".exe"])
 
 
 def shared(output, source, flags, compiler=None):
@@ -340,6 +354,7 @@ def is_suite(path):
 def all_suites():
     suites = compile_suites() + unit_suites() + evm_suites() + flamegraph_suites() + e2e_suites()
     suites.append(script("tests/e2e/inlines.py", alone=True, timeout=600))
+    suites.append(script("tests/e2e/inlines_windows.py", alone=True, windows=True, timeout=600))
     suites.append(script("tests/e2e/names.py", alone=True, timeout=600))
     suites.append(script("tests/e2e/truth.py", timeout=600))
     suites.append(script("tests/fuzz/fuzz.py", timeout=600))

@@ -104,12 +104,14 @@ class Lab:
 
 
 class Profile:
+    runner, ms = [], MS
+
     def __init__(self, program, **environment):
         output = program + ".folded"
         if os.path.exists(output):
             os.remove(output)
         clean = {k: v for k, v in os.environ.items() if not k.startswith("CPROF_")}
-        done_ = subprocess.run([program, MS], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        done_ = subprocess.run(self.runner + [program, self.ms], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                env=dict(clean, CPROF_HZ="1000", CPROF_OUTPUT=output, **environment), cwd=os.path.dirname(program))
         self.text = done_.stdout.decode(errors="replace").replace(os.path.dirname(program) + os.sep, "")
         if done_.returncode != 0 or not os.path.exists(output):
@@ -148,7 +150,7 @@ class Profile:
 
 def wrong_chains(profile, chains):
     shares = [profile.share(chain) for chain in chains]
-    if profile.total < 0.5 * int(MS):
+    if profile.total < 0.5 * int(profile.ms):
         return "only %d samples" % profile.total
     if min(shares) < 0.3 / len(chains) or sum(shares) < ENOUGH:
         return "shares of the chains: %s\n%s" % (" ".join("%.2f" % share for share in shares), profile.show())
