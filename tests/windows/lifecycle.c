@@ -4,9 +4,24 @@
 
    lifecycle.py knows the cases and says what has to come of each; those that end the process in the
    middle of a profile are repeated there. */
+#include <stdint.h>
+
+static void test_while_suspended(uint32_t tid);
+#define CPROFI_TEST_WHILE_SUSPENDED(tid) test_while_suspended(tid)
+
 #include "test.h"
 
 #include <process.h>
+
+static volatile DWORD held_tid; /* this thread is suspended for longer, */
+static volatile LONG holding;   /* it is at the moment */
+
+static void test_while_suspended(uint32_t tid) {
+    if (!held_tid || tid != held_tid) return;
+    holding = 1;
+    Sleep(300);
+    holding = 0;
+}
 
 static volatile LONG64 spun; /* work done by the busy threads */
 static volatile LONG quit;
@@ -284,6 +299,20 @@ static DWORD WINAPI exit_crt(void *argument) {
     exit(7);
 }
 
+/* ExitProcess while a thread is suspended: had the sampler been ended there and the suspended thread
+   been the one that ends the process, it would never end. */
+static void exit_while_suspended(const char *directory) {
+    library l = library_load(directory);
+    FARPROC f = GetProcAddress(l.module, "library_watch");
+    const volatile LONG *watch = &holding;
+    memcpy((void *)(uintptr_t)f, &watch, sizeof watch);
+    busy_begin();
+    if (start() != CPROF_OK) return;
+    held_tid = busy_tid[0];
+    while (!holding) Sleep(1);
+    ExitProcess(7); /* DllMain says what it found */
+}
+
 /* The same moment for the sampler is met by chance: lifecycle.py repeats these. */
 static int end_by(const char *how, const char *directory) {
     library l;
@@ -321,6 +350,7 @@ int main(int argc, char **argv) {
     else if (strcmp(name, "unload") == 0) unload(directory);
     else if (strcmp(name, "two") == 0) two_copies(directory);
     else if (strcmp(name, "dllmain") == 0) dllmain(directory);
+    else if (strcmp(name, "exit-while-suspended") == 0) exit_while_suspended(directory);
     else return end_by(name, directory);
     return test_failures ? 1 : 0;
 }

@@ -20,6 +20,9 @@ __declspec(dllexport) unsigned library_samples(void) {
     return (unsigned)stats.ticks;
 }
 
+/* Whether the program's own sampler has somebody suspended. */
+__declspec(dllexport) const volatile LONG *library_watch;
+
 static bool told(const WCHAR *name) { return GetEnvironmentVariableW(name, NULL, 0) != 0; }
 
 static void say(const char *text) {
@@ -32,6 +35,9 @@ BOOL WINAPI DllMain(HINSTANCE self, DWORD reason, LPVOID reserved) {
     if (reason == DLL_PROCESS_ATTACH && told(L"START_IN_DLLMAIN"))
         say(cprof_start(NULL) == CPROF_ERROR_SYSTEM ? "attach: start was refused\n"
                                                     : "attach: start was not refused\n");
+    if (reason == DLL_PROCESS_DETACH && library_watch)
+        say(*library_watch ? "detach: the sampler went while a thread was suspended\n"
+                           : "detach: nobody is suspended\n");
     if (reason == DLL_PROCESS_DETACH && told(L"STOP_IN_DLLMAIN")) {
         cprof_result result = cprof_stop();
         say(result == CPROF_OK ? "detach: stopped\n"
