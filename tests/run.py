@@ -189,6 +189,8 @@ def windows_suites():
     for level in ("-O0", "-O1", "-O2", "-O3"):
         suites.append(Suite("windows/roots" + level, build=lambda level=level: build_windows_roots(level), windows=True,
                             run=["wine", BUILD + "/e2e/windows/roots" + level + ".exe"], alone=True, timeout=400))
+    suites.append(script("tests/windows/endings.py", BUILD, alone=True, windows=True, timeout=900))
+    suites.append(script("tests/windows/stress.py", BUILD, alone=True, windows=True, timeout=900))
     return suites
 
 
@@ -279,7 +281,8 @@ def compile_suites():
     return [script("tests/compile/matrix.py", BUILD, timeout=600),
             script("tests/compile/windows.py", BUILD, timeout=600),
             script("tests/compile/layout.py", BUILD),
-            script("tests/compile/handler_stack.py", BUILD)]
+            script("tests/compile/handler_stack.py", BUILD),
+            script("tests/compile/suspended.py", BUILD)]
 
 
 _sanitizers = None

@@ -71,8 +71,9 @@ static void test_while_suspended(uint32_t tid) {
 }
 
 /* Wine 8 dispatches exceptions by walking the list of images without the loader's lock: a thread
-   that throws while another loads or frees a library reads freed memory now and then, whether
-   anybody samples or not. There, and only there, this test does not do both at once. */
+   that throws while another loads or frees a library may read freed memory. It takes long to happen
+   by itself, minutes when the other is suspended in the middle. There, and only there, this test
+   does not do both at once. */
 static SRWLOCK images = SRWLOCK_INIT;
 static bool is_wine;
 

@@ -1,8 +1,8 @@
-/* lifecycle.c: beginning and ending, in every way that may go wrong. One case a process:
+/* endings.c: beginning and ending, in every way that may go wrong. One case a process:
 
-       lifecycle CASE [DIRECTORY]
+       endings CASE [DIRECTORY]
 
-   lifecycle.py knows the cases and says what has to come of each; those that end the process in the
+   endings.py knows the cases and says what has to come of each; those that end the process in the
    middle of a profile are repeated there. */
 #include <stdint.h>
 
@@ -196,7 +196,7 @@ static library library_load(const char *directory) {
     char path[MAX_PATH];
     FARPROC f;
     memset(&l, 0, sizeof l);
-    snprintf(path, sizeof path, "%s/lifecycle_dll.dll", directory);
+    snprintf(path, sizeof path, "%s/endings_dll.dll", directory);
     l.module = LoadLibraryA(path);
     if (!l.module) {
         say("not ok - the library can be loaded: %lu", GetLastError());
@@ -211,7 +211,7 @@ static library library_load(const char *directory) {
     return l;
 }
 
-static bool library_there(void) { return GetModuleHandleA("lifecycle_dll.dll") != NULL; }
+static bool library_there(void) { return GetModuleHandleA("endings_dll.dll") != NULL; }
 
 /* A library that is unloaded is gone soon after its sampler has ended. */
 static bool library_gone(void) {
@@ -313,7 +313,7 @@ static void exit_while_suspended(const char *directory) {
     ExitProcess(7); /* DllMain says what it found */
 }
 
-/* The same moment for the sampler is met by chance: lifecycle.py repeats these. */
+/* The same moment for the sampler is met by chance: endings.py repeats these. */
 static int end_by(const char *how, const char *directory) {
     library l;
     memset(&l, 0, sizeof l);

@@ -1,4 +1,4 @@
-/* lifecycle_dll.c: a library with the profiler inside, for lifecycle.c. What DllMain does on
+/* endings_dll.c: a library with the profiler inside, for endings.c. What DllMain does on
    DLL_PROCESS_DETACH and ATTACH is told by environment variables. */
 #define CPROF_IMPLEMENTATION
 #include "cprof.h"

@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""stress.py: stress.c under Wine for SECONDS (20): no hang, no crash, every stack rooted. Then the
+two builds whose sampler does what it must not: that they hang, and that the watchdog says where.
+
+    stress.py BUILD-DIRECTORY [SECONDS]
+"""
+
+import os
+import re
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "compile"))
+from checks import ROOT, check, done, run
+
+GCC, GXX = "x86_64-w64-mingw32-gcc", "x86_64-w64-mingw32-g++"
+FLAGS = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-I."]
+LIBRARIES = 6
+PROBES = {"HEAP": "HeapAlloc", "MODULE": "GetModuleHandleExW"}
+
+
+def build(directory):
+    """Each pair of libraries wants one address, so that one of the two is moved."""
+    commands = []
+    for i in range(LIBRARIES):
+        base = 0x6a000000 + i // 2 * 0x1000000
+        commands.append([GCC, "-O2", "-shared", "-DNUMBER=%d" % i, "-Wl,--image-base=%d,--disable-dynamicbase" % base,
+                         "tests/windows/stress_dll.c", "-o", "%s/stress_dll%d.dll" % (directory, i)])
+    commands.append([GXX, "-O2", "-c", "tests/windows/stress_cxx.cpp", "-o", directory + "/stress_cxx.o"])
+    for name, flags in [("stress", [])] + [("probe-" + p, ["-DPROBE_" + p]) for p in PROBES]:
+        base = directory + "/" + name
+        commands.append([GCC] + FLAGS + flags + ["-c", "tests/windows/stress.c", "-o", base + ".o"])
+        commands.append([GXX, "-static", base + ".o", directory + "/stress_cxx.o", "-o", base + ".exe"])
+    for command in commands:
+        status, output = run(command)
+        if not check(status == 0, "builds: " + command[-1], output) and status:
+            return False
+    return True
+
+
+def main():
+    directory = os.path.join(sys.argv[1] if len(sys.argv) > 1 else "build", "windows")
+    seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 20
+    os.makedirs(os.path.join(ROOT, directory), exist_ok=True)
+    if not build(directory):
+        done()
+    status, output = run(["wine", directory + "/stress.exe", str(seconds), directory], timeout=6 * seconds + 120)
+    print(output.replace("\r", "").rstrip())
+    said = re.findall(r"^not ok", output, re.M)
+    check(status == (1 if said else 0) and "no hang, no crash" in output, "stress.exe ends by itself", "status %d" % status)
+    for probe, function in PROBES.items():
+        # Long enough to hang on any machine; it ends some seconds after it does.
+        status, output = run(["wine", directory + "/probe-%s.exe" % probe, "100", directory], timeout=240)
+        stands = re.search(r"stands in %s while thread (\d+) is suspended" % function, output)
+        check(status == 3 and stands and "not ok - no hang: " in output,
+              "a sampler that calls %s while a thread is suspended hangs, and the watchdog says so" % function,
+              "status %d\n%s" % (status, output))
+        if stands:
+            check(re.search(r"\(thread %s\): .*suspended 1 times" % stands.group(1), output) or
+                  "the main thread is suspended 1 times" in output,
+                  "and who is suspended meanwhile (%s)" % function, output)
+    done()
+
+
+if __name__ == "__main__":
+    main()
