@@ -17,7 +17,7 @@ import sys
 from checks import ROOT, check, done, run, skip
 
 ALLOWED = {"GetThreadContext", "VirtualQuery", "memcpy"}
-FAULTS = {"malloc": "free(malloc(1))", "GetModuleHandleW": "GetModuleHandleW(NULL)"}
+FAULTS = {"HeapAlloc": "HeapFree(GetProcessHeap(), 0, HeapAlloc(GetProcessHeap(), 0, 1))", "GetModuleHandleW": "GetModuleHandleW(NULL)"}
 
 INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\t(.*)$")
 RELOCATION = re.compile(r"^\s+[0-9a-f]+: (?:IMAGE_REL_\w+|R_\w+|DISP\w*|\w+)\s+(\S+)$")
@@ -148,7 +148,7 @@ def main():
         skip("MinGW", "not installed")
         done()
     for level in ("-O0", "-O2"):
-        for fault, text in [(None, None)] + sorted(FAULTS.items()):
+        for fault, text in [(None, None)] + (sorted(FAULTS.items()) if level == "-O2" else []):
             base = os.path.join(directory, "suspended%s-%s" % (level, fault or "none"))
             with open(base + ".c", "w") as file:
                 if fault:

@@ -58,7 +58,8 @@ static uint32_t next(worker *w) {
 static void test_while_suspended(uint32_t tid) {
     suspended_tid = tid;
 #if defined(PROBE_HEAP)
-    free(malloc(100));
+    void *volatile piece = malloc(100);
+    free(piece);
     HeapFree(GetProcessHeap(), 0, HeapAlloc(GetProcessHeap(), 0, 100));
 #elif defined(PROBE_MODULE)
     HMODULE module;
