@@ -4721,12 +4721,12 @@ static inline const cprofi_dwarf_abbrev *cprofi_dwarf_abbrev_of(const cprofi_dwa
 static bool cprofi_dwarf_attributes(cprofi_dwarf_look *k, const cprofi_dwarf_unit *u,
                                     const cprofi_dwarf_abbrevs *t, const cprofi_dwarf_abbrev *a,
                                     size_t *at, cprofi_dwarf_die *die) {
-    const cprofi_dwarf_attribute *spec = t->attributes + a->first, *end = spec + a->count;
     cprofi_bytes b = {u->data + *at, u->data + u->size, false};
     size_t start = *at;
     die->abbrev = a;
     die->present = 0;
-    for (; spec < end; spec++) {
+    for (size_t i = 0; i < a->count; i++) {
+        const cprofi_dwarf_attribute *spec = &t->attributes[a->first + i];
         cprofi_dwarf_value v;
         if (spec->slot == CPROFI_AT_COUNT && spec->size != CPROFI_DWARF_VARIES) {
             cprofi_skip(&b, spec->size);
