@@ -92,6 +92,8 @@
        lock is taken meanwhile. The sampler's thread is called cprof.
      - Windows: begin outside of DllMain (it returns CPROF_ERROR_SYSTEM there). A DLL with the
        implementation in it stays loaded while it samples, whatever FreeLibrary is told.
+     - Windows: exit writes a profile that was not stopped; ExitProcess, which Rust's process::exit
+       calls, and the end of the process in a DLL do not: stop before.
      - Windows: DbgHelp, which reads PDBs, serves one thread at a time. If the host uses it too,
        give desc.dbghelp_lock.
      - Linux: the handler runs with SA_RESTART and SA_ONSTACK, takes no lock, allocates nothing,

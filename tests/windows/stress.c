@@ -110,7 +110,7 @@ TEST_NOINLINE static void worker_dlls(worker *w) {
     found = GetProcAddress(library, "dll_work");
     memcpy(&work, &found, sizeof work);
     w->doing = "a function of the library";
-    if (work) work(5 + next(w) % 20, 20000);
+    if (work) work(5 + next(w) % 20, 200000);
     w->doing = "FreeLibrary";
     images_change(true);
     FreeLibrary(library);
@@ -159,7 +159,7 @@ typedef struct {
 } made_function;
 
 TEST_NOINLINE static void made_callback(void *argument) {
-    spin((uintptr_t)argument, 20000);
+    spin((uintptr_t)argument, 150000);
     __asm__ volatile("");
 }
 
@@ -271,7 +271,7 @@ static void throw_deep(void *argument) { exception_throw((int)(intptr_t)argument
 /* An exception that a vectored handler continues from: the dispatcher's frames, no unwinding. */
 static LONG CALLBACK veh(EXCEPTION_POINTERS *e) {
     if (e->ExceptionRecord->ExceptionCode != 0xe0000042) return EXCEPTION_CONTINUE_SEARCH;
-    spin(1, 5000);
+    spin(1, 20000);
     return EXCEPTION_CONTINUE_EXECUTION;
 }
 
