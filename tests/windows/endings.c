@@ -1,6 +1,7 @@
 /* endings.c: beginning and ending, in every way that may go wrong. One case a process:
 
        endings CASE [DIRECTORY]
+       endings repeat CASE TIMES DIRECTORY
 
    endings.py knows the cases and says what has to come of each; those that end the process in the
    middle of a profile are repeated there. */
@@ -349,8 +350,40 @@ static int end_by(const char *how, const char *directory) {
     for (;;) spin(1, 1000);
 }
 
+/* Runs a case again and again, as a child: what it ends with is asked of the system, not of the
+   shell that Wine was begun from, which may hear of another thread's end. */
+static void repeat(const char *name, int times, const char *directory) {
+    for (int i = 0; i < times; i++) {
+        STARTUPINFOA startup;
+        PROCESS_INFORMATION child;
+        char path[MAX_PATH], line[3 * MAX_PATH];
+        DWORD status = 0;
+        memset(&startup, 0, sizeof startup);
+        startup.cb = sizeof startup;
+        GetModuleFileNameA(NULL, path, sizeof path);
+        snprintf(line, sizeof line, "\"%s\" %s \"%s\"", path, name, directory);
+        if (!CreateProcessA(path, line, NULL, NULL, TRUE, 0, NULL, NULL, &startup, &child)) {
+            say("cannot run: %lu", GetLastError());
+            return;
+        }
+        if (WaitForSingleObject(child.hProcess, 60000) != WAIT_OBJECT_0) {
+            say("it hangs");
+            TerminateProcess(child.hProcess, 1);
+            return;
+        }
+        GetExitCodeProcess(child.hProcess, &status);
+        say("status 0x%lx", status);
+        CloseHandle(child.hProcess);
+        CloseHandle(child.hThread);
+    }
+}
+
 int main(int argc, char **argv) {
     const char *name = argc > 1 ? argv[1] : "", *directory = argc > 2 ? argv[2] : ".";
+    if (argc > 4 && strcmp(name, "repeat") == 0) {
+        repeat(argv[2], atoi(argv[3]), argv[4]);
+        return 0;
+    }
     if (strcmp(name, "cycles") == 0) cycles();
     else if (strcmp(name, "stop") == 0) stop_anywhere();
     else if (strcmp(name, "churn") == 0) churn();

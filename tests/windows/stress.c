@@ -40,8 +40,8 @@ typedef struct worker {
     HANDLE thread;
     uint32_t random;
     /* the watchdog's: */
-    LONG seen;
-    uint64_t seen_at;
+    LONG seen[2];
+    uint64_t seen_at[2];
 } worker;
 
 static volatile LONG stopping;
@@ -316,7 +316,7 @@ static worker workers[] = {
     {.kind = "dlls", .function = (uintptr_t)worker_dlls, .round = worker_dlls},
     {.kind = "dlls", .function = (uintptr_t)worker_dlls, .round = worker_dlls},
     {.kind = "heap", .function = (uintptr_t)worker_heap, .round = worker_heap},
-    {.kind = "tables", .function = (uintptr_t)worker_tables, .round = worker_tables},
+    {.kind = "tables", .function = (uintptr_t)made_callback, .round = worker_tables},
     {.kind = "short threads", .function = 0, .round = worker_threads},
     {.kind = "threads", .function = (uintptr_t)worker_lasting_child, .round = worker_lasting},
     {.kind = "exceptions", .function = (uintptr_t)worker_exceptions, .round = worker_exceptions},
@@ -341,9 +341,11 @@ static DWORD WINAPI worker_main(void *argument) {
 
 static volatile const char *main_doing = "starting";
 static volatile LONG watching;
-static DWORD main_tid;
+static DWORD main_tid, dog_tids[2]; /* two: one may be suspended */
+static volatile LONG telling;
 
 static void watchdog_tell(const char *who, uint64_t ms) {
+    if (InterlockedExchange(&telling, 1)) return;
 #ifdef PROBE
     say("not ok - no hang: %s made no progress for %u s", who, (unsigned)(ms / 1000));
     if (suspended_tid)
@@ -352,7 +354,11 @@ static void watchdog_tell(const char *who, uint64_t ms) {
     say("not ok - no hang: %s made no progress for %u s", who, (unsigned)(ms / 1000));
     if (suspended_tid) say("# the sampler has not resumed thread %u", (unsigned)suspended_tid);
 #endif
-    say("# the main thread is suspended %d times", suspend_count(main_tid));
+    say("# main (thread %u): suspended %d times", (unsigned)main_tid, suspend_count(main_tid));
+    for (int i = 0; i < 2; i++) /* not itself */
+        if (dog_tids[i] != GetCurrentThreadId())
+            say("# watchdog (thread %u): suspended %d times", (unsigned)dog_tids[i],
+                suspend_count(dog_tids[i]));
     say("# sampler: phase %u, %llu looks, %ld captures; main: %s",
         (unsigned)cprofi.session->phase, (unsigned long long)cprofi.session->ticks, captures,
         (const char *)main_doing);
@@ -372,11 +378,11 @@ static DWORD WINAPI watchdog(void *argument) {
 #endif
     volatile uint64_t *looks = &cprofi.session->ticks;
     uint64_t seen = 0, seen_at = now_ms();
-    (void)argument;
-    for (size_t i = 0; i < CPROFI_COUNT(workers); i++) workers[i].seen_at = now_ms();
+    const uintptr_t self = (uintptr_t)argument;
+    for (size_t i = 0; i < CPROFI_COUNT(workers); i++) workers[i].seen_at[self] = now_ms();
     for (;;) {
         uint64_t now;
-        watching = 1;
+        InterlockedOr(&watching, 1 << self);
         Sleep(500);
         now = now_ms();
         if (stopping > 1) return 0;
@@ -384,8 +390,10 @@ static DWORD WINAPI watchdog(void *argument) {
         if (now - seen_at > patience) watchdog_tell("the sampler", now - seen_at);
         for (size_t i = 0; i < CPROFI_COUNT(workers); i++) {
             worker *w = &workers[i];
-            if (w->rounds != w->seen || !w->thread) w->seen = w->rounds, w->seen_at = now;
-            if (now - w->seen_at > patience) watchdog_tell(w->kind, now - w->seen_at);
+            if (w->rounds != w->seen[self] || !w->thread)
+                w->seen[self] = w->rounds, w->seen_at[self] = now;
+            if (now - w->seen_at[self] > patience)
+                watchdog_tell(w->kind, now - w->seen_at[self]);
         }
     }
 }
@@ -502,7 +510,7 @@ int main(int argc, char **argv) {
     cprof_desc desc;
     cprof_stats stats;
     cprof_result result;
-    HANDLE dog;
+    HANDLE dogs[2];
     text_buffer text = {NULL, 0, 0};
     main_tid = GetCurrentThreadId();
     is_wine = GetProcAddress(GetModuleHandleA("ntdll.dll"), "wine_get_version") != NULL;
@@ -515,8 +523,9 @@ int main(int argc, char **argv) {
     desc.quiet = true;
     /* first: whoever begins a thread may hold locks that a probe waits for */
     if (!cprofi_session_get()) return 1;
-    dog = CreateThread(NULL, 0, watchdog, NULL, 0, NULL);
-    while (!watching) Sleep(1);
+    for (int i = 0; i < 2; i++)
+        dogs[i] = CreateThread(NULL, 0, watchdog, (void *)(uintptr_t)i, 0, &dog_tids[i]);
+    while (watching != 3) Sleep(1);
     result = cprof_start(&desc);
     if (!check(result == CPROF_OK, "start", "%s", cprof_result_string(result))) return 1;
     for (size_t i = 0; i < CPROFI_COUNT(workers); i++) {
@@ -541,7 +550,7 @@ int main(int argc, char **argv) {
         WaitForSingleObject(workers[i].thread, INFINITE);
     stopping = 2;
     main_doing = "reporting";
-    WaitForSingleObject(dog, INFINITE);
+    WaitForMultipleObjects(2, dogs, TRUE, INFINITE);
     say("ok - no hang, no crash");
     cprof_get_stats(&stats);
     say("# %llu looks (%.0f a second), %ld captures, %llu samples, %llu discarded, %llu threads, %.1f%% of a core",
