@@ -24,6 +24,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -385,22 +386,25 @@ CHECK = re.compile(r"^(ok|not ok|skip) - (.*)$")
 def run_suite(suite):
     result = Result(suite)
     start = time.time()
-    try:
-        process = subprocess.Popen(suite.run, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   stderr=subprocess.STDOUT, start_new_session=True,
-                                   env=wine.environment() if suite.windows else None)
-    except OSError as error:
-        result.failed.append("start: %s" % error)
-        return result
-    try:
-        output = process.communicate(timeout=suite.timeout)[0]
-        late = False
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # the session started above, and nothing else
-        output = process.communicate()[0]
-        late = True
-    result.seconds = time.time() - start
-    result.text = output.decode(errors="replace")
+    # Into a file: a pipe would be open as long as something that the suite has started lives.
+    with tempfile.TemporaryFile() as output:
+        try:
+            process = subprocess.Popen(suite.run, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output,
+                                       stderr=subprocess.STDOUT, start_new_session=True,
+                                       env=wine.environment() if suite.windows else None)
+        except OSError as error:
+            result.failed.append("start: %s" % error)
+            return result
+        try:
+            process.wait(timeout=suite.timeout)
+            late = False
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # the session started above, and nothing else
+            process.wait()
+            late = True
+        result.seconds = time.time() - start
+        output.seek(0)
+        result.text = output.read().decode(errors="replace")
     for line in result.text.splitlines():
         match = CHECK.match(line)
         if match and match.group(1) == "ok":

@@ -1,6 +1,6 @@
 """wine.py: runs Windows programs under Wine, in a prefix of their own, without a display.
 
-Session(directory) makes the prefix below `directory` if it is not there, and starts a `cmd` that
+Session() makes the prefix in the build directory if it is not there, and starts a `cmd` that
 waits for its standard input to end. As long as it lives, Wine's services do, so that those that
 a program would start do not inherit that program's output, and keep whoever reads it waiting; and
 a start takes half a second instead of three. It ends with this process, however that ends.

@@ -1,8 +1,10 @@
 """checks.py: the test protocol for scripts: one line per check, nonzero exit when one failed."""
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 failures = 0
@@ -33,15 +35,23 @@ def note(text):
 
 
 def run(argv, cwd=ROOT, timeout=300, env=None):
-    """Returns (status, output of both streams)."""
-    try:
-        done = subprocess.run(argv, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, timeout=timeout, env=env)
-    except OSError as error:
-        return 127, str(error)
-    except subprocess.TimeoutExpired as late:
-        return 124, (late.stdout or b"").decode(errors="replace") + "\ntimeout"
-    return done.returncode, done.stdout.decode(errors="replace")
+    """Returns (status, output of both streams). Through a file: a pipe would be open as long as something
+    lives that argv has started in the background, as Wine does."""
+    with tempfile.TemporaryFile() as output:
+        try:
+            process = subprocess.Popen(argv, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                                       env=env, start_new_session=True)
+        except OSError as error:
+            return 127, str(error)
+        late = ""
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            status, late = 124, "\ntimeout"
+        output.seek(0)
+        return status, output.read().decode(errors="replace") + late
 
 
 def done():

@@ -14,7 +14,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "compile"))
-from checks import ROOT, check, done, note, skip  # noqa: E402
+from checks import ROOT, check, done, note, run, skip  # noqa: E402
 
 HERE = os.path.join("tests", "e2e")
 MS = "200"   # CPU time of a run, 1000 samples a second
@@ -111,11 +111,11 @@ class Profile:
         if os.path.exists(output):
             os.remove(output)
         clean = {k: v for k, v in os.environ.items() if not k.startswith("CPROF_")}
-        done_ = subprocess.run(self.runner + [program, self.ms], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               env=dict(clean, CPROF_HZ="1000", CPROF_OUTPUT=output, **environment), cwd=os.path.dirname(program))
-        self.text = done_.stdout.decode(errors="replace").replace(os.path.dirname(program) + os.sep, "")
-        if done_.returncode != 0 or not os.path.exists(output):
-            raise Trouble("exit status %d\n%s" % (done_.returncode, self.text))
+        status, text = run(self.runner + [program, self.ms], cwd=os.path.dirname(program),
+                           env=dict(clean, CPROF_HZ="1000", CPROF_OUTPUT=output, **environment))
+        self.text = text.replace(os.path.dirname(program) + os.sep, "")
+        if status != 0 or not os.path.exists(output):
+            raise Trouble("exit status %d\n%s" % (status, self.text))
         self.stacks = []
         with open(output) as file:
             for line in file:
