@@ -10587,7 +10587,7 @@ static bool cprofi_windows_cpu(const cprofi_os *os, HANDLE thread, uint64_t *ns)
 static bool cprofi_os_cpu(cprofi_thread *t, uint64_t *ns) {
     const cprofi_session *s = cprofi.session;
     if (t->os.ended) return false;
-    if (!s->os.fine && s->ticks && t->os.read_tick == s->ticks) {
+    if (!s->os.fine && s->ticks && !s->paused && t->os.read_tick == s->ticks) {
         *ns = t->cpu;
         return true;
     }
