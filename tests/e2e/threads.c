@@ -1,9 +1,13 @@
 /* threads: every thread is found without registration. 200 threads that live 30 ms each are all
    seen under their names, threads that were there before begin are found, names given by either
-   way appear, and totals are fair. */
+   way appear, and totals are fair. On Windows it is 40 of 300 ms. */
 #include "e2e.h"
 
+#ifdef _WIN32 /* few looks a second, see e2e_enough() */
+enum { SHORT_LIVED = 40, LIFE_MS = 300 };
+#else
 enum { SHORT_LIVED = 200, LIFE_MS = 30 };
+#endif
 
 BURN(fn_short)
 BURN(fn_old)
@@ -85,7 +89,7 @@ int main(void)
     e2e_profile p;
     pthread_t thread[SHORT_LIVED], old[3];
     int missing = 0, batch = cores(), worst_at = 0, badly = 0;
-    double total = 0, found = 0, worst = 1, missed, all;
+    double total = 0, found = 0, worst = 1, missed, all, bound;
     uint64_t even[8];
 
     memset(&desc, 0, sizeof desc);
@@ -116,10 +120,10 @@ int main(void)
         if (part < 0.5) badly++;
         if (fabs(part - 1) > fabs(worst - 1) || i == 0) { worst = part; worst_at = i; }
     }
-    note("200 short threads, %.0f looks a second: %d missing, at most %.1f may be, %.1f%% of their CPU found, worst is short-%03d with %.0f%%, "
-         "%d below half, unsampled %.1f ms", stats.hz_achieved, missing, missed, 100 * found / total, worst_at, 100 * worst, badly,
+    note("%d short threads, %.0f looks a second: %d missing, at most %.1f may be, %.1f%% of their CPU found, worst is short-%03d with %.0f%%, "
+         "%d below half, unsampled %.1f ms", SHORT_LIVED, stats.hz_achieved, missing, missed, 100 * found / total, worst_at, 100 * worst, badly,
          (double)stats.unsampled_ns / 1e6);
-    check(missing <= missed, "200 threads of 30 ms are all seen, as far as looks are close enough", "%d missing", missing);
+    check(missing <= missed, e2e_format("%d threads of %d ms are all seen, as far as looks are close enough", SHORT_LIVED, LIFE_MS), "%d missing", missing);
     check(badly <= 4 + missed, "short threads are seen for most of their lives", "%d for less than half", badly);
     check(found / total > 0.85 - missed / SHORT_LIVED && found / total < 1.02, "their CPU is under their names", "%.1f%%",
           100 * found / total);
@@ -166,7 +170,13 @@ int main(void)
         double off = (double)profile_thread(&p, e2e_format("even-%d", i)) * 1e6 / (double)even[i] - 1;
         if (fabs(off) > fabs(worst)) { worst = off; worst_at = i; }
     }
-    check(fabs(worst) < 0.03, "eight equal threads weigh the same", "even-%d is off by %+.1f%%", worst_at,
+    bound = 0.03;
+#ifdef _WIN32 /* the coarse clock loses up to two steps of 10 ms, and the time until the first look is unsampled */
+    cprof_get_stats(&stats);
+    bound += (0.020 + 1 / stats.hz_achieved) / 0.8;
+    note("eight equal threads: worst is %+.1f%%, bound %.1f%%", 100 * worst, 100 * bound);
+#endif
+    check(fabs(worst) < bound, "eight equal threads weigh the same", "even-%d is off by %+.1f%%", worst_at,
           100 * worst);
     profile_free(&p);
     return e2e_done();
