@@ -326,8 +326,15 @@ E2E_HELPER uint64_t e2e_jitter(uint64_t *state, uint64_t mean)
    E2E_MOST times as long as it was meant to. Elsewhere it ends on time. */
 #ifdef _WIN32
 enum { E2E_MOST = 20 };
+/* Until the first look a thread is unsampled: ns. */
+E2E_HELPER double e2e_gap(const cprof_stats *stats) { return 1e9 / (stats->hz_achieved + 0.001); }
+/* What n threads' CPU times may be off in sum, ns. User and kernel time each come in steps of 10 ms; the
+   difference of two readings has a sigma of 10 / sqrt(6) ms, of both 5.8 ms. */
+E2E_HELPER double e2e_steps(int n) { return 4 * 5.8e6 * sqrt(n); }
 #else
 enum { E2E_MOST = 1 };
+E2E_HELPER double e2e_gap(const cprof_stats *stats) { (void)stats; return 0; }
+E2E_HELPER double e2e_steps(int n) { (void)n; return 0; }
 #endif
 E2E_HELPER bool e2e_enough(uint64_t samples)
 {

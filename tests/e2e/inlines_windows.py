@@ -65,7 +65,7 @@ def gxx_case(lab):
     name = "MinGW g++ -O2"
     program = lab.gcc_program("mingw-cxx", GXX, ["-std=c++11", "-O2", "-g"], ["inlines_cxx.cpp"])
     # An unsigned long has 32 bits there; uint64_t is another type.
-    chains = [[pattern.replace("unsigned long", "long long unsigned int") for pattern in chain] for chain in CXX_CHAINS]
+    chains = [[pattern.replace("unsigned long", "unsigned long long") for pattern in chain] for chain in CXX_CHAINS]
     profile = WindowsProfile(program, CPROF_LINES="1")
     return [(name + ": the chains, names qualified and demangled", wrong_chains(profile, chains)),
             (name + ": files and lines", wrong_lines(profile, {"inlines_cxx.cpp": Source("inlines_cxx.cpp")}))]

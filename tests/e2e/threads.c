@@ -170,12 +170,9 @@ int main(void)
         double off = (double)profile_thread(&p, e2e_format("even-%d", i)) * 1e6 / (double)even[i] - 1;
         if (fabs(off) > fabs(worst)) { worst = off; worst_at = i; }
     }
-    bound = 0.03;
-#ifdef _WIN32 /* the coarse clock loses up to two steps of 10 ms, and the time until the first look is unsampled */
     cprof_get_stats(&stats);
-    bound += (0.020 + 1 / stats.hz_achieved) / 0.8;
+    bound = 0.03 + (e2e_steps(1) + e2e_gap(&stats)) / 800e6;
     note("eight equal threads: worst is %+.1f%%, bound %.1f%%", 100 * worst, 100 * bound);
-#endif
     check(fabs(worst) < bound, "eight equal threads weigh the same", "even-%d is off by %+.1f%%", worst_at,
           100 * worst);
     profile_free(&p);
