@@ -50,6 +50,8 @@ PACKAGES = [
     ("clang", lambda: shutil.which("clang") and shutil.which("clang++")),
     ("gcc-mingw-w64-x86-64", lambda: shutil.which("x86_64-w64-mingw32-gcc")),
     ("g++-mingw-w64-x86-64", lambda: shutil.which("x86_64-w64-mingw32-g++")),
+    ("gcc-mingw-w64-i686", lambda: shutil.which("i686-w64-mingw32-gcc")),
+    ("g++-mingw-w64-i686", lambda: shutil.which("i686-w64-mingw32-g++")),
     ("wine", lambda: not wine.missing()),
     ("wine64", wine.has_64_bit),
     ("llvm", lambda: shutil.which("llvm-symbolizer")),
