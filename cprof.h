@@ -8692,15 +8692,20 @@ static void cprofi_span_end(cprofi_session *s) {
     }
 }
 
-/* When to look next: a period from when the last look was due, jittered, but not in the past, and
-   not so soon that the sampler would use more than its share of a core, or keep threads suspended
-   for longer than that. */
+/* `ns`, give or take a quarter. */
+static uint64_t cprofi_jittered(cprofi_session *s, uint64_t ns) {
+    return ns - ns / 4 + cprofi_random(s) % (ns / 2 + 1);
+}
+
+/* When to look next: a period from when the last look was due, but not in the past, and not so soon
+   that the sampler would use more than its share of a core, or keep threads suspended for longer
+   than that. Both are jittered: threads that nap march in step with looks that are regular. */
 static void cprofi_plan(cprofi_session *s, uint64_t cost) {
     uint64_t now = cprofi_os_now(), earliest;
-    uint64_t jitter = s->period / 2;
     s->tick_cost = s->tick_cost - s->tick_cost / 16 + cost / 16;
-    earliest = s->last_tick + s->tick_cost * 100 / (uint64_t)s->desc.max_sampler_percent;
-    s->deadline += s->period - jitter / 2 + (jitter ? cprofi_random(s) % jitter : 0);
+    earliest = s->last_tick +
+               cprofi_jittered(s, s->tick_cost * 100 / (uint64_t)s->desc.max_sampler_percent);
+    s->deadline += cprofi_jittered(s, s->period);
     if (s->deadline < earliest) s->deadline = earliest;
     if (s->deadline < now) s->deadline = now;
 }
