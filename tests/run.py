@@ -178,10 +178,12 @@ MINGW_FLAGS = E2E_FLAGS + ["-static"]
 
 
 def windows_suites():
-    """The same programs for Windows, run by Wine. The others are about signals, fork and exec."""
+    """The same programs for Windows, run by Wine. Not there: what is about signals, fork and exec;
+    bursty, which fails (see the head of clocks.c); split, whose sigma wants looks at even intervals,
+    which Wine does not give."""
     suites = []
     sources = ["tests/e2e/%s.c" % name for name in (
-        "split", "bursty", "totals", "threads", "table", "wall", "lifecycle")] + ["tests/windows/clocks.c"]
+        "totals", "threads", "table", "wall", "lifecycle")] + ["tests/windows/clocks.c"]
     for source in sources:
         name = os.path.splitext(os.path.basename(source))[0]
         output = BUILD + "/e2e/windows/" + name + ".exe"
