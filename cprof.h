@@ -8128,7 +8128,6 @@ typedef struct {
     bool ended;
     uint64_t read_tick; /* the look at which its coarse clock was read last */
     bool was_running; /* when last looked at, it was not asleep in a system call */
-    uint64_t stopped; /* ns that it was suspended for its last sample */
     uint64_t user;          /* user time in ns when it was found */
     double user_weight;     /* samples outside of system calls since, in ns */
     uint64_t kernel_booked; /* kernel time that is booked */
@@ -11484,8 +11483,8 @@ static bool cprofi_capture_copy(cprofi_session *s, cprofi_capture *c) {
    process's environment then; so nobody is suspended but under that lock, which also keeps the
    samplers of several copies of this code from suspending each other. Taken before, it cannot be
    what the thread holds. */
-static bool cprofi_capture_take(cprofi_session *s, cprofi_thread *t, cprofi_capture *c) {
-    uint64_t began;
+static bool cprofi_capture_take(cprofi_session *s, const cprofi_thread *t, cprofi_capture *c) {
+    uint64_t began, stopped;
     bool taken;
     s->os.context->ContextFlags = CONTEXT_FULL;
     if (s->os.api.exit_lock) s->os.api.exit_lock();
@@ -11495,10 +11494,10 @@ static bool cprofi_capture_take(cprofi_session *s, cprofi_thread *t, cprofi_capt
         taken = GetThreadContext(t->os.handle, s->os.context) && cprofi_capture_copy(s, c);
         CPROFI_TEST_WHILE_SUSPENDED(t->tid);
         ResumeThread(t->os.handle);
-        t->os.stopped = cprofi_os_now() - began;
+        stopped = cprofi_os_now() - began;
         s->suspensions++;
-        s->suspended += t->os.stopped;
-        if (t->os.stopped > s->suspended_max) s->suspended_max = t->os.stopped;
+        s->suspended += stopped;
+        if (stopped > s->suspended_max) s->suspended_max = stopped;
     }
     if (s->os.api.exit_unlock) s->os.api.exit_unlock();
     return taken;
@@ -11578,8 +11577,6 @@ static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, ui
     cprofi_seh_stack stack;
     cprofi_seh_registers registers;
     bool truncated = false;
-    /* It did not run while it was stopped for its last sample. */
-    q->weight -= t->os.stopped < q->weight ? t->os.stopped : q->weight;
     /* what was loaded during this look must be known: the thread may be in it */
     cprofi_modules_refresh(&s->modules);
     if (!t->os.handle || !cprofi_capture_take(s, t, &capture)) return false;
