@@ -254,7 +254,7 @@ typedef struct cprof_stats {
     uint64_t suspended_ns;    /* how long in all, */
     uint64_t suspended_max_ns; /* and at worst */
     double hz;                /* rate asked for */
-    double hz_achieved;       /* ticks / duration */
+    double hz_achieved;       /* looks at each thread / duration */
 } cprof_stats;
 
 /* Receives a piece of a profile. Returns false to stop the writing (the disk is full, say). */
@@ -8302,6 +8302,8 @@ typedef struct {
 
     uint64_t last_tick, deadline, tick_cost;
     uint64_t woke; /* when the sampler last came out of sleep */
+    uint32_t one_of; /* so many threads, one was asked at the last look: it stands for all */
+    double looks;    /* at each thread that ran */
     uint64_t span_wall, span_process, span_sampler; /* clocks when counting began */
     uint64_t wall, process, sampler_cpu;            /* counted in spans that are over */
     uint64_t ticks, late_sum, late_max;
@@ -8646,7 +8648,7 @@ static void cprofi_tick(cprofi_session *s, uint64_t now) {
         elapsed /= 2;
         for (uint32_t i = 0; i < s->flying_count; i++) {
             cprofi_slot *q = cprofi_slot_at(s, (uint32_t)s->flying[i]);
-            if (q->tick == s->ticks) q->weight += elapsed;
+            if (q->tick == s->ticks) q->weight += elapsed * s->one_of;
         }
     }
     s->last_tick = now;
@@ -8655,10 +8657,12 @@ static void cprofi_tick(cprofi_session *s, uint64_t now) {
     cprofi_read_clocks(s);
     cprofi_drain(s, false);
     cprofi_os_scan(s, now);
+    s->one_of = 1;
     if (s->desc.clock == CPROF_WALL)
         cprofi_look_wall(s, elapsed);
     else
         cprofi_look_cpu(s, elapsed);
+    s->looks += 1.0 / s->one_of;
     for (uint32_t i = 0; i < s->live_count; i++) s->threads[s->live[i]].charged = 0;
 }
 
@@ -8704,7 +8708,7 @@ static void cprofi_plan(cprofi_session *s, uint64_t cost) {
     s->tick_cost = s->tick_cost - s->tick_cost / 16 + cost / 16;
     earliest = s->last_tick +
                cprofi_jittered(s, s->tick_cost * 100 / (uint64_t)s->desc.max_sampler_percent);
-    s->deadline += cprofi_jittered(s, s->period);
+    s->deadline += cprofi_jittered(s, s->period / s->one_of);
     if (s->deadline < earliest) s->deadline = earliest;
     if (s->deadline < now) s->deadline = now;
 }
@@ -8801,7 +8805,7 @@ static void cprofi_stats_fill(cprofi_session *s, cprof_stats *out) {
     out->suspended_ns = s->suspended;
     out->suspended_max_ns = s->suspended_max;
     out->hz = s->desc.hz;
-    if (out->duration_ns) out->hz_achieved = (double)s->ticks * 1e9 / (double)out->duration_ns;
+    if (out->duration_ns) out->hz_achieved = s->looks * 1e9 / (double)out->duration_ns;
     cprofi_stats_weights(s, out);
 }
 
@@ -10449,18 +10453,15 @@ static bool cprofi_file_close(cprofi_file *f, bool keep) {
    and of the loader too; so between suspend and resume nothing is called but GetThreadContext,
    VirtualQuery, which tells the stack's bounds, and memcpy.
 
-   Who runs? Where a thread stands when it is stopped tells: outside of a system call it was running
-   (or had lost its CPU to another). In one, it may be asleep or the kernel may work for it; those
-   samples wait until GetThreadTimes says that the thread used kernel time, and share that. So only
-   threads that are surely asleep need not be stopped. QueryThreadCycleTime tells who has run since
-   the last look. Some systems bring the count up to date only at clock interrupts and when a thread
-   leaves its CPU; so those that were met running are stopped again, and on Windows 10, where a
-   thread's state can be asked for (NtQueryInformationThread, class 40; undocumented, so it is
-   believed only if it calls the sampler itself running), all that do not wait. Where there are no
-   cycle counts (Wine), each thread is stopped at each look, and GetThreadTimes alone, in steps of
-   10 or 16 ms, says what the samples are worth.
-   That a thread runs is not asked at the look but seen at the stop, some microseconds later: else
-   bursts that end in between would be missed, short ones most.
+   Who runs? Windows 10 tells a thread's state (NtQueryInformationThread, class 40; undocumented, so
+   it is believed only if it calls the sampler itself running); it is asked right before the stop.
+   Elsewhere, where a thread stands when it is stopped tells: outside of a system call it was running
+   (or waited for a CPU). QueryThreadCycleTime narrows down whom to stop: who has run since the last
+   look, and who was met running, because some systems bring the count up to date only at clock
+   interrupts and when a thread leaves its CPU. Where there are no cycle counts (Wine), anybody may
+   run, and GetThreadTimes alone, in steps of 10 or 16 ms, says what the samples are worth.
+   A thread that is stopped in a system call may be asleep, or the kernel may work for it: such
+   samples wait until GetThreadTimes says that it used kernel time, and share that.
 
    Images: the loader notifies of what comes and goes (LdrRegisterDllNotification), on the thread
    and under the lock of whoever loads; the note goes into a list without a lock, with a copy of the
@@ -11634,9 +11635,7 @@ static uint32_t cprofi_windows_state(const cprofi_os *os, HANDLE thread, DWORD t
 
 /* A fiftieth of a period is what being stopped costs a sleeper; less is not worth another stop. */
 static bool cprofi_os_may_run(cprofi_session *s, cprofi_thread *t) {
-    if (!s->os.fine || t->os.was_running || t->charged > s->period / 50) return true;
-    return s->os.state_known &&
-           cprofi_windows_state(&s->os, t->os.handle, t->tid) != CPROFI_STATE_WAITING;
+    return s->os.state_known || !s->os.fine || t->os.was_running || t->charged > s->period / 50;
 }
 
 /* Kernel time that a thread was charged with goes to the system calls it was met in meanwhile. In
@@ -11686,9 +11685,28 @@ static bool cprofi_os_counts(cprofi_session *s, cprofi_thread *t, const cprofi_s
     return false;
 }
 
+/* A thread has to be given a CPU before it stops. While the sampler waits for one that sleeps, the
+   others go on until one of them sleeps too and leaves its CPU: stopped next, that one would be
+   found asleep, too often. So where the system tells states, who sleeps is not stopped; nor who
+   waits for a CPU, except the one that ran most since the last look: the sampler has pushed it off.
+   Elsewhere one thread is stopped a look, and stands for all. */
 static void cprofi_os_look(cprofi_session *s, uint32_t count, uint64_t elapsed) {
-    for (uint32_t i = 0; i < count; i++)
-        cprofi_ask(s, &s->threads[s->candidates[i]], elapsed, true);
+    cprofi_thread *pushed = NULL;
+    if (!s->os.state_known && count > 1) {
+        s->one_of = count;
+        elapsed *= count;
+        count = 1;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        cprofi_thread *t = &s->threads[s->candidates[i]];
+        uint32_t state = CPROFI_STATE_RUNNING;
+        if (s->os.state_known) state = cprofi_windows_state(&s->os, t->os.handle, t->tid);
+        if (state == CPROFI_STATE_RUNNING)
+            cprofi_ask(s, t, elapsed, true);
+        else if (state != CPROFI_STATE_WAITING && t->charged > (pushed ? pushed->charged : 0))
+            pushed = t;
+    }
+    if (pushed) cprofi_ask(s, pushed, elapsed, true);
 }
 
 /* Wall clock: a thread is stopped wherever it is; it need not be stopped again in the system call
@@ -12058,6 +12076,7 @@ static bool cprofi_memory_session(cprofi_session *s) {
 static void cprofi_counters_clear(cprofi_session *s) {
     s->wall = s->process = s->sampler_cpu = 0;
     s->ticks = s->late_sum = s->late_max = 0;
+    s->looks = 0;
     s->samples = s->truncated = s->lost = s->unanswered = s->discarded = s->threads_refused = 0;
     s->suspensions = s->suspended = s->suspended_max = 0;
     s->tick_cost = 0;

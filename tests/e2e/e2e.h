@@ -275,17 +275,16 @@ __attribute__((constructor)) static void e2e_calibrate(void)
     }
 }
 
-/* Burns until the thread's own CPU clock advanced by ns; returns by how much it did. The clock is a
-   system call, and a signal on its way is delivered at the end of the next one, so it is read as
-   seldom as the length allows: about every 50 us, every 5 us in a short burst. */
+/* Burns until the thread's own CPU clock advanced by ns; returns by how much it did. Reading that
+   clock is a system call, and a signal on its way is delivered at the end of the next one: many of
+   them would draw the samples to themselves. So a burst is done in one piece, nearly always. */
 static inline __attribute__((always_inline)) uint64_t e2e_burn(uint64_t ns)
 {
-    uint64_t start = thread_cpu(), now, x = start;
-    double piece = ns > 200000 ? 50 : ns > 20000 ? (double)ns / 4000 : 5;
-    int rounds = (int)(piece * e2e_rounds_per_us);
+    uint64_t start = thread_cpu(), now, x = start, piece = ns < 10000000 ? ns : 10000000;
     do {
-        x = e2e_spin(x, rounds);
+        x = e2e_spin(x, (int)((double)piece / 1000 * e2e_rounds_per_us));
         now = thread_cpu();
+        if (ns - (now - start) < piece) piece = (ns - (now - start)) / 2 + 1000;
     } while (now - start < ns);
     return now - start;
 }

@@ -18,6 +18,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "../windows/linux.h"
+
 #define E2E_SLEEP_FRAME "NtDelayExecution"
 
 E2E_HELPER FARPROC e2e_function(const char *library, const char *name)
@@ -43,14 +45,6 @@ E2E_HELPER bool e2e_under_wine(void)
     static int known; /* 1: no, 2: yes */
     if (!known) known = e2e_function("ntdll.dll", "wine_get_version") ? 2 : 1;
     return known == 2;
-}
-
-static inline uint64_t e2e_linux_clock(uint64_t id)
-{
-    struct { int64_t seconds, nanoseconds; } t = { 0, 0 };
-    uint64_t result = 228; /* clock_gettime */
-    __asm__ volatile("syscall" : "+a"(result) : "D"(id), "S"(&t) : "rcx", "r11", "memory");
-    return (uint64_t)t.seconds * 1000000000u + (uint64_t)t.nanoseconds;
 }
 
 E2E_HELPER uint64_t wall(void)
@@ -80,7 +74,7 @@ E2E_HELPER double e2e_cycles_per_ns(void)
 static inline uint64_t thread_cpu(void)
 {
     ULONG64 cycles;
-    if (e2e_under_wine()) return e2e_linux_clock(3); /* CLOCK_THREAD_CPUTIME_ID */
+    if (e2e_under_wine()) return linux_clock(LINUX_THREAD_CPUTIME);
     QueryThreadCycleTime(GetCurrentThread(), &cycles);
     return (uint64_t)((double)cycles / e2e_cycles_per_ns());
 }
@@ -88,7 +82,7 @@ static inline uint64_t thread_cpu(void)
 E2E_HELPER uint64_t process_cpu(void)
 {
     FILETIME created, ended, kernel, user;
-    if (e2e_under_wine()) return e2e_linux_clock(2); /* CLOCK_PROCESS_CPUTIME_ID */
+    if (e2e_under_wine()) return linux_clock(LINUX_PROCESS_CPUTIME);
     GetProcessTimes(GetCurrentProcess(), &created, &ended, &kernel, &user);
     return ((uint64_t)kernel.dwHighDateTime << 32 | kernel.dwLowDateTime) * 100
            + ((uint64_t)user.dwHighDateTime << 32 | user.dwLowDateTime) * 100;

@@ -13,6 +13,11 @@ BURN(fn_twentyfive)
 BURN(fn_ten)
 BURN(fn_five)
 
+#ifdef _WIN32
+enum { LEAST = 150 }; /* samples worth their number, see compare() */
+#else
+enum { LEAST = 400 };
+#endif
 enum { FUNCTIONS = 4, THREADS = 4 };
 static const char *const fn_name[FUNCTIONS] = { "fn_sixty", "fn_twentyfive", "fn_ten", "fn_five" };
 static const double fn_share[FUNCTIONS] = { 0.60, 0.25, 0.10, 0.05 };
@@ -60,6 +65,10 @@ static double compare(const char *what, worker *workers, int count, bool final)
     /* A late tick weighs more: the spread is that of the samples taken, not of the periods. */
     thin = (double)stats.samples / (double)(p.count ? p.count : 1);
     if (thin > 1) thin = 1;
+#ifdef _WIN32 /* Under Wine weights vary (measured: 1.4 times the variance), and a thread that waits for a
+                 CPU, where nothing tells that, is met several times in the same place. */
+    thin /= 3;
+#endif
     for (int k = 0; k < count; k++) {
         worker *w = &workers[k];
         double sum = 0, counted = 0, worst = 0;
@@ -80,7 +89,7 @@ static double compare(const char *what, worker *workers, int count, bool final)
         if (!final) continue;
         note("%s, thread %s: %.0f periods, worst is %s, off by %.2f sigma", what, w->name, counted,
              fn_name[worst_at], worst);
-        check(counted * thin > 400 && fabs(worst) <= 4, e2e_format("%s: shares of thread %s", what, w->name),
+        check(counted * thin > LEAST && fabs(worst) <= 4, e2e_format("%s: shares of thread %s", what, w->name),
               "%.0f periods; %s is off by %.2f sigma (has %.0f, true share %.4f)", counted,
               fn_name[worst_at], worst, found[worst_at], (double)w->truth[worst_at] / sum);
         /* Nothing of the thread may be elsewhere: all its CPU is under work(). */

@@ -12,15 +12,18 @@
 
    The truth comes from the threads' own CPU clocks, read around each piece of work. On real Windows,
    where none of this can be set, the one way there is runs, as `own`.
-   Known fault: under Wine, of a thread that works in bursts of under a millisecond between naps, the
-   longer bursts are found up to 50% too rarely. The cause is not known, so that error is printed and
-   not judged; shares of work that lasts longer, and each thread's CPU time, are.
+   Bursts of under a millisecond between naps are judged where states are known. Elsewhere their
+   error is printed only: a thread that waits for a CPU cannot be told from one that runs, and each
+   look makes some wait, because Wine's server works for 0.3 to 0.5 ms on it. Shares of work that
+   lasts longer, and each thread's CPU time, are always judged.
    A thread that waits for a CPU looks like one that runs, so shares suffer where other processes
    keep the CPUs busy: such a run is repeated, twice at most, and the last one counts. */
 #define CPROF_IMPLEMENTATION
 #include "cprof.h"
 
 #include <math.h>
+
+#include "linux.h"
 
 static int failures;
 
@@ -53,25 +56,7 @@ static const char *text(const char *format, ...) {
 
 static bool wine;
 
-static long linux_call(long number, uintptr_t a, uintptr_t b, uintptr_t c, uintptr_t d) {
-    long result;
-    register uintptr_t r10 __asm__("r10") = d;
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
-                     : "rcx", "r11", "memory");
-    return result;
-}
-
-enum { LINUX_OPEN = 2, LINUX_PREAD = 17, LINUX_GETTID = 186, LINUX_CLOCK_GETTIME = 228 };
-
-static uint64_t linux_clock(long id) {
-    int64_t t[2] = {0, 0};
-    if (linux_call(LINUX_CLOCK_GETTIME, (uintptr_t)id, (uintptr_t)t, 0, 0) != 0) return 0;
-    return (uint64_t)t[0] * 1000000000u + (uint64_t)t[1];
-}
-
-enum { THREADS = 16, ENOUGH = 300 /* samples: sigma of A:B is about 7% */ };
+enum { THREADS = 16, ENOUGH = 300, ENOUGH_FOR_BURSTS = 900 /* samples of the rarest function */ };
 static struct {
     DWORD id;
     long tid, stat, schedstat; /* of Linux; descriptors */
@@ -115,7 +100,7 @@ static BOOL WINAPI cycles_live(HANDLE handle, PULONG64 cycles) {
         if (now) known[i].last = now;
         *cycles = known[i].last;
     } else {
-        *cycles = linux_clock(3); /* only the sampler asks for itself */
+        *cycles = linux_clock(LINUX_THREAD_CPUTIME); /* only the sampler asks for itself */
     }
     return TRUE;
 }
@@ -138,10 +123,11 @@ static BOOL WINAPI cycles_none(HANDLE handle, PULONG64 cycles) {
 
 static BOOL WINAPI process_cycles(HANDLE process, PULONG64 cycles) {
     (void)process;
-    *cycles = linux_clock(2);
+    *cycles = linux_clock(LINUX_PROCESS_CPUTIME);
     return TRUE;
 }
 
+enum { STATE_READY = 1 };
 static LONG(NTAPI *real_query)(HANDLE, int, void *, ULONG, ULONG *);
 
 static LONG NTAPI query_state(HANDLE handle, int kind, void *to, ULONG size, ULONG *got) {
@@ -152,8 +138,11 @@ static LONG NTAPI query_state(HANDLE handle, int kind, void *to, ULONG size, ULO
     if (size != 80) return (LONG)0xc0000004; /* STATUS_INFO_LENGTH_MISMATCH */
     if (!id) {
         int i = thread_find(handle);
+        uint64_t cpu;
         if (i < 0) return (LONG)0xc0000008; /* STATUS_INVALID_HANDLE */
         id = known[i].id;
+        cpu = linux_clock(~known[i].tid * 8 | 6);
+        if (linux_clock(~known[i].tid * 8 | 6) == cpu) state = STATE_READY;
         linux_call(LINUX_PREAD, (uintptr_t)known[i].stat, (uintptr_t)line, sizeof line - 1, 0);
         end = strrchr(line, ')');
         if (!end || end[2] != 'R') state = CPROFI_STATE_WAITING;
@@ -168,24 +157,39 @@ static LONG NTAPI query_state(HANDLE handle, int kind, void *to, ULONG size, ULO
 
 static uint64_t cpu_now(void) {
     FILETIME created, ended, kernel, user;
-    if (wine) return linux_clock(3);
+    if (wine) return linux_clock(LINUX_THREAD_CPUTIME);
     GetThreadTimes(GetCurrentThread(), &created, &ended, &kernel, &user);
     return cprofi_filetime_ns(&kernel) + cprofi_filetime_ns(&user);
 }
 
-/* Burns until the thread's own clock has moved by `ns`; returns by how much it has. The text in the
-   asm keeps the compiler from folding two such functions into one. */
+static double rounds_per_ns = 0.5;
+
+static inline __attribute__((always_inline)) uint64_t spin(uint64_t x, double rounds) {
+    for (int i = 0; i < (int)rounds; i++) {
+        x = x * 6364136223846793005u + 1442695040888963407u;
+        __asm__ volatile("" : "+r"(x));
+    }
+    return x;
+}
+
+static void calibrate(void) {
+    for (int i = 0; i < 5; i++) {
+        uint64_t start = cprofi_os_now(), ns;
+        __asm__ volatile("" : : "r"(spin(start, 1e6)));
+        ns = cprofi_os_now() - start;
+        if (i == 0 || 1e6 / (double)ns > rounds_per_ns) rounds_per_ns = 1e6 / (double)ns;
+    }
+}
+
+/* Burns about `ns`; returns how far the thread's own clock has moved. It is read twice only: signals
+   on their way are delivered at the end of a system call, and would be found there too often. The
+   text in the asm keeps the compiler from folding two such functions into one. */
 #define BURN(name) \
     __attribute__((noinline, noclone)) static uint64_t name(uint64_t ns) { \
-        uint64_t start = cpu_now(), now, x = start; \
+        uint64_t start = cpu_now(), now; \
         __asm__ volatile("# burn " #name ::: "memory"); \
-        do { \
-            for (int i = 0; i < 3000; i++) { \
-                x = x * 6364136223846793005u + 1442695040888963407u; \
-                __asm__ volatile("" : "+r"(x)); \
-            } \
-            now = cpu_now(); \
-        } while (now - start < ns); \
+        __asm__ volatile("" : : "r"(spin(start, (double)ns * rounds_per_ns))); \
+        now = cpu_now(); \
         __asm__ volatile("" ::: "memory"); \
         return now - start; \
     }
@@ -294,7 +298,9 @@ static void judge(const way *v, const worker *w, const cprof_stats *stats, doubl
     double step = wine && v->cycles != cycles_none ? 0 : 20e6; /* of the coarse clock */
     printf("# %s: %s: true %.1f ms, found %.1f ms (%+.1f%%)\n", v->name, w->name, w->cpu / 1e6,
            found / 1e6, 100 * (found / w->cpu - 1));
-    check(fabs(found - w->cpu) <= 0.03 * w->cpu + 3 * ns + step,
+    /* a thread that no look met has no samples to scale */
+    check(fabs(found - w->cpu) <= 0.03 * w->cpu + 3 * ns + step ||
+              (found == 0 && w->cpu / ns * thin < 7),
           text("%s: %s has its CPU time", v->name, w->name), "%.1f ms, true %.1f", found / 1e6,
           w->cpu / 1e6);
     if (w->functions[1]) {
@@ -304,21 +310,21 @@ static void judge(const way *v, const worker *w, const cprof_stats *stats, doubl
         double bound = 4 * sigma + 0.08;
         printf("# %s: %s: error of A:B %+.1f%%, bound %.1f%%\n", v->name, w->name, 100 * error,
                100 * bound);
-        if (wine && w->work == bursty) return; /* see the head of this file */
+        if (wine && !v->states && w->work == bursty) return; /* see above */
         check(fabs(error) <= bound, text("%s: %s: error of A:B", v->name, w->name),
               "%+.1f%%, bound %.1f%%", 100 * error, 100 * bound);
     }
 }
 
 /* Lets them work until there are enough samples of the rarest of the functions that are compared. */
-static void wait_for_samples(const worker *w) {
+static void wait_for_samples(const worker *w, double enough) {
     cprof_stats stats;
-    uint64_t end = cprofi_os_now() + 30000000000u;
+    uint64_t end = cprofi_os_now() + 40000000000u;
     do {
         Sleep(250);
         cprof_get_stats(&stats);
     } while (cprofi_os_now() < end &&
-             *(volatile const double *)&w->truth[1] / 1e9 * stats.hz_achieved < ENOUGH);
+             *(volatile const double *)&w->truth[1] / 1e9 * stats.hz_achieved < enough);
 }
 
 /* True when it has to be repeated. */
@@ -354,8 +360,9 @@ static bool run(const way *v) {
     check(!wine || (s->os.fine == (v->cycles != cycles_none) && s->os.state_known == v->states),
           text("%s: this way is taken", v->name), "fine %d, states %d", s->os.fine,
           s->os.state_known);
+    if (wine) check(linux_prompt_sampler(), text("%s: a prompt sampler", v->name), "none found");
     ready = WORK;
-    wait_for_samples(&w[0]);
+    wait_for_samples(&w[0], v->states ? ENOUGH_FOR_BURSTS : ENOUGH);
     ready = END;
     for (size_t i = 0; i < CPROFI_COUNT(w); i++) WaitForSingleObject(w[i].thread, INFINITE);
     cprof_stop();
@@ -400,6 +407,7 @@ int main(int argc, char **argv) {
     HMODULE ntdll = GetModuleHandleW(L"ntdll.dll");
     FARPROC found = GetProcAddress(ntdll, "NtQueryInformationThread");
     memcpy(&real_query, &found, sizeof real_query);
+    calibrate();
     wine = GetProcAddress(ntdll, "wine_get_version") != NULL;
     for (size_t i = 0; wine && i < CPROFI_COUNT(ways); i++)
         if (argc < 2 || strcmp(argv[1], ways[i].name) == 0) run_until_good(&ways[i]);
