@@ -2650,13 +2650,16 @@ static cprofi_seh_result cprofi_seh_x64_prologue(cprofi_seh_frame *f, cprofi_seh
     }
 }
 
-/* Whether `pc` is in an image and follows a call there: e8, or ff /2 with up to 5 more bytes. */
+/* Whether `pc` is in an image and follows a call there: e8, or ff /2 with up to 5 more bytes; where
+   the code is not at hand, whether it is in a function. */
 static bool cprofi_seh_x64_returns(const cprofi_seh_frame *f, uint64_t pc) {
     cprofi_seh_image image;
+    cprofi_seh_entry e;
     if (!cprofi_seh_plausible(f, pc) || !f->images->find(f->images->user, pc - 1, &image))
         return false;
     cprofi_span code = cprofi_seh_bytes(&image, pc - 7 - image.base, 7);
-    for (size_t i = 0; i < 6 && code.data; i++)
+    if (!code.data) return cprofi_seh_x64_find(&image, pc - 1 - image.base, &e);
+    for (size_t i = 0; i < 6; i++)
         if ((code.data[i] == 0xff && (code.data[i + 1] & 0x38) == 0x10) ||
             (i == 2 && code.data[i] == 0xe8))
             return true;

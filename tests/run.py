@@ -205,7 +205,6 @@ def windows_suites():
 # Suites that do not pass every time, for faults that are known but not found yet. They are run when
 # they are named; a run of all says that it leaves them out.
 UNSETTLED = {
-    "windows/roots": "3 to 7% of the stacks in alloca do not reach the root",
     "windows/endings": "one of the programs it starts in turn got lost once in a hundred",
 }
 

@@ -514,6 +514,21 @@ static void test_corners_x64(void) {
               f.regs.r[4] == sp + 24,
           "x64: __chkstk, which pushes two registers, returns to its caller", "pc %llx",
           (unsigned long long)f.regs.pc);
+    part.bytes.data = image_bytes + XDATA; /* as in a profile: the caller's code is not at hand */
+    part.bytes.size -= XDATA;
+    part.rva = XDATA;
+    f = frame_at(base + NO_ENTRY, true);
+    check(cprofi_seh_x64_step(&f) == CPROFI_SEH_FRAME && f.regs.pc == base + CODE + 15 &&
+              f.regs.r[4] == sp + 24,
+          "x64: __chkstk without its caller's code", "pc %llx", (unsigned long long)f.regs.pc);
+    store(sp + 16, base + NO_ENTRY + 1);
+    f = frame_at(base + NO_ENTRY, true);
+    check(cprofi_seh_x64_step(&f) == CPROFI_SEH_FRAME && f.regs.r[4] == sp + 8,
+          "x64: what is in no function is no caller of __chkstk", "sp %llx",
+          (unsigned long long)f.regs.r[4]);
+    part.bytes.data = image_bytes;
+    part.bytes.size = sizeof image_bytes;
+    part.rva = 0;
 
     /* no image */
     machine[5] = sp + 64;
