@@ -153,7 +153,6 @@ class Suite:
         self.alone = alone
         self.timeout = timeout
         self.windows = windows      # it runs programs under Wine, or is one
-        self.unsettled = None       # why it is run only when it is named
         self.unavailable = unavailable or (windows and windows_missing()) or None  # why it cannot run here
 
 
@@ -195,18 +194,7 @@ def windows_suites():
                             run=["wine", BUILD + "/e2e/windows/roots" + level + ".exe"], alone=True, timeout=400))
     suites.append(script("tests/windows/endings.py", BUILD, alone=True, windows=True, timeout=900))
     suites.append(script("tests/windows/stress.py", BUILD, alone=True, windows=True, timeout=900))
-    for suite in suites:
-        for name, why in UNSETTLED.items():
-            if suite.name.startswith(name):
-                suite.unsettled = why
     return suites
-
-
-# Suites that do not pass every time, for faults that are known but not found yet. They are run when
-# they are named; a run of all says that it leaves them out.
-UNSETTLED = {
-    "windows/endings": "one of the programs it starts in turn got lost once in a hundred",
-}
 
 
 def build_windows_roots(level):
@@ -539,12 +527,6 @@ def main():
         exact = [s for s in suites if s.name in arguments]
         suites = [s for s in suites if s in exact
                   or any(s.name.startswith(a) and a not in [e.name for e in exact] for a in arguments)]
-
-    else:
-        for suite in suites:
-            if suite.unsettled:
-                print("left out %s: %s" % (suite.name, suite.unsettled))
-        suites = [s for s in suites if not s.unsettled]
 
     start = time.time()
     results = []
