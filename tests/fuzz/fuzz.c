@@ -1,23 +1,20 @@
 /* fuzz: every reader of foreign bytes, as a libFuzzer target, and a driver for compilers without it.
 
        clang -g -O1 -fsanitize=fuzzer,address,undefined -I. -DTARGET=image tests/fuzz/fuzz.c -pthread
-       cc -g -O1 -fsanitize=address,undefined -I. -DTARGET=image -DDRIVER tests/fuzz/fuzz.c -pthread
+       cc -g -O1 -fsanitize=address,undefined -I. tests/fuzz/fuzz.c -pthread
 
    Targets: image (an ELF or PE file with all its debug information), map (/tmp/perf-PID.map), rust
-   (names), zlib, cfi (.eh_frame), seh (unwind infos of Windows). The driver reads the files it is
-   given and SECONDS' worth of damage to them:  fuzz SECONDS FILE... */
+   (names), zlib, cfi (.eh_frame), seh (unwind infos of Windows). The driver, which has them all, reads
+   the files it is given and SECONDS' worth of damage to them:  fuzz TARGET SECONDS FILE... */
 #define CPROF_IMPLEMENTATION
 #include "cprof.h"
-
-#define JOIN2(a, b) a##b
-#define JOIN(a, b) JOIN2(a, b)
 
 typedef struct {
     const uint8_t *data;
     size_t size;
 } fuzz_input;
 
-static CPROFI_UNUSED void fuzz_image(fuzz_input in) {
+static void fuzz_image(fuzz_input in) {
     enum { COUNT = 400 };
     cprofi_span bytes = {in.data, in.size};
     cprofi_source source = cprofi_source_of(bytes);
@@ -61,7 +58,7 @@ static CPROFI_UNUSED void fuzz_image(fuzz_input in) {
     cprofi_symbols_free(&symbols);
 }
 
-static CPROFI_UNUSED void fuzz_map(fuzz_input in) {
+static void fuzz_map(fuzz_input in) {
     cprofi_span bytes = {in.data, in.size};
     cprofi_source source = cprofi_source_of(bytes);
     uint64_t addresses[64];
@@ -73,7 +70,7 @@ static CPROFI_UNUSED void fuzz_map(fuzz_input in) {
     cprofi_text_free(&text);
 }
 
-static CPROFI_UNUSED void fuzz_rust(fuzz_input in) {
+static void fuzz_rust(fuzz_input in) {
     char out[4096], *name = (char *)malloc(in.size + 1);
     if (!name) return;
     memcpy(name, in.data, in.size);
@@ -84,7 +81,7 @@ static CPROFI_UNUSED void fuzz_rust(fuzz_input in) {
     free(name);
 }
 
-static CPROFI_UNUSED void fuzz_zlib(fuzz_input in) {
+static void fuzz_zlib(fuzz_input in) {
     uint8_t *to = (uint8_t *)malloc(65536);
     cprofi_span bytes = {in.data, in.size};
     size_t size = in.size ? (size_t)in.data[in.size - 1] * 256 + in.size % 256 : 0;
@@ -93,7 +90,7 @@ static CPROFI_UNUSED void fuzz_zlib(fuzz_input in) {
 }
 
 /* The bytes are .eh_frame at a fixed address; each address is looked up and unwound from. */
-static CPROFI_UNUSED void fuzz_cfi(fuzz_input in) {
+static void fuzz_cfi(fuzz_input in) {
     static cprofi_unwinder unwinder;
     static cprofi_scratch scratch;
     static cprofi_modules modules;
@@ -152,7 +149,7 @@ typedef struct {
     cprofi_seh_part part;
 } fuzz_seh_image;
 
-static CPROFI_UNUSED bool fuzz_seh_find(void *user, uint64_t address, cprofi_seh_image *image) {
+static bool fuzz_seh_find(void *user, uint64_t address, cprofi_seh_image *image) {
     fuzz_seh_image *f = (fuzz_seh_image *)user;
     if (address < 0x140000000u || address - 0x140000000u >= 0x10000) return false;
     image->base = 0x140000000u;
@@ -164,7 +161,7 @@ static CPROFI_UNUSED bool fuzz_seh_find(void *user, uint64_t address, cprofi_seh
     return true;
 }
 
-static CPROFI_UNUSED void fuzz_seh(fuzz_input in) {
+static void fuzz_seh(fuzz_input in) {
     fuzz_seh_image image;
     cprofi_seh_images images;
     cprofi_seh_stack stack;
@@ -192,21 +189,37 @@ static CPROFI_UNUSED void fuzz_seh(fuzz_input in) {
     }
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+static const struct {
+    const char *name;
+    void (*run)(fuzz_input);
+} fuzz_targets[] = {
+    {"image", fuzz_image}, {"map", fuzz_map}, {"rust", fuzz_rust},
+    {"zlib", fuzz_zlib},   {"cfi", fuzz_cfi}, {"seh", fuzz_seh},
+};
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+static void fuzz_one(const char *name, const uint8_t *data, size_t size) {
     fuzz_input in;
     uint8_t *exact = (uint8_t *)malloc(size + !size); /* so that the sanitizer sees its end */
-    if (!exact) return 0;
+    if (!exact) return;
     if (size) memcpy(exact, data, size);
     in.data = exact;
     in.size = size;
-    JOIN(fuzz_, TARGET)(in);
+    for (size_t i = 0; i < CPROFI_COUNT(fuzz_targets); i++)
+        if (strcmp(name, fuzz_targets[i].name) == 0) fuzz_targets[i].run(in);
     free(exact);
-    return 0;
 }
 
-#ifdef DRIVER
+#ifdef TARGET
+#define TEXT2(name) #name
+#define TEXT(name) TEXT2(name)
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    fuzz_one(TEXT(TARGET), data, size);
+    return 0;
+}
+#else
 static uint64_t driver_state = 88172645463325252u;
 
 static uint64_t driver_random(void) {
@@ -223,16 +236,16 @@ static double driver_now(void) {
 }
 
 int main(int argc, char **argv) {
-    double end = driver_now() + (argc > 1 ? atof(argv[1]) : 1);
+    double end = driver_now() + (argc > 2 ? atof(argv[2]) : 1);
     unsigned long runs = 0;
-    if (argc < 3) return 2;
-    for (int i = 2; driver_now() < end || i < argc; i++) {
+    if (argc < 4) return 2;
+    for (int i = 3; driver_now() < end || i < argc; i++) {
         static uint8_t whole[1 << 20], damaged[1 << 20];
-        FILE *file = fopen(argv[2 + (i - 2) % (argc - 2)], "rb");
+        FILE *file = fopen(argv[3 + (i - 3) % (argc - 3)], "rb");
         size_t size = file ? fread(whole, 1, sizeof whole, file) : 0;
         if (!file) return 2;
         fclose(file);
-        LLVMFuzzerTestOneInput(whole, size);
+        fuzz_one(argv[1], whole, size);
         for (int n = 0; n < 20 && size; n++, runs++) {
             size_t cut = driver_random() % 8 ? size : (size_t)(driver_random() % size);
             memcpy(damaged, whole, size);
@@ -240,7 +253,7 @@ int main(int argc, char **argv) {
                 size_t at = (size_t)(driver_random() % size);
                 damaged[at] = driver_random() % 3 ? (uint8_t)driver_random() : 0xff;
             }
-            LLVMFuzzerTestOneInput(damaged, cut);
+            fuzz_one(argv[1], damaged, cut);
         }
     }
     printf("%lu\n", runs);

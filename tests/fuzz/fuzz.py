@@ -17,15 +17,15 @@ SECONDS = os.environ.get("CPROF_FUZZ_SECONDS", "2")
 
 def main():
     with tempfile.TemporaryDirectory(prefix="cprof-fuzz-") as lab:
+        program = os.path.join(lab, "fuzz")
+        built = subprocess.run(["gcc", "-g", "-O1", "-w", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
+                                "-I.", "tests/fuzz/fuzz.c", "-o", program, "-pthread"],
+                               cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if not check(built.returncode == 0, "builds", built.stdout.decode(errors="replace")[-600:]):
+            return
         for target in ("image", "map", "rust", "zlib", "cfi", "seh"):
-            program = os.path.join(lab, target)
-            built = subprocess.run(["gcc", "-g", "-O1", "-w", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
-                                    "-I.", "-DDRIVER", "-DTARGET=" + target, "tests/fuzz/fuzz.c", "-o", program, "-pthread"],
-                                   cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            if not check(built.returncode == 0, "builds: " + target, built.stdout.decode(errors="replace")[-600:]):
-                continue
             files = sorted(glob.glob(os.path.join(ROOT, "tests/fuzz/corpus", target, "*")))
-            ran = subprocess.run([program, SECONDS] + files, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=3600)
+            ran = subprocess.run([program, target, SECONDS] + files, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=3600)
             text = ran.stdout.decode(errors="replace")
             check(files and ran.returncode == 0 and int(text.split()[-1]) >= 20 * len(files),
                   "damaged input does no harm: " + target, text[-1500:])

@@ -56,7 +56,7 @@ static const char *text(const char *format, ...) {
 
 static bool wine;
 
-enum { THREADS = 16, ENOUGH = 300, ENOUGH_FOR_BURSTS = 900 /* samples of the rarest function */ };
+enum { THREADS = 16, ENOUGH = 150, ENOUGH_FOR_BURSTS = 900 /* samples of the rarest function */ };
 static struct {
     DWORD id;
     long tid, stat, schedstat; /* of Linux; descriptors */
