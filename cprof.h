@@ -10458,8 +10458,8 @@ static bool cprofi_file_close(cprofi_file *f, bool keep) {
 
    Who runs? Windows 10 tells a thread's state (NtQueryInformationThread, class 40; undocumented, so
    it is believed only if it calls the sampler itself running); it is asked right before the stop.
-   Elsewhere, where a thread stands when it is stopped tells: outside of a system call it was running
-   (or waited for a CPU). QueryThreadCycleTime narrows down whom to stop: who has run since the last
+   Elsewhere, where a thread stands when it is stopped tells: outside of a system call it ran (or
+   waited for a CPU). QueryThreadCycleTime narrows down whom to stop: who has run since the last
    look, and who was met running, because some systems bring the count up to date only at clock
    interrupts and when a thread leaves its CPU. Where there are no cycle counts (Wine), anybody may
    run, and GetThreadTimes alone, in steps of 10 or 16 ms, says what the samples are worth.
