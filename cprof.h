@@ -8305,8 +8305,8 @@ typedef struct {
 
     uint64_t last_tick, deadline, tick_cost;
     uint64_t woke; /* when the sampler last came out of sleep */
-    uint32_t one_of; /* so many threads, one was asked at the last look: it stands for all */
-    double looks;    /* at each thread that ran */
+    double met;   /* what part of the threads that may run the last look has come to, */
+    double looks; /* and the sum of that: looks at each thread */
     uint64_t span_wall, span_process, span_sampler; /* clocks when counting began */
     uint64_t wall, process, sampler_cpu;            /* counted in spans that are over */
     uint64_t ticks, late_sum, late_max;
@@ -8651,7 +8651,7 @@ static void cprofi_tick(cprofi_session *s, uint64_t now) {
         elapsed /= 2;
         for (uint32_t i = 0; i < s->flying_count; i++) {
             cprofi_slot *q = cprofi_slot_at(s, (uint32_t)s->flying[i]);
-            if (q->tick == s->ticks) q->weight += elapsed * s->one_of;
+            if (q->tick == s->ticks) q->weight += elapsed;
         }
     }
     s->last_tick = now;
@@ -8660,12 +8660,12 @@ static void cprofi_tick(cprofi_session *s, uint64_t now) {
     cprofi_read_clocks(s);
     cprofi_drain(s, false);
     cprofi_os_scan(s, now);
-    s->one_of = 1;
+    s->met = 1;
     if (s->desc.clock == CPROF_WALL)
         cprofi_look_wall(s, elapsed);
     else
         cprofi_look_cpu(s, elapsed);
-    s->looks += 1.0 / s->one_of;
+    s->looks += s->met;
     for (uint32_t i = 0; i < s->live_count; i++) s->threads[s->live[i]].charged = 0;
 }
 
@@ -8711,7 +8711,7 @@ static void cprofi_plan(cprofi_session *s, uint64_t cost) {
     s->tick_cost = s->tick_cost - s->tick_cost / 16 + cost / 16;
     earliest = s->last_tick +
                cprofi_jittered(s, s->tick_cost * 100 / (uint64_t)s->desc.max_sampler_percent);
-    s->deadline += cprofi_jittered(s, s->period / s->one_of);
+    s->deadline += cprofi_jittered(s, (uint64_t)((double)s->period * s->met));
     if (s->deadline < earliest) s->deadline = earliest;
     if (s->deadline < now) s->deadline = now;
 }
@@ -11420,6 +11420,7 @@ typedef struct {
     uint8_t code[CPROFI_CODE]; /* around pc */
     uint64_t code_lo, code_hi;
     uint64_t stack_lo, stack_hi; /* what is in the session's stack_copy */
+    bool news; /* images had come or gone since the registry was refreshed */
 } cprofi_capture;
 
 #if defined(CPROFI_X64)
@@ -11496,6 +11497,7 @@ static bool cprofi_capture_take(cprofi_session *s, const cprofi_thread *t, cprof
     taken = SuspendThread(t->os.handle) != (DWORD)-1;
     if (taken) {
         taken = GetThreadContext(t->os.handle, s->os.context) && cprofi_capture_copy(s, c);
+        c->news = cprofi_load_pointer(cprofi_news *, &s->os.news) != NULL;
         CPROFI_TEST_WHILE_SUSPENDED(t->tid);
         ResumeThread(t->os.handle);
         stopped = cprofi_os_now() - began;
@@ -11581,9 +11583,11 @@ static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, ui
     cprofi_seh_stack stack;
     cprofi_seh_registers registers;
     bool truncated = false;
-    /* what was loaded during this look must be known: the thread may be in it */
+    /* What was loaded during this look must be known, the thread may be in it; but not what is
+       loaded in its place as soon as the thread runs on. */
     cprofi_modules_refresh(&s->modules);
     if (!t->os.handle || !cprofi_capture_take(s, t, &capture)) return false;
+    if (capture.news) cprofi_modules_refresh(&s->modules);
     finder.index = s->modules.index;
     finder.capture = &capture;
     images.find = cprofi_windows_image;
@@ -11688,26 +11692,27 @@ static bool cprofi_os_counts(cprofi_session *s, cprofi_thread *t, const cprofi_s
     return false;
 }
 
-/* A thread has to be given a CPU before it stops. While the sampler waits for one that sleeps, the
+/* A thread that sleeps has to be given a CPU before it stops. While the sampler waits for that, the
    others go on until one of them sleeps too and leaves its CPU: stopped next, that one would be
    found asleep, too often. So where the system tells states, who sleeps is not stopped; nor who
    waits for a CPU, except the one that ran most since the last look: the sampler has pushed it off.
-   Elsewhere one thread is stopped a look, and stands for all. */
+   Elsewhere a look ends with the first sleeper it meets, and the next comes sooner. */
 static void cprofi_os_look(cprofi_session *s, uint32_t count, uint64_t elapsed) {
     cprofi_thread *pushed = NULL;
-    if (!s->os.state_known && count > 1) {
-        s->one_of = count;
-        elapsed *= count;
-        count = 1;
-    }
     for (uint32_t i = 0; i < count; i++) {
         cprofi_thread *t = &s->threads[s->candidates[i]];
         uint32_t state = CPROFI_STATE_RUNNING;
         if (s->os.state_known) state = cprofi_windows_state(&s->os, t->os.handle, t->tid);
-        if (state == CPROFI_STATE_RUNNING)
+        if (state == CPROFI_STATE_RUNNING) {
             cprofi_ask(s, t, elapsed, true);
-        else if (state != CPROFI_STATE_WAITING && t->charged > (pushed ? pushed->charged : 0))
+            if (!s->os.state_known && t->slot >= 0 &&
+                cprofi_slot_at(s, (uint32_t)t->slot)->os.in_call) {
+                s->met = (double)(i + 1) / count;
+                return;
+            }
+        } else if (state != CPROFI_STATE_WAITING && t->charged > (pushed ? pushed->charged : 0)) {
             pushed = t;
+        }
     }
     if (pushed) cprofi_ask(s, pushed, elapsed, true);
 }

@@ -191,8 +191,8 @@ def windows_suites():
                 source, output, MINGW_FLAGS, ["x86_64-w64-mingw32-gcc"], libraries=["-lm"])))
     for level in ("-O0", "-O1", "-O2", "-O3"):
         suites.append(Suite("windows/roots" + level, build=lambda level=level: build_windows_roots(level), windows=True,
-                            run=["wine", BUILD + "/e2e/windows/roots" + level + ".exe"], alone=True, timeout=400))
-    suites.append(script("tests/windows/endings.py", BUILD, alone=True, windows=True, timeout=900))
+                            run=["wine", BUILD + "/e2e/windows/roots" + level + ".exe"], timeout=400))
+    suites.append(script("tests/windows/endings.py", BUILD, windows=True, timeout=900))
     suites.append(script("tests/windows/stress.py", BUILD, alone=True, windows=True, timeout=900))
     return suites
 
@@ -362,9 +362,9 @@ def is_suite(path):
 
 def all_suites():
     suites = compile_suites() + unit_suites() + evm_suites() + flamegraph_suites() + e2e_suites()
-    suites.append(script("tests/e2e/inlines.py", alone=True, timeout=600))
-    suites.append(script("tests/e2e/inlines_windows.py", alone=True, windows=True, timeout=600))
-    suites.append(script("tests/e2e/names.py", alone=True, timeout=600))
+    suites.append(script("tests/e2e/inlines.py", timeout=600))
+    suites.append(script("tests/e2e/inlines_windows.py", windows=True, timeout=600))
+    suites.append(script("tests/e2e/names.py", timeout=600))
     suites.append(script("tests/e2e/truth.py", timeout=600))
     suites.append(script("tests/fuzz/fuzz.py", timeout=600))
     suites.append(script("tests/e2e/demo.py", alone=True, timeout=300))

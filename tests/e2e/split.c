@@ -14,7 +14,7 @@ BURN(fn_ten)
 BURN(fn_five)
 
 #ifdef _WIN32
-enum { LEAST = 150 }; /* samples worth their number, see compare() */
+enum { LEAST = 100 }; /* samples worth their number, see compare() */
 #else
 enum { LEAST = 400 };
 #endif
@@ -190,7 +190,7 @@ static bool four_threads(bool final)
         four[k].index = k;
         four[k].rotate = k;
         four[k].cpu_ns = 1500000000u;
-        four[k].samples = 600 * THREADS;
+        four[k].samples = 400 * THREADS;
         if (pthread_create(&four[k].thread, NULL, worker_main, &four[k])) exit(1);
     }
     for (int k = 0; k < THREADS; k++) {

@@ -505,6 +505,18 @@ static void check_roots(void) {
           (unsigned long long)cut);
 }
 
+/* Everybody runs, says the system: so everybody is stopped at each look, sleepers too. */
+static LONG NTAPI query_state(HANDLE handle, int kind, void *to, ULONG size, ULONG *got) {
+    ULONG_PTR id = handle == GetCurrentThread() ? GetCurrentThreadId() : GetThreadId(handle);
+    ULONG state = CPROFI_STATE_RUNNING;
+    (void)got;
+    if (kind != 40 || size != 80 || !id) return (LONG)0xc0000003; /* STATUS_INVALID_INFO_CLASS */
+    memset(to, 0, size);
+    memcpy((char *)to + 48, &id, sizeof id); /* ClientId.UniqueThread */
+    memcpy((char *)to + 68, &state, sizeof state);
+    return 0;
+}
+
 int main(int argc, char **argv) {
     int seconds = argc > 1 ? atoi(argv[1]) : 20;
     cprof_desc desc;
@@ -523,6 +535,7 @@ int main(int argc, char **argv) {
     desc.quiet = true;
     /* first: whoever begins a thread may hold locks that a probe waits for */
     if (!cprofi_session_get()) return 1;
+    cprofi.session->os.api.query_thread = query_state;
     for (int i = 0; i < 2; i++)
         dogs[i] = CreateThread(NULL, 0, watchdog, (void *)(uintptr_t)i, 0, &dog_tids[i]);
     while (watching != 3) Sleep(1);
