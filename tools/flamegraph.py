@@ -9,7 +9,7 @@ Each input line is `thread;root;...;leaf COUNT`. The count is the last space-sep
 names may contain spaces; it may be fractional (`0.25`, `1.5e3`) and of any size. Blank lines and
 comments are skipped. A comment starts with `#` and either goes on with a space, `#` or `!`, or is
 no `frames;separated;like-this COUNT` (a thread may well be called `#3`). Lines that make no sense
-are counted, and the first few are quoted on stderr.
+are counted, and the first few are quoted on stderr. Input may be gzipped, CRLF or UTF-16.
 
 The SVG needs nothing but itself. With scripts: click (or Enter) zooms, Escape goes back, arrow keys
 walk, `/` searches by regular expression. Without scripts (an <img> in a README) it is a complete
@@ -22,6 +22,7 @@ Contents: >>input  >>layout  >>colours  >>text  >>svg  >>style  >>script  >>main
 """
 import argparse
 import colorsys
+import gzip
 import hashlib
 import os
 import re
@@ -179,7 +180,9 @@ def gcd(a, b):
 
 
 def decoded_lines(stream):
-    """Lines as UTF-8 bytes, whatever byte order mark the stream starts with."""
+    """Lines as UTF-8 bytes, whatever the stream starts with: gzip, a byte order mark."""
+    if stream.peek(2)[:2] == b'\x1f\x8b':
+        stream = gzip.GzipFile(fileobj=stream)
     first = stream.readline()
     if first[:2] in (b'\xff\xfe', b'\xfe\xff'):     # UTF-16: what a PowerShell `>` writes
         text = (first + stream.read()).decode('utf-16', 'backslashreplace')
@@ -1221,6 +1224,9 @@ def read_inputs(options):
             else:
                 with open(path, 'rb') as stream:
                     source.read(path, stream)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as e:
+            say('%s: the gzipped data are damaged (%s); what comes before that is used.'
+                % ('(standard input)' if path == '-' else visible(path), e))
         except (OSError, ValueError) as e:
             raise Failure('Cannot read %s: %s.' % (path, getattr(e, 'strerror', None) or e))
     if source.bad > QUOTED_LINES:

@@ -6,6 +6,7 @@
 Prints one line per check: `ok - name`, `not ok - name: why` or `skip - name: why`. Exit code 1 if
 any failed. Python 3.8 or later, standard library only. All input is made here.
 """
+import gzip
 import os
 import random
 import re
@@ -373,6 +374,28 @@ def _():
     for codec in ('utf-16-le', 'utf-16-be'):
         r = Run(text=('\ufeff' + text).encode(codec))
         same(r.out == Run(text=text).out, True, codec)
+
+
+@check('gzipped input reads like the text in it; of damaged data, what comes before is used')
+def _():
+    text = b''.join(b'main;f%d;g%d %d\n' % (i % 7, i * i % 1000, i) for i in range(1, 20000))
+    packed = gzip.compress(text)
+    same(Run(text=packed).out, Run(text=text).out, 'standard input')
+    with tempfile.TemporaryDirectory() as lab:
+        path = Path(lab, 'x.folded.gz')
+        path.write_bytes(packed)
+        same(Run(str(path)).out, Run(text=text).out, 'a file')
+    cut = Run(text=packed[:len(packed) // 2])
+    same(cut.code, 0, 'exit code of damaged data')
+    true('gzipped data are damaged' in cut.err, cut.err)
+    whole = [line for line in text.split(b'\n')[:-1]]
+    total = Picture(cut.out).total
+    sums = [0]
+    for line in whole:
+        sums.append(sums[-1] + int(line.split()[-1]))
+    true(total in sums[1:-1], 'a line was cut: total %s is no sum of whole lines' % total)
+    none = Run(text=packed[:12])
+    same(none.code, 2, 'exit code when nothing is left')
 
 
 @check('a thread called #3 is a thread, not a comment')
