@@ -18,7 +18,7 @@ static picture. The same input gives the same bytes, on every machine and in eve
 Exit code: 0 a picture was made; 1 it could not be written; 2 wrong usage or nothing to draw.
 Python 3.8 or later, standard library only. Run with --help for the options.
 
-Contents: >>input  >>layout  >>colours  >>text  >>svg  >>style  >>script  >>main
+Contents: >>input  >>layout  >>top  >>colours  >>text  >>svg  >>style  >>script  >>main
 """
 import argparse
 import colorsys
@@ -290,6 +290,70 @@ class Layout:
                 stack[-1].pruned += frame.total
             else:
                 self.narrow_counts += frame.pruned
+
+
+# >>top: the hottest functions
+#
+# A count inside several frames of one name counts once for it: only the outermost open one is
+# timed. Threads are not functions.
+
+class Top:
+    def __init__(self, items, threads, reverse):
+        self.own, self.total, self.all = {}, {}, 0
+        opened = {}                 # name -> [open frames of that name, where the first began]
+        stack, at = [], 0
+        for key, count in items:
+            frames = key.split(b'\0')
+            if threads:
+                del frames[-1 if reverse else 0]
+            shared = 0
+            for a, b in zip(stack, frames):
+                if a != b:
+                    break
+                shared += 1
+            self.close(stack, shared, at, opened)
+            for name in frames[shared:]:
+                stack.append(name)
+                state = opened.setdefault(name, [0, at])
+                if not state[0]:
+                    state[1] = at
+                state[0] += 1
+            if frames:
+                leaf = frames[0 if reverse else -1]
+                self.own[leaf] = self.own.get(leaf, 0) + count
+            at += count
+        self.close(stack, 0, at, opened)
+        self.all = at
+
+    def close(self, stack, keep, at, opened):
+        while len(stack) > keep:
+            name = stack.pop()
+            state = opened[name]
+            state[0] -= 1
+            if not state[0]:
+                self.total[name] = self.total.get(name, 0) + at - state[1]
+
+    def hottest(self, by_self, most):
+        """[(name, self, total)], the greatest first; ties in the order of names."""
+        key = self.own if by_self else self.total
+        names = sorted((n for n in self.total if key.get(n)), key=lambda n: (-key[n], n))
+        return [(n, self.own.get(n, 0), self.total[n]) for n in names[:most]]
+
+    def text(self, most, unit, countname):
+        out = []
+        for by_self in (True, False):
+            rows = [('self', '', 'total', '', 'function')]
+            for name, own, total in self.hottest(by_self, most):
+                rows.append((number(own * unit), percent(own, self.all), number(total * unit),
+                             percent(total, self.all), display_name(name)))
+            wide = [max(len(row[i]) for row in rows) for i in range(4)]
+            out.append('By %s, of %s %s:\n' % ('self' if by_self else 'total',
+                                               number(self.all * unit), visible(countname)))
+            for row in rows:
+                cells_of = [cell.rjust(w) for cell, w in zip(row, wide)]
+                out.append('  '.join(cells_of + [row[4]]) + '\n')
+            out.append('\n')
+        return ''.join(out[:-1])
 
 
 # >>colours: a name always has the same colour, in every graph
@@ -1203,6 +1267,8 @@ def parse_options(arguments):
                    help='only stacks with a frame that matches (repeatable: all must)')
     p.add_argument('--exclude', type=regex, action='append', default=[], metavar='REGEX',
                    help='no stacks with a frame that matches (repeatable)')
+    p.add_argument('--top', type=whole(1, 10 ** 6), default=0, metavar='N',
+                   help='print the N hottest functions as text; a picture only with --output')
     p.add_argument('--no-threads', dest='threads', action='store_false',
                    help='the first frame of a line is code like the others, not a thread')
     options = p.parse_args(arguments)
@@ -1297,6 +1363,12 @@ def run(arguments):
         else:
             why = 'All counts are zero'
         raise Failure(why + '; no picture was made.')
+    if options.top:
+        top = Top(items, options.threads, options.reverse)
+        table = top.text(options.top, options.factor / divisor, options.countname)
+        write_output('-', table)
+        if options.output == '-':
+            return
     ordered = source.counts is None
     layout = Layout(items, options.width - 2 * PAD, options.minwidth, options.depth, ordered)
     del items

@@ -327,6 +327,33 @@ def _():
 
 # Numbers.
 
+@check('--top prints self and total of each function, recursion counted once, threads left out')
+def _():
+    dice = random.Random(5)
+    lines = [('t%d;' % dice.randrange(3) + ';'.join('f%d' % dice.randrange(12)
+              for _ in range(dice.randrange(1, 9))), dice.randrange(1, 50)) for _ in range(500)]
+    own, total = {}, {}
+    for stack, count in lines:
+        frames = stack.split(';')[1:]
+        own[frames[-1]] = own.get(frames[-1], 0) + count
+        for name in set(frames):
+            total[name] = total.get(name, 0) + count
+    text = '\n'.join('%s %d' % line for line in lines)
+    for arguments in ([], ['--reverse'], ['--flamechart']):
+        run = Run('--top', '50', *arguments, text=text)
+        same(run.code, 0, 'exit code')
+        tables = run.out.decode().split('\n\n')
+        same(len(tables), 2, 'tables')
+        for table, key in zip(tables, (own, total)):
+            rows = [line.split() for line in table.strip().split('\n')[2:]]
+            got = [(name, int(a.replace(',', '')), int(b.replace(',', ''))) for a, _, b, _, name in rows]
+            want = sorted(((n, own.get(n, 0), total[n]) for n in total if key.get(n)),
+                          key=lambda row: (-key[row[0]], row[0]))
+            same(got, want, 'rows')
+    same(Run('--top', '3', text=text).out.count(b' f'), 2 * (3 + 1), 'rows of --top 3')
+    true(b'<svg' not in Run('--top', '3', text=text).out, 'a picture came too')
+
+
 @check('fractional counts add exactly: 0.1 + 0.2 is 0.3')
 def _():
     lines = [(('t', 'a'), '0.1'), (('t', 'a'), '0.2'), (('t', 'b'), '1.5e-3'), (('t', 'c'), '2.'),
