@@ -18,10 +18,11 @@ static picture. The same input gives the same bytes, on every machine and in eve
 Exit code: 0 a picture was made; 1 it could not be written; 2 wrong usage or nothing to draw.
 Python 3.8 or later, standard library only. Run with --help for the options.
 
-Contents: >>input  >>layout  >>top  >>colours  >>text  >>svg  >>style  >>script  >>main
+Contents: >>input  >>layout  >>top  >>diff  >>colours  >>text  >>svg  >>style  >>script  >>main
 """
 import argparse
 import colorsys
+import contextlib
 import gzip
 import hashlib
 import os
@@ -116,11 +117,11 @@ class Input:
             text = text if len(text) <= 80 else text[:77] + '...'
             say('%s:%d: %s: "%s"' % (where, number, why, visible(text)))
 
-    def read(self, where, stream):
+    def read(self, where, lines):
         counts, order = self.counts, self.order
         selective = bool(self.keep or self.drop)
         special = self.reverse or selective
-        for number, line in enumerate(decoded_lines(stream), 1):
+        for number, line in enumerate(lines, 1):
             parts = line.rsplit(None, 1)
             if len(parts) == 2 and parts[1].isdigit() and len(parts[1]) < 19:
                 stack, count = parts[0], int(parts[1])
@@ -206,9 +207,9 @@ def decoded_lines(stream):
 # brings a stack before those that extend it, a child is moved left by its ancestors' own counts.
 
 class Frame:
-    __slots__ = ('name', 'depth', 'x', 'total', 'own', 'shift', 'pruned')
+    __slots__ = ('name', 'depth', 'x', 'total', 'own', 'shift', 'pruned', 'first', 'last')
 
-    def __init__(self, name, depth, x, start, shift):
+    def __init__(self, name, depth, x, start, shift, first):
         self.name = name        # bytes; None for the root
         self.depth = depth      # 0 for the root
         self.x = x              # left edge, in counts
@@ -216,6 +217,8 @@ class Frame:
         self.own = 0
         self.shift = shift      # own counts of the ancestors and this frame
         self.pruned = 0         # counts of its pruned children
+        self.first = first      # its items are those from here
+        self.last = first       # up to there
 
 
 class Layout:
@@ -233,7 +236,7 @@ class Layout:
 
     def run(self, items, maxdepth, ordered):
         out, threshold = self.frames, self.threshold
-        root = Frame(None, 0, 0, 0, 0)
+        root = Frame(None, 0, 0, 0, 0, 0)
         out.append(root)
         stack = [root]
         at = 0                      # counts gone by
@@ -257,7 +260,7 @@ class Layout:
             else:
                 limit = size
             if shared + 1 < len(stack):
-                self.close(stack, shared, at)
+                self.close(stack, shared, at, i)
             end = limit
             if count < threshold:
                 end = min(limit, max(shared, ahead))
@@ -265,7 +268,7 @@ class Layout:
             while len(stack) <= end:
                 depth, parent = len(stack), stack[-1]
                 x = at if ordered else at - parent.shift
-                frame = Frame(frames[depth - 1], depth, x, at, parent.shift)
+                frame = Frame(frames[depth - 1], depth, x, at, parent.shift, i)
                 stack.append(frame)
                 out.append(frame)
             if end < limit:
@@ -275,15 +278,17 @@ class Layout:
                 stack[size].shift += count
             at += count
             frames, shared = following, ahead
-        self.close(stack, 0, at)
+        self.close(stack, 0, at, len(items))
         root.total = at
+        root.last = len(items)
         self.narrow_counts += root.pruned
 
-    def close(self, stack, keep, at):
+    def close(self, stack, keep, at, item):
         """Closes the open frames deeper than `keep`, dropping those that came out too narrow."""
         while len(stack) > keep + 1:
             frame = stack.pop()
             frame.total = at - frame.total
+            frame.last = item
             if frame.total < self.threshold:
                 self.frames.pop()       # its children were narrower, so it is the last one
                 self.narrow += 1
@@ -356,6 +361,54 @@ class Top:
         return ''.join(out[:-1])
 
 
+# >>diff: two profiles in one picture
+#
+# Both are laid out together, and the width of a frame is the mean of its two totals: so what has
+# gone is still there, and what is new is already. Which of its counts came after is a difference of
+# running sums, because a frame is a run of items.
+
+class Diff:
+    def __init__(self, before, after, normalise):
+        (old, old_divisor), (new, new_divisor) = before, after
+        old, new = dict(old), dict(new)
+        self.divisor = old_divisor * new_divisor
+        scales = new_divisor, old_divisor
+        old_all, new_all = (sum(side.values()) * scale for side, scale in zip((old, new), scales))
+        if normalise and old_all and new_all:       # both get the product of the totals
+            self.divisor *= old_all
+            scales = scales[0] * new_all, scales[1] * old_all
+        self.scales = scales[0] * old_divisor, scales[1] * new_divisor
+        self.sums = [0]             # counts after, of the items so far
+        self.items = []
+        for key in sorted(set(old) | set(new)):
+            a = new.get(key, 0) * scales[1]
+            self.sums.append(self.sums[-1] + a)
+            self.items.append((key, old.get(key, 0) * scales[0] + a))
+        self.greatest = 1           # change of a frame
+
+    def totals(self, frame):
+        after = self.sums[frame.last] - self.sums[frame.first]
+        return frame.total - after, after
+
+    def selfs(self, frame):
+        """Its own item, if it has one, is the first of its items."""
+        if not frame.own:
+            return 0, 0
+        after = self.sums[frame.first + 1] - self.sums[frame.first]
+        return frame.own - after, after
+
+    def measure(self, frames):
+        self.greatest = max([1] + [abs(a - b) for b, a in map(self.totals, frames[1:])])
+
+
+def change(before, after):
+    if before == after:
+        return 'unchanged'
+    if not before or not after:
+        return 'gone' if before else 'new'
+    return ('+' if after > before else '\u2212') + percent(abs(after - before), before)
+
+
 # >>colours: a name always has the same colour, in every graph
 #
 # Hue and lightness come from a CRC of the name, inside the chosen palette's range. Frames that are
@@ -391,6 +444,16 @@ SPECIALS = (            # kind, what the whole name looks like, colour, word for
     ('unknown',   re.compile(r'\[unknown\]|\[.*\+0x[0-9a-fA-F]+\]|0x[0-9a-fA-F]+', re.S),
      '#c9bcdf', 'no symbol'),
 )
+
+
+SAME_FILL, GREW_FILL, SHRANK_FILL = '#efe9e1', '#f4796b', '#6fa6e6'
+
+
+def change_colour(part, grew):
+    """`part` of the greatest change, as a step from no change to that."""
+    towards = GREW_FILL if grew else SHRANK_FILL
+    mix = [(int(SAME_FILL[i:i + 2], 16), int(towards[i:i + 2], 16)) for i in (1, 3, 5)]
+    return '#%02x%02x%02x' % tuple(round(a + (b - a) * part) for a, b in mix)
 
 
 def luminance(rgb):
@@ -518,7 +581,8 @@ def decimal2(hundredths):
 
 
 class Picture:
-    def __init__(self, options, layout, unit, filtered):
+    def __init__(self, options, layout, unit, filtered, diff=None):
+        self.diff = diff
         self.options = options
         self.layout = layout
         self.unit = unit                    # what one integer count stands for
@@ -555,6 +619,15 @@ class Picture:
         options, total = self.options, self.layout.total
         name, kind, colour = self.look(frame)
         self.kinds.add(kind)
+        if self.diff:
+            facts = [self.changed(word, of(frame)) for word, of in
+                     (('total', self.diff.totals), ('self', self.diff.selfs))]
+            if frame.depth:
+                colour = self.change_colour(*self.diff.totals(frame))
+        else:
+            facts = ['%s %s %s (%s)' % (word, self.amount(part), self.countname,
+                                        xml(percent(part, total)))
+                     for word, part in (('total', frame.total), ('self', frame.own))]
         x, end = frame.x, frame.x + frame.total
         if total < EXACT:
             data_x, data_w = x, frame.total
@@ -567,12 +640,11 @@ class Picture:
         left = (x * scale + total) // (2 * total)           # 1/100 px, half up
         wide = (end * scale + total) // (2 * total) - left
         gap = 60 if wide > 300 else 0
-        parts = ['<g class="f%s" data-d="%d" data-x="%d" data-w="%d"><title>%s\ntotal %s %s (%s)\n'
-                 'self %s %s (%s)</title><rect x="%s" y="%d" width="%s" height="%d" fill="%s"%s/>'
-                 % ('' if kind == 'code' else ' f-' + kind, frame.depth, data_x, data_w, xml(name),
-                    self.amount(frame.total), self.countname, xml(percent(frame.total, total)),
-                    self.amount(frame.own), self.countname, xml(percent(frame.own, total)),
-                    decimal2(left), y, decimal2(max(1, wide - gap)), self.row - 1, colour,
+        parts = ['<g class="f%s" data-d="%d" data-x="%d" data-w="%d"><title>%s\n%s\n%s</title>'
+                 '<rect x="%s" y="%d" width="%s" height="%d" fill="%s"%s/>'
+                 % ('' if kind == 'code' or self.diff and frame.depth else ' f-' + kind, frame.depth, data_x, data_w, xml(name),
+                    facts[0], facts[1], decimal2(left), y, decimal2(max(1, wide - gap)),
+                    self.row - 1, colour,
                     ' rx="2"' if wide > 600 else '')]
         label = fit(name, wide / 100 - 8, self.font * MONO_EM)
         if label:
@@ -583,9 +655,24 @@ class Picture:
         parts.append('</g>\n')
         return ''.join(parts)
 
+    def changed(self, word, counts):
+        before, after = counts
+        return '%s %s \u2192 %s %s (%s)' % (word, self.amount(before), self.amount(after),
+                                           self.countname, xml(change(before, after)))
+
+    def change_colour(self, before, after):
+        grew = after > before
+        self.kinds.add('grew' if grew else 'same' if after == before else 'shrank')
+        # the square root: small changes are to be seen, and are many
+        return change_colour((abs(after - before) / self.diff.greatest) ** 0.5,
+                             grew != self.options.negate)
+
     def hidden_notes(self):
         """What the picture does not show, in words."""
         lay, notes = self.layout, []
+        if self.diff:
+            notes.append('a width is the mean of before and after'
+                         + (', before scaled to the total after' if self.options.normalize else ''))
         if lay.narrow:
             notes.append('%s, %s, hidden: narrower than %s px'
                          % (plural(lay.narrow, 'frame'), percent(lay.narrow_counts, lay.total),
@@ -604,17 +691,32 @@ class Picture:
     def summary(self):
         threads = {f.name for f in self.layout.frames if self.look(f)[1] == 'thread'}
         words = [visible(self.options.subtitle)] if self.options.subtitle else []
-        words.append('%s %s' % (self.amount(self.layout.total), visible(self.options.countname)))
+        if self.diff:
+            before, after = self.diff.totals(self.layout.frames[0])
+            words.append('%s \u2192 %s %s (%s)' % (self.amount(before), self.amount(after),
+                                                  visible(self.options.countname),
+                                                  change(before, after)))
+        else:
+            words.append('%s %s' % (self.amount(self.layout.total),
+                                    visible(self.options.countname)))
         if threads and not self.options.reverse:
             words.append(plural(len(threads), 'thread'))
         return ' \u00b7 '.join(words)
 
     def legend(self, y):
         """(svg, last baseline) of swatches for the frames that are not ordinary code."""
-        entries = [(kind, colour, word) for kind, _, colour, word in SPECIALS if kind in self.kinds]
+        if self.diff:
+            fills = (GREW_FILL, SHRANK_FILL)
+            entries = [('grew', fills[self.options.negate], 'grew'),
+                       ('same', SAME_FILL, 'unchanged'),
+                       ('shrank', fills[not self.options.negate], 'shrank')]
+            entries = [e for e in entries if e[0] in self.kinds]
+        else:
+            entries = [(kind, colour, word) for kind, _, colour, word in SPECIALS
+                       if kind in self.kinds]
         if not entries:
             return [], y
-        if 'thread' in self.kinds:
+        if 'thread' in self.kinds and not self.diff:
             entries.insert(0, ('thread', THREAD_FILL, 'thread'))
         out, x = ['<g class="legend" data-y="%d" data-last="%d">\n'], PAD
         first = y
@@ -1267,40 +1369,66 @@ def parse_options(arguments):
                    help='only stacks with a frame that matches (repeatable: all must)')
     p.add_argument('--exclude', type=regex, action='append', default=[], metavar='REGEX',
                    help='no stacks with a frame that matches (repeatable)')
+    p.add_argument('--diff', action='store_true',
+                   help='two files, before and after (or one with two counts a line): what changed')
+    p.add_argument('--normalize', action='store_true',
+                   help='--diff: scale the counts before to the total after')
+    p.add_argument('--negate', action='store_true',
+                   help='--diff: swap the colours of what grew and what shrank')
     p.add_argument('--top', type=whole(1, 10 ** 6), default=0, metavar='N',
                    help='print the N hottest functions as text; a picture only with --output')
     p.add_argument('--no-threads', dest='threads', action='store_false',
                    help='the first frame of a line is code like the others, not a thread')
     options = p.parse_args(arguments)
     if options.title is None:
-        options.title = ('Flame chart' if options.flamechart else
+        options.title = ('Differential flame graph' if options.diff else
+                         'Flame chart' if options.flamechart else
                          'Icicle graph' if options.inverted else 'Flame graph')
     options.inputs = options.inputs or ['-']
+    if options.diff and (len(options.inputs) > 2 or options.flamechart or options.top):
+        p.error('--diff takes two files or one, and neither --flamechart nor --top.')
     return options
 
 
-def read_inputs(options):
-    source = Input(options)
-    for path in options.inputs:
+def two_counts(lines):
+    """Lines of two counts as lines before and lines after. Others are for the first to refuse."""
+    before, after = [], []
+    for line in lines:
+        parts = line.rsplit(None, 2)
+        if len(parts) == 3 and None not in (parse_count(parts[1]), parse_count(parts[2])):
+            before.append(parts[0] + b' ' + parts[1])
+            after.append(parts[0] + b' ' + parts[2])
+        else:
+            comment = not parts or line[:1] == b'#'
+            before.append(line if comment else line.rstrip() + b' (two counts are wanted)')
+            after.append(b'')
+    return before, after
+
+
+def read_inputs(options, paths, sources):
+    """Reads files into one source, or one of two counts a line into two."""
+    for path in paths:
+        where = '(standard input)' if path == '-' else path
         try:
-            if path == '-':
-                if sys.stdin is None:
-                    raise Failure('There is no standard input to read.')
-                source.read('(standard input)', sys.stdin.buffer)
-            else:
-                with open(path, 'rb') as stream:
-                    source.read(path, stream)
+            if path == '-' and sys.stdin is None:
+                raise Failure('There is no standard input to read.')
+            with (contextlib.nullcontext(sys.stdin.buffer) if path == '-' else
+                  open(path, 'rb')) as stream:
+                lines = decoded_lines(stream)
+                for source, part in zip(sources, [lines] if len(sources) == 1 else
+                                        two_counts(lines)):
+                    source.read(where, part)
         except (EOFError, gzip.BadGzipFile, zlib.error) as e:
             say('%s: the gzipped data are damaged (%s); what comes before that is used.'
-                % ('(standard input)' if path == '-' else visible(path), e))
+                % (visible(where), e))
         except (OSError, ValueError) as e:
             raise Failure('Cannot read %s: %s.' % (path, getattr(e, 'strerror', None) or e))
-    if source.bad > QUOTED_LINES:
-        say('%d more lines like these.' % (source.bad - QUOTED_LINES))
-    if source.bad:
+    bad = sum(source.bad for source in sources)
+    if bad > QUOTED_LINES:
+        say('%d more lines like these.' % (bad - QUOTED_LINES))
+    if bad:
         say('Skipped %s that %s no stack with a count.'
-            % (plural(source.bad, 'line'), 'is' if source.bad == 1 else 'are'))
-    return source
+            % (plural(bad, 'line'), 'is' if bad == 1 else 'are'))
 
 
 def write_output(path, document):
@@ -1350,29 +1478,53 @@ def refuse_overwriting(options):
             raise Failure('The output %s is also an input; it was left alone.' % options.output)
 
 
+def nothing(sources):
+    """Why there is nothing to draw."""
+    if not any(source.stacks for source in sources):
+        return 'There is no usable line in the input'
+    if any(source.filtered for source in sources):
+        return '--filter and --exclude leave nothing to draw'
+    return 'All counts are zero'
+
+
 def run(arguments):
     options = parse_options(arguments)
     refuse_overwriting(options)
-    source = read_inputs(options)
-    items, divisor = source.finish()
-    if not items:
-        if not source.stacks:
-            why = 'There is no usable line in the input'
-        elif source.filtered:
-            why = '--filter and --exclude leave nothing to draw'
+    diff = None
+    if options.diff:
+        sources = [Input(options), Input(options)]
+        if len(options.inputs) == 1:
+            read_inputs(options, options.inputs, sources)
         else:
-            why = 'All counts are zero'
-        raise Failure(why + '; no picture was made.')
+            for path, source in zip(options.inputs, sources):
+                read_inputs(options, [path], [source])
+        for source, what in zip(sources, ('before', 'after')):
+            if not source.stacks:
+                raise Failure('There is no usable line in what came %s; no picture was made.'
+                              % what)
+        left_out = [source.filtered for source in sources]
+        diff = Diff(sources[0].finish(), sources[1].finish(), options.normalize)
+        items, divisor = diff.items, diff.divisor
+        filtered = sum(f * s for f, s in zip(left_out, diff.scales))
+    else:
+        sources = [Input(options)]
+        read_inputs(options, options.inputs, sources)
+        items, divisor = sources[0].finish()
+        filtered = sources[0].filtered * divisor
+    if not items:
+        raise Failure(nothing(sources) + '; no picture was made.')
+    unit = options.factor / divisor
     if options.top:
-        top = Top(items, options.threads, options.reverse)
-        table = top.text(options.top, options.factor / divisor, options.countname)
-        write_output('-', table)
+        table = Top(items, options.threads, options.reverse)
+        write_output('-', table.text(options.top, unit, options.countname))
         if options.output == '-':
             return
-    ordered = source.counts is None
-    layout = Layout(items, options.width - 2 * PAD, options.minwidth, options.depth, ordered)
+    layout = Layout(items, options.width - 2 * PAD, options.minwidth, options.depth,
+                    options.flamechart)
     del items
-    picture = Picture(options, layout, options.factor / divisor, source.filtered * divisor)
+    if diff:
+        diff.measure(layout.frames)
+    picture = Picture(options, layout, unit, filtered, diff)
     write_output(options.output, picture.render())
 
 

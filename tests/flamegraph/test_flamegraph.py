@@ -346,12 +346,78 @@ def _():
         same(len(tables), 2, 'tables')
         for table, key in zip(tables, (own, total)):
             rows = [line.split() for line in table.strip().split('\n')[2:]]
-            got = [(name, int(a.replace(',', '')), int(b.replace(',', ''))) for a, _, b, _, name in rows]
+            got = [(name, int(a.replace(',', '')), int(b.replace(',', '')))
+                   for a, _, b, _, name in rows]
             want = sorted(((n, own.get(n, 0), total[n]) for n in total if key.get(n)),
                           key=lambda row: (-key[row[0]], row[0]))
             same(got, want, 'rows')
     same(Run('--top', '3', text=text).out.count(b' f'), 2 * (3 + 1), 'rows of --top 3')
     true(b'<svg' not in Run('--top', '3', text=text).out, 'a picture came too')
+
+
+def changed_titles(data):
+    """{path: ((total before, after), (self before, after), fill, change, width)} of --diff."""
+    graph = next(g for g in ET.fromstring(data).iter(SVG + 'g') if g.get('class') == 'frames')
+    out, path = {}, []
+    for g in graph:
+        name, total, own = g.find(SVG + 'title').text.split('\n')
+        path = path[:int(g.get('data-d'))] + [name]
+        facts = []
+        for word, line in (('total', total), ('self', own)):
+            m = re.fullmatch(word + r' (\S+) \u2192 (\S+) samples \((.*)\)', line)
+            true(m, 'unexpected line %r' % line)
+            facts += [tuple(Fraction(m.group(i).replace(',', '')) for i in (1, 2)), m.group(3)]
+        out[tuple(path[1:])] = (facts[0], facts[2], g.find(SVG + 'rect').get('fill'), facts[1],
+                                int(g.get('data-w')))
+    return out
+
+
+@check('--diff: totals and selfs of both sides agree with a model; what has gone is there')
+def _():
+    dice = random.Random(9)
+    sides = []
+    for _ in range(2):
+        sides.append([('t;' + ';'.join('f%d' % dice.randrange(4)
+                                       for _ in range(dice.randrange(1, 6))),
+                       dice.randrange(1, 60)) for _ in range(150)])
+    sides[0].append(('t;gone', 7))
+    sides[1].append(('t;fresh;leaf', 9))
+    texts = ['\n'.join('%s %d' % line for line in side) for side in sides]
+    want = {}
+    for side, lines in enumerate(sides):
+        for stack, count in lines:
+            frames = tuple(stack.split(';'))
+            for depth in range(len(frames) + 1):
+                row = want.setdefault(frames[:depth], [[0, 0], [0, 0]])
+                row[0][side] += count
+                if depth == len(frames):
+                    row[1][side] += count
+    with tempfile.TemporaryDirectory() as lab:
+        paths = [str(Path(lab, name)) for name in ('before', 'after')]
+        for path, text in zip(paths, texts):
+            Path(path).write_text(text)
+        got = changed_titles(Run('--diff', '--minwidth', '0', *paths).out)
+        same({k: [list(v[0]), list(v[1])] for k, v in got.items()}, want, 'counts')
+        same(got[('t', 'gone')][3], 'gone', 'what became of t;gone')
+        same(got[('t', 'fresh')][3], 'new', 'what became of t;fresh')
+        for path, (total, _, fill, _, width) in got.items():
+            same(width, total[0] + total[1], 'width of %r' % (path,))
+            if path and abs(total[1] - total[0]) >= 12:
+                same(int(fill[1:3], 16) > int(fill[5:7], 16), total[1] > total[0],
+                     'red more than blue, of %r' % (path,))
+        swapped = changed_titles(Run('--diff', '--negate', '--minwidth', '0', *paths).out)
+        true(swapped[('t', 'gone')][2] != got[('t', 'gone')][2], '--negate changed no colour')
+        scaled = changed_titles(Run('--diff', '--normalize', '--minwidth', '0', *paths).out)
+        same(scaled[()][0][0], scaled[()][0][1], 'totals of --normalize')
+        same(scaled[()][0][1], want[()][0][1], 'total after')
+        same(scaled[('t', 'fresh')][0], (0, 9), 'counts after')
+        merged = '\n'.join('%s %d %d' % (stack, b, a) for stack, b, a in
+                           [(s, c, 0) for s, c in sides[0]] + [(s, 0, c) for s, c in sides[1]])
+        columns = Run('--diff', '--minwidth', '0', text=merged + '\nt;one 5\n')
+        same(changed_titles(columns.out), got, 'two counts a line')
+        true('t;one 5 (two counts are wanted)' in columns.err, columns.err)
+        one = Run('--diff', paths[0], os.devnull)
+        same(one.code, 2, 'exit code with nothing after')
 
 
 @check('fractional counts add exactly: 0.1 + 0.2 is 0.3')
@@ -607,6 +673,17 @@ def luminance(colour):
         c = int(colour[i:i + 2], 16) / 255
         out += k * (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4)
     return out
+
+
+@check('text on the colours of --diff has a contrast of 4.5:1 or better')
+def _():
+    text = ''.join('t;f%d %d %d\n' % (i, 1000 - i * i, 1000 + i * i) for i in range(-31, 32))
+    text += ''.join('t;g%d %d %d\n' % (i, 1000 + i * i, 1000 - i * i) for i in range(-31, 32))
+    fills = {row[2] for row in changed_titles(Run('--diff', text=text).out).values()}
+    true(len(fills) > 50, 'only %d colours' % len(fills))
+    for fill in fills:
+        ratio = (luminance(fill) + 0.05) / (luminance('#1c1917') + 0.05)
+        true(ratio >= 4.5, '%s: %.2f' % (fill, ratio))
 
 
 @check('text on every frame colour has a contrast of 4.5:1 or better, in every palette')
