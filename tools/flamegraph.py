@@ -435,6 +435,16 @@ PALETTES = {            # hue range (degrees, may pass 360), saturation, lightne
     'grey':   (30, 40, 0.06, 0.68, 0.84),
 }
 
+# What kind of code a name is, by the marks that perf's converters and JIT maps leave.
+JAVA = (
+    (re.compile(r'.*_\[k\]', re.S), 'orange'),                   # kernel
+    (re.compile(r'.*_\[i\]', re.S), 'aqua'),                     # inlined
+    (re.compile(r'.*_\[j\]|L?(?:java|javax|jdk|sun|net|com|org|io|scala|kotlin)[/.].*', re.S),
+     'green'),
+    (re.compile(r'.*::.*', re.S), 'yellow'),                     # C++
+)
+MODULE = re.compile(r'([^`!(<:]+)(?:`|!|::).*', re.S)            # unix`read, ntdll!Nt, core::fmt
+
 SPECIALS = (            # kind, what the whole name looks like, colour, word for the legend
     ('lost',      re.compile(r'\[lost\]'),                  '#dcb9b6', '[lost]'),
     ('unsampled', re.compile(r'\[unsampled\]'),             '#d2d0cd', '[unsampled]'),
@@ -467,11 +477,22 @@ def contrast(a, b):
     return (high + 0.05) / (low + 0.05)
 
 
-def function_colour(name, palette):
-    low, high, saturation, dark, light = PALETTES[palette]
+def scatter(name):
+    """32 bits of a name; those of similar names differ."""
     bits = zlib.crc32(name.encode('utf-8', 'surrogatepass'))
-    bits = (bits * 0x9E3779B1 ^ bits >> 15) & 0xFFFFFFFF    # neighbours should differ
-    hue = low + (high - low) * (bits >> 16) / 0xFFFF
+    return (bits * 0x9E3779B1 ^ bits >> 15) & 0xFFFFFFFF
+
+
+def function_colour(name, colors):
+    bits = hue_bits = scatter(name)
+    palette = colors
+    if colors == 'java':
+        palette = next((hues for pattern, hues in JAVA if pattern.fullmatch(name)), 'red')
+    elif colors == 'module':
+        m = MODULE.fullmatch(name)
+        palette, hue_bits = ('hash', scatter(m.group(1))) if m else ('grey', bits)
+    low, high, saturation, dark, light = PALETTES[palette]
+    hue = low + (high - low) * (hue_bits >> 16) / 0xFFFF
     lightness = dark + (light - dark) * (bits & 0xFF) / 0xFF
     while True:
         rgb = colorsys.hls_to_rgb(hue % 360 / 360, lightness, saturation)
@@ -642,7 +663,8 @@ class Picture:
         gap = 60 if wide > 300 else 0
         parts = ['<g class="f%s" data-d="%d" data-x="%d" data-w="%d"><title>%s\n%s\n%s</title>'
                  '<rect x="%s" y="%d" width="%s" height="%d" fill="%s"%s/>'
-                 % ('' if kind == 'code' or self.diff and frame.depth else ' f-' + kind, frame.depth, data_x, data_w, xml(name),
+                 % ('' if kind == 'code' or self.diff and frame.depth else ' f-' + kind,
+                    frame.depth, data_x, data_w, xml(name),
                     facts[0], facts[1], decimal2(left), y, decimal2(max(1, wide - gap)),
                     self.row - 1, colour,
                     ' rx="2"' if wide > 600 else '')]
@@ -1360,7 +1382,12 @@ def parse_options(arguments):
                    help='what is counted (samples)')
     p.add_argument('--factor', type=decimal(True), default=Fraction(1), metavar='N',
                    help='multiply the counts that are shown by N (1)')
-    p.add_argument('--colors', choices=sorted(PALETTES), default='hot', help='palette (hot)')
+    p.add_argument('--colors', choices=sorted(PALETTES) + ['java', 'module'], default='hot',
+                   help='palette (hot); java: by kind of code; module: by the part before ` or ::')
+    p.add_argument('--hash', dest='colors', action='store_const', const='hash',
+                   help='the same as --colors hash')
+    p.add_argument('--cp', action='store_true',
+                   help='accepted for scripts that have it: colours are always consistent')
     p.add_argument('--inverted', action='store_true', help='icicle: root at the top')
     p.add_argument('--reverse', action='store_true', help='merge from the leaf: who calls it?')
     p.add_argument('--flamechart', action='store_true',

@@ -6,6 +6,7 @@
 Prints one line per check: `ok - name`, `not ok - name: why` or `skip - name: why`. Exit code 1 if
 any failed. Python 3.8 or later, standard library only. All input is made here.
 """
+import colorsys
 import gzip
 import os
 import random
@@ -691,8 +692,7 @@ def _():
     text = ''.join('t;name_%d 1\n' % i for i in range(1500))
     text += 't;[lost] 1\nt;[jit] 1\nt;[x+0x1] 1\nt;[truncated] 1\n[cprof];[unsampled] 1\n'
     for palette in ('hot', 'mem', 'io', 'hash', 'red', 'orange', 'yellow', 'green', 'aqua', 'blue',
-                    'purple',
-                    'grey'):
+                    'purple', 'java', 'module', 'grey'):
         p = draw(text, '--colors', palette)
         ink = luminance(p.graph.get('fill'))
         for fill in {b.fill for b in p.boxes}:
@@ -700,6 +700,25 @@ def _():
             true(ratio >= 4.5,
                  '%s on %s in %s is %.2f' % (p.graph.get('fill'), fill, palette, ratio))
         true(palette == 'grey' or len({b.fill for b in p.boxes}) > 50, 'few colours in ' + palette)
+
+
+@check('--colors java tells kinds of code apart, module tells modules; --hash and --cp are known')
+def _():
+    names = ['java/lang/Object:.x', 'foo_[j]', 'Foo::bar', 'read_[k]', 'f_[i]', 'memcpy']
+    text = ''.join('t;%s 1\n' % name for name in names)
+    fill = {b.name: b.fill for b in draw(text, '--colors', 'java').boxes}
+
+    def hue(name):
+        return round(6 * colorsys.rgb_to_hls(*(int(fill[name][i:i + 2], 16) for i in (1, 3, 5)))[0])
+    same([hue(name) for name in names], [2, 2, 1, 0, 3, 0], 'sixths of the colour wheel')
+    text = 't;unix`read 1\nt;unix`write 1\nt;core::fmt::write 1\nt;core::ptr 1\nt;plain 1\n'
+    fill = {b.name: b.fill for b in draw(text, '--colors', 'module').boxes}
+    exact = {name: round(100 * colorsys.rgb_to_hls(*(int(fill[name][i:i + 2], 16)
+                                                     for i in (1, 3, 5)))[0]) for name in fill}
+    true(abs(exact['unix`read'] - exact['unix`write']) <= 2, 'one module, two hues: %r' % exact)
+    true(abs(exact['core::fmt::write'] - exact['core::ptr']) <= 2, 'one crate, two hues: %r' % exact)
+    true(abs(exact['unix`read'] - exact['core::ptr']) > 4, 'two modules, one hue: %r' % exact)
+    same(Run('--hash', '--cp', text=text).out, Run('--colors', 'hash', text=text).out, '--hash --cp')
 
 
 @check('a function has the same colour in every place, thread and graph')
