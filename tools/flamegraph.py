@@ -11,9 +11,11 @@ comments are skipped. A comment starts with `#` and either goes on with a space,
 no `frames;separated;like-this COUNT` (a thread may well be called `#3`). Lines that make no sense
 are counted, and the first few are quoted on stderr. Input may be gzipped, CRLF or UTF-16.
 
-The SVG needs nothing but itself. With scripts: click (or Enter) zooms, Escape goes back, arrow keys
-walk, `/` searches by regular expression. Without scripts (an <img> in a README) it is a complete
-static picture. The same input gives the same bytes, on every machine and in every line order.
+The SVG needs nothing but itself. With scripts: click (or Enter) zooms and marks every frame of that
+name, Escape goes back, arrow keys walk, `/` searches by regular expression, Enter and Shift+Enter
+(or n and N) go from match to match, c copies a frame's name and C its stack. Without scripts (an
+<img> in a README) it is a complete static picture. The same input gives the same bytes, on every
+machine and in every line order.
 
 Exit code: 0 a picture was made; 1 it could not be written; 2 wrong usage or nothing to draw.
 Python 3.8 or later, standard library only. Run with --help for the options.
@@ -829,6 +831,7 @@ STYLE = r"""
 #ID .f.hit text { fill: #1c1917; }
 #ID .f.dim rect { fill: var(--dim); }
 #ID .f.dim text { fill: var(--dimink); }
+#ID .f.twin rect { stroke: var(--ink); stroke-width: 1.5; stroke-opacity: 1; }
 #ID .f.dim.hit rect { stroke: var(--hit); stroke-width: 1.5; stroke-opacity: 1; }
 #ID .f:focus-visible rect { stroke: var(--ring); stroke-width: 2.5; stroke-opacity: 1; }
 #ID .bar { display: flex; gap: 8px; justify-content: flex-end; align-items: center;
@@ -942,7 +945,8 @@ svg.classList.add('live');
 svg.setAttribute('role', 'group');
 graph.setAttribute('role', 'tree');
 graph.setAttribute('aria-label', 'Frames. Arrow keys move, Enter zooms, Escape goes back, ' +
-                                 'slash searches.');
+                                 'slash searches, n and N go to the next and previous match, ' +
+                                 'c copies the name, C the stack.');
 if (!alone) {                      // inside a page a root <title> would be a tooltip everywhere
   var own = svg.querySelector('title');
   svg.setAttribute('aria-label', own.textContent);
@@ -1137,6 +1141,43 @@ function search(text, quiet) {
   if (!quiet) remember(false);
 }
 // A count inside several matching frames counts once: only the outermost ones are added.
+// The next or previous match from the frame that has the keyboard, around the ends.
+function go(way) {
+  if (!hits || !hits.length) return;
+  var k = hits.indexOf(current), m = hits.length;
+  if (k >= 0) k += way;
+  else {
+    for (k = 0; k < m && hits[k] < current; ) k++;
+    if (way < 0) k--;
+  }
+  var i = hits[(k + m) % m];
+  if (!within(i, focus)) zoom(0);
+  select(i);
+  g[i].scrollIntoView({block: 'nearest', inline: 'nearest'});
+  tellAtFrame(i);
+  score();
+  found.textContent = hits.indexOf(i) + 1 + ' of ' + m + ' \u00b7 ' + found.textContent;
+}
+// Every occurrence of the name that was clicked.
+function mark(i) {
+  for (var j = 0; j < n; j++) g[j].classList.toggle('twin', i > 0 && names[j] === names[i]);
+}
+function copy(i, whole) {
+  var text = names[i];
+  if (whole) for (var j = up[i]; j > 0; j = up[j]) text = names[j] + ';' + text;
+  var done = function () { found.textContent = whole ? 'Stack copied' : 'Name copied'; };
+  if (navigator.clipboard) {
+    navigator.clipboard.writeText(text).then(done, function () { byHand(text, done); });
+  } else byHand(text, done);
+}
+function byHand(text, done) {      // where the clipboard's interface is not allowed
+  var area = make(HTML, 'textarea', {style: 'position:absolute;opacity:0'}, bar);
+  area.value = text;
+  area.select();
+  try { if (document.execCommand('copy')) done(); } catch (_) { }
+  bar.removeChild(area);
+  g[current].focus();
+}
 function share(root) {
   var sum = 0, until = 0;
   for (var k = 0; k < hits.length; k++) {
@@ -1237,6 +1278,7 @@ graph.addEventListener('click', function (e) {
   var i = frameOf(e);
   if (i < 0) return;
   select(i, true);
+  mark(i);
   zoom(i);
 });
 graph.addEventListener('mousemove', function (e) {
@@ -1280,6 +1322,7 @@ function step(i, key) {
 function clear() { field.value = ''; search(''); }
 function back() {                  // one step: the zoom first, then the search
   hide();
+  mark(0);
   if (focus) zoom(0); else if (query) clear();
 }
 svg.addEventListener('keydown', function (e) {
@@ -1291,13 +1334,20 @@ svg.addEventListener('keydown', function (e) {
     e.preventDefault();
     return;
   }
+  if (e.target === field && e.key === 'Enter') {
+    go(e.shiftKey ? -1 : 1);
+    e.preventDefault();
+  }
   if (e.target === field || e.target === reset || e.target === exact) return;
   var i = frameOf(e);
   if (e.key === '/') { field.focus(); e.preventDefault(); }
   if (i < 0) return;
   if (/^Arrow/.test(e.key)) select(step(i, e.key), true);
   else if (e.key === 'Home') select(0, true);
-  else if (e.key === 'Enter' || e.key === ' ') { zoom(i); tellAtFrame(i); }
+  else if (e.key === 'Enter' || e.key === ' ') { mark(i); zoom(i); tellAtFrame(i); }
+  else if (e.key === 'n') go(1);
+  else if (e.key === 'N') go(-1);
+  else if (e.key === 'c' || e.key === 'C') copy(i, e.key === 'C');
   else return;
   e.preventDefault();
 });

@@ -131,7 +131,8 @@ class Browser:
 
     def key(self, key, modifiers=0):
         codes = {'Enter': 13, 'Escape': 27, 'ArrowLeft': 37, 'ArrowUp': 38, 'ArrowRight': 39,
-                 'ArrowDown': 40, 'Tab': 9, 'Home': 36, '/': 191, 'f': 70, ' ': 32}
+                 'ArrowDown': 40, 'Tab': 9, 'Home': 36, '/': 191, 'c': 67, 'C': 67, 'f': 70,
+                 ' ': 32}
         text = {'Enter': '\r', '/': '/', ' ': ' '}.get(key)
         p = dict(key=key, windowsVirtualKeyCode=codes[key], modifiers=modifiers)
         self.call('Input.dispatchKeyEvent', type='keyDown', **p, **({'text': text} if text else {}))
@@ -350,6 +351,37 @@ def _(p):
     p.js(r'T.set("\\[libx")')
     same([p.js('T.hits()'), p.js('T.found()')], [['[libx.so+0x1234]'], 'Matched 15.00%'],
          'valid again')
+
+
+@check('Enter and Shift+Enter go from match to match and around, out of the zoom if need be')
+def _(p):
+    p.open('a.svg')
+    p.click('main;idle')
+    p.browser.key('/')
+    p.js('T.set("^eval$")')
+    seen = []
+    for shift in (False, False, False, False, True):
+        p.browser.key('Enter', modifiers=8 if shift else 0)
+        seen.append(p.js('T.found()').split(' \u00b7 ')[0])
+    same(seen, ['1 of 3', '2 of 3', '3 of 3', '1 of 3', '3 of 3'], 'where it is')
+    same(p.js('T.root().querySelector(".frames [tabindex]").getAttribute("aria-label").split(",")[0]'),
+         'eval', 'the frame that has the keyboard')
+    same(p.js('document.activeElement.tagName.toLowerCase()'), 'input', 'typing goes on')
+
+
+@check('a click marks every frame of that name; c copies the name, C the stack')
+def _(p):
+    p.open('a.svg')
+    p.click('main;run;eval')
+    same(p.js('T.root().querySelectorAll(".twin").length'), 3, 'marked')
+    p.js('window.copied = []; Object.defineProperty(navigator, "clipboard", {configurable: true, '
+         'value: {writeText: function (t) { copied.push(t); return Promise.resolve(); }}})')
+    p.browser.key('c')
+    p.browser.key('C', modifiers=8)
+    same(p.js('copied'), ['eval', 'main;run;eval'], 'copied')
+    same(p.js('T.found()'), 'Stack copied', 'said')
+    p.browser.key('Escape')
+    same(p.js('T.root().querySelectorAll(".twin").length'), 0, 'marked after Escape')
 
 
 @check('where frames were left out the matched percentage is given as a lower bound')
