@@ -876,7 +876,7 @@ static bool cprofi_modules_refresh(cprofi_modules *m) {
 /* ---------------------------------------------------------------------------------------------- */
 /* >>unwind: from registers and stack memory to return addresses
 
-   Problem: a thread was stopped at an arbitrary instruction, in a prologue, a PLT stub, a signal
+   Problem: a thread was stopped at an arbitrary instruction, in a prologue, a PLT entry, a signal
    handler, and wants its callers, from inside a signal handler, in a few microseconds, without
    frame pointers. Specification: DWARF 5, 6.4 (call frame information), and LSB Core 10.6
    (.eh_frame); System V x86-64 ABI for registers and the signal frame.
@@ -1663,7 +1663,7 @@ static cprofi_rule cprofi_rule_from_row(const cprofi_scratch *s) {
    a `ret` tells where the return address is: what the pops and additions to SP on that way take
    off. And its pops tell where kept registers are saved. Jumps are followed, branches are not taken
    but the last one is remembered for when the way ahead ends in a loop. This passes hand-written
-   assembly (GMP, glibc's own), musl, PLT stubs; what it finds is believed only if the word there
+   assembly (GMP, glibc's own), musl, PLT entries; what it finds is believed only if the word there
    points into code. It reads instructions, so it is used for code a thread is running in only:
    that cannot be unmapped. */
 
@@ -3470,7 +3470,7 @@ static bool cprofi_elf_has_symbols(const cprofi_elf *elf) {
 
    The rules, in this order:
    - a symbol must begin in the same executable section as the address;
-   - a PLT stub is named after the symbol of the GOT slot it jumps through, with "@plt";
+   - a PLT entry is named after the symbol of the GOT slot it jumps through, with "@plt";
    - the function (FUNC, IFUNC) whose [value, value + size) contains the address; of several, the
      one that begins last;
    - a sized NOTYPE symbol that contains it (hand-written assembly);
@@ -3502,12 +3502,12 @@ typedef struct {
 } cprofi_elf_hit;
 
 typedef struct {
-    uint64_t address; /* in the file; for a stub of an IFUNC, that of its resolver */
+    uint64_t address; /* in the file; for a PLT entry of an IFUNC, that of its resolver */
     uint64_t floor;   /* where its executable section begins */
     uint32_t index;   /* in the caller's list */
     bool known;       /* `floor` is valid */
-    bool plt;         /* it is in a stub: show "@plt" */
-    cprofi_elf_hit inside; /* the best symbol that contains the address; for a stub, its own */
+    bool plt;         /* it is in a PLT entry: show "@plt" */
+    cprofi_elf_hit inside; /* the best symbol that contains the address; for a PLT entry, its own */
     cprofi_elf_hit before; /* of those between the previous address and this, the last */
     cprofi_elf_hit hit;    /* the answer */
 } cprofi_elf_want;
@@ -3621,21 +3621,21 @@ static void cprofi_elf_floors(cprofi_elf_look *k) {
     }
 }
 
-/* ---- elf: PLT stubs ----------------------------------------------------------------------------
+/* ---- elf: PLT entries ---------------------------------------------------------------------------
 
    x86-64 psABI 5.2, and what ld, lld and mold make of it: 8 or 16 bytes that jump through a GOT
    slot (ff 25 disp32), with or without endbr64 or bnd in front. The relocation of the slot names
-   the symbol, so bytes that only look like a jump match nothing. Not handled: stubs that only bind
-   a function at its first call. */
+   the symbol, so bytes that only look like a jump match nothing. Not handled: entries that only
+   bind a function at its first call. */
 
 typedef struct {
     uint64_t slot;
     size_t want;
 } cprofi_elf_slot;
 
-enum { CPROFI_ELF_PLT_MAX = 8 }; /* sections with stubs, and sections with relocations */
+enum { CPROFI_ELF_PLT_MAX = 8 }; /* sections with entries, and sections with relocations */
 
-/* The GOT slots through which the stubs jump that wants are in, ascending; how many. */
+/* The GOT slots through which the entries jump that wants are in, ascending; how many. */
 static size_t cprofi_elf_slots(const cprofi_elf_look *k, cprofi_elf_slot *slots) {
     size_t n = 0, sections = 0;
     for (size_t i = 0; i < k->elf->section_count && sections < CPROFI_ELF_PLT_MAX; i++) {
@@ -3648,12 +3648,12 @@ static size_t cprofi_elf_slots(const cprofi_elf_look *k, cprofi_elf_slot *slots)
         sections++;
         for (size_t at = cprofi_elf_from(k, 0, s.address);
              at < k->count && k->wants[at].address - s.address < s.size && n < k->count; at++) {
-            uint64_t stub = (k->wants[at].address - s.address) / size * size;
+            uint64_t entry = (k->wants[at].address - s.address) / size * size;
             uint8_t code[16];
-            if (!cprofi_source_read(&content, stub, code, size)) continue;
+            if (!cprofi_source_read(&content, entry, code, size)) continue;
             for (size_t b = 0; b + 6 <= size; b++) {
                 if (code[b] != 0xff || code[b + 1] != 0x25) continue;
-                slots[n].slot = s.address + stub + b + 6 +
+                slots[n].slot = s.address + entry + b + 6 +
                                 (uint64_t)(int64_t)(int32_t)cprofi_get32(code + b + 2);
                 slots[n++].want = at;
                 break;
@@ -7679,7 +7679,7 @@ static const char *cprofi_symbols_plt(cprofi_symbols *s, const char *name) {
 }
 
 /* Names from the symbol tables of one open file for those of n addresses that have none yet, and
-   for PLT stubs. */
+   for PLT entries. */
 static bool cprofi_symbols_read(cprofi_symbols *s, const cprofi_elf *elf, const cprofi_module *m,
                                 const uintptr_t *pcs, size_t n, const char **names) {
     cprofi_elf_symtab tables[2];
@@ -8075,7 +8075,7 @@ enum {
     CPROFI_DEFAULT_SIGNAL = 0,
     CPROFI_CALLS = 16,    /* samples in system calls a thread is remembered with */
     CPROFI_CODE_BEFORE = 8, CPROFI_CODE = 64, /* bytes copied around a thread's pc */
-    CPROFI_CALL_STUB = 24, /* bytes of ntdll's functions that only enter the kernel */
+    CPROFI_CALL_SIZE = 24, /* bytes of ntdll's functions that only enter the kernel */
     CPROFI_PATH = 1024
 };
 
@@ -11470,7 +11470,7 @@ static bool cprofi_capture_copy(cprofi_session *s, cprofi_capture *c) {
     c->stack_lo = sp;
     c->code_lo = lo;
     /* in the kernel on its way out it may have answered, but goes on and frees its stack */
-    if (pc - (uintptr_t)s->os.api.thread_end < CPROFI_CALL_STUB) return false;
+    if (pc - (uintptr_t)s->os.api.thread_end < CPROFI_CALL_SIZE) return false;
     c->stack_hi = cprofi_readable_to(sp, end > sp ? end : sp, 0);
     memcpy(s->stack_copy, (const void *)sp, (size_t)(c->stack_hi - c->stack_lo));
     c->code_hi = cprofi_readable_to(lo, lo + CPROFI_CODE, MEM_IMAGE);

@@ -298,10 +298,10 @@ static void test_plt(uint64_t base) {
     memcpy(m.data + PLT_GOT + 8, classic, 6);
     put(&m, PLT_GOT + 10, GOT + 16 - (PLT_GOT + 14), 4);
     image_sections(&m);
-    expect(&m, "stub: first byte", PLT + 0x10, "puts@plt");
-    expect(&m, "stub: last byte", PLT + 0x1f, "puts@plt");
-    expect(&m, "stub of a split PLT", PLT_SEC + 5, "malloc@plt");
-    expect(&m, "a function is not taken for a stub", 0x1008, "exported");
+    expect(&m, "PLT entry: first byte", PLT + 0x10, "puts@plt");
+    expect(&m, "PLT entry: last byte", PLT + 0x1f, "puts@plt");
+    expect(&m, "entry of a split PLT", PLT_SEC + 5, "malloc@plt");
+    expect(&m, "a function is not taken for a PLT entry", 0x1008, "exported");
     expect(&m, "stub of 8 bytes", PLT_GOT + 9, "free@plt");
     expect(&m, "stub of an IFUNC", PLT + 0x33, "copy_resolver@plt");
     expect(&m, "PLT0 has no name", PLT + 4, base ? "[image+0x402004]" : "[image+0x2004]");
