@@ -321,7 +321,7 @@ def unit_suites():
             output = BUILD + "/unit/" + name
 
             def build(source=source, output=output, kind=kind):
-                flags = ["-O1"] + sanitizer_flags() if kind == "sanitized" else ["-O2"]
+                flags = ["-O0"] + sanitizer_flags() if kind == "sanitized" else ["-O2"]
                 compile_c(source, output, flags + ["-g", "-Wall", "-Wextra", "-I.", "-pthread"],
                           libraries=["-lm"])
 
