@@ -20,13 +20,15 @@ machine and in every line order.
 Exit code: 0 a picture was made; 1 it could not be written; 2 wrong usage or nothing to draw.
 Python 3.8 or later, standard library only. Run with --help for the options.
 
-Contents: >>input  >>layout  >>top  >>diff  >>colours  >>text  >>svg  >>style  >>script  >>main
+Contents: >>input  >>layout  >>functions  >>diff  >>colours  >>text  >>svg  >>style  >>script  >>main
 """
 import argparse
 import colorsys
 import contextlib
+import gc
 import gzip
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -66,6 +68,7 @@ def say(sentence):
 # So no tree is ever built; memory is the distinct stacks and nothing else.
 
 NUMBER = re.compile(rb'\+?(\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?\Z')
+TWO_COUNTS = re.compile(rb'[;\s]\S*\s+\d+\.?\d*\Z')
 MAX_DIGITS = 400        # longer tokens are no counts, and quadratic conversions are no fun
 QUOTED_LINES = 5        # bad lines shown on stderr; the rest are only counted
 
@@ -86,11 +89,11 @@ class Input:
     """Accumulates folded lines from any number of streams."""
 
     def __init__(self, options):
-        self.reverse = options.reverse
+        self.options = options
         self.keep = [re.compile(p) for p in options.filter]
         self.drop = [re.compile(p) for p in options.exclude]
-        self.counts = None if options.flamechart else {}
-        self.order = []         # --flamechart: (key, count) as read
+        self.counts = {}        # stack as read -> count
+        self.order = []         # --flamechart: (stack, count) as read
         self.bad = 0
         self.stacks = 0         # usable lines
         self.filtered = 0       # their count, if --filter or --exclude took them out
@@ -120,58 +123,73 @@ class Input:
             say('%s:%d: %s: "%s"' % (where, number, why, visible(text)))
 
     def read(self, where, lines):
-        counts, order = self.counts, self.order
-        selective = bool(self.keep or self.drop)
-        special = self.reverse or selective
+        counts, usable, plain = self.counts, 0, not self.options.flamechart
+        known = counts.get
         for number, line in enumerate(lines, 1):
             parts = line.rsplit(None, 1)
-            if len(parts) == 2 and parts[1].isdigit() and len(parts[1]) < 19:
-                stack, count = parts[0], int(parts[1])
-            elif not parts:
-                continue
-            else:
-                count = parse_count(parts[-1])
-                stack = parts[0] if len(parts) == 2 else b''
-            if line[:1] == b'#' and (count is None or b';' not in stack or line[1:2] in b'#! \t'):
-                continue
-            if count is None:
-                huge = len(parts[-1]) > MAX_DIGITS
-                self.reject(where, number, line, 'the count is too long' if huge else
-                            'the line does not end in a count')
-                continue
-            if not stack:
-                self.reject(where, number, line, 'there is no stack before the count')
-                continue
+            if plain and len(parts) == 2 and parts[1].isdigit() and len(parts[1]) < 19 \
+                    and line[0] != 35:      # not #
+                stack = parts[0]
+                counts[stack] = known(stack, 0) + int(parts[1])
+                usable += 1
+            elif parts:
+                self.read_odd(where, number, line, parts)
+        self.stacks += usable
+
+    def read_odd(self, where, number, line, parts):
+        """Whatever is not simply a stack and a whole number."""
+        count = parse_count(parts[-1])
+        stack = parts[0] if len(parts) == 2 else b''
+        if line[:1] == b'#' and (count is None or b';' not in stack or line[1:2] in b'#! \t'):
+            return
+        if count is None:
+            self.reject(where, number, line, 'the count is too long' if len(parts[-1]) > MAX_DIGITS
+                        else 'the line does not end in a count')
+        elif not stack:
+            self.reject(where, number, line, 'there is no stack before the count')
+        else:
             self.stacks += 1
+            if self.options.flamechart:
+                self.order.append((stack, count))
+            else:
+                self.counts[stack] = self.counts.get(stack, 0) + count
+
+    def finish(self):
+        """(keys and integer counts in drawing order, divisor of the counts)."""
+        chart, reverse = self.options.flamechart, self.options.reverse
+        selective = bool(self.keep or self.drop)
+        todo = self.order if chart else self.counts
+        two = len(todo) > 1 and all(TWO_COUNTS.search(entry[0] if chart else entry)
+                                    for entry in todo)
+        if two:
+            say('Every line ends in two counts: the last is used; --diff draws both.')
+        items = []
+        if chart:
+            todo.reverse()
+        while todo:
+            stack, count = todo.pop() if chart else todo.popitem()
             if not count:
                 continue
+            if two:
+                stack = stack.rsplit(None, 1)[0]
             if b'\0' in stack:
                 stack = stack.replace(b'\0', b'\\x00')
             key = stack.replace(b';', b'\0')
-            if special:
+            if selective or reverse:
                 frames = key.split(b'\0')
                 if selective and not self.wanted(frames):
                     self.filtered += count
                     continue
-                if self.reverse:
-                    frames.reverse()
-                    key = b'\0'.join(frames)
-            if counts is None:
-                order.append((key, count))
-            else:
-                counts[key] = counts.get(key, 0) + count
-
-    def finish(self):
-        """(keys and integer counts in drawing order, divisor of the counts)."""
-        items = self.order if self.counts is None else self.counts.items()
+                if reverse:
+                    key = b'\0'.join(reversed(frames))
+            items.append((key, count))
         divisor = 1
         for _, count in items:
             if type(count) is not int:
-                d = count.denominator
-                divisor = divisor // gcd(divisor, d) * d
-        items = list(items) if divisor == 1 else [(k, int(c * divisor)) for k, c in items]
-        if self.counts is not None:
-            self.counts = {}
+                divisor = divisor // gcd(divisor, count.denominator) * count.denominator
+        if divisor > 1:
+            items = [(key, int(count * divisor)) for key, count in items]
+        if not chart:
             items.sort()
         return items, divisor
 
@@ -193,6 +211,53 @@ def decoded_lines(stream):
         return
     yield first[3:] if first[:3] == b'\xef\xbb\xbf' else first
     yield from stream
+
+
+class Function:
+    __slots__ = ('name', 'own', 'total', 'stacks', 'open', 'sandwich')
+
+    def __init__(self, name):
+        self.name = name            # bytes
+        self.own = self.total = 0   # counts
+        self.stacks = 0             # in how many it is
+        self.open = 0               # frames of it that are open while Functions counts
+        self.sandwich = None        # (what it calls, what calls it): lists of grow()
+
+
+class Names(dict):
+    def __missing__(self, name):
+        function = self[name] = Function(name)
+        return function
+
+
+class Stacks:
+    """The keys as lists of Functions, one for each name. Empties `items`."""
+
+    def __init__(self, items):
+        self.list = []              # (Functions, count)
+        self.shared = []            # leading frames each has in common with the one before
+        function = Names().__getitem__
+        before, frames = b'', []
+        items.reverse()
+        while items:
+            key, count = items.pop()
+            key += b'\0'
+            # Most of a stack is as before. What is not is looked for from its end.
+            size, step = min(len(before), len(key)), 32
+            while not key.startswith(before[:size]):
+                size, step = max(0, size - step), 2 * step
+            kept = key.count(b'\0', 0, size)
+            more = key[key.rfind(b'\0', 0, size) + 1:-1].split(b'\0') if size < len(key) else []
+            more = list(map(function, more))
+            shared = kept
+            for a, b in zip(frames[kept:], more):
+                if a is not b:
+                    break
+                shared += 1
+            frames = frames[:kept] + more
+            self.list.append((frames, count))
+            self.shared.append(shared)
+            before = key
 
 
 # >>layout: sorted stacks to the frames worth drawing
@@ -219,13 +284,13 @@ class Frame:
         self.own = 0
         self.shift = shift      # own counts of the ancestors and this frame
         self.pruned = 0         # counts of its pruned children
-        self.first = first      # its items are those from here
+        self.first = first      # its stacks are those from here
         self.last = first       # up to there
 
 
 class Layout:
-    def __init__(self, items, pixels, minwidth, maxdepth, ordered):
-        total = self.total = sum(count for _, count in items)
+    def __init__(self, stacks, pixels, minwidth, maxdepth, ordered):
+        total = self.total = sum(count for _, count in stacks.list)
         # Counts below this are narrower than minwidth: ceil(minwidth / pixels * total).
         self.threshold = max(1, -(-(minwidth * total) // pixels))
         self.narrow = 0             # frames hidden for their width
@@ -233,27 +298,17 @@ class Layout:
         self.deep = 0               # frames hidden by --depth
         self.deep_counts = 0
         self.frames = []            # those to draw, parents before children
-        self.run(items, maxdepth, ordered)
+        self.run(stacks, maxdepth, ordered)
         self.levels = 1 + max(f.depth for f in self.frames)
 
-    def run(self, items, maxdepth, ordered):
+    def run(self, stacks, maxdepth, ordered):
         out, threshold = self.frames, self.threshold
         root = Frame(None, 0, 0, 0, 0, 0)
         out.append(root)
-        stack = [root]
+        stack = [root]              # those that are open
         at = 0                      # counts gone by
-        frames = items[0][0].split(b'\0')
-        shared = 0                  # leading frames in common with the line before
-        for i, (_, count) in enumerate(items):
-            if i + 1 < len(items):
-                following = items[i + 1][0].split(b'\0')
-                ahead = 0
-                for a, b in zip(frames, following):
-                    if a != b:
-                        break
-                    ahead += 1
-            else:
-                following, ahead = None, 0
+        ends = stacks.shared[1:] + [0]
+        for i, ((frames, count), shared, ahead) in enumerate(zip(stacks.list, stacks.shared, ends)):
             size = len(frames)
             if maxdepth and size > maxdepth:
                 self.deep += size - max(shared, maxdepth)
@@ -270,7 +325,7 @@ class Layout:
             while len(stack) <= end:
                 depth, parent = len(stack), stack[-1]
                 x = at if ordered else at - parent.shift
-                frame = Frame(frames[depth - 1], depth, x, at, parent.shift, i)
+                frame = Frame(frames[depth - 1].name, depth, x, at, parent.shift, i)
                 stack.append(frame)
                 out.append(frame)
             if end < limit:
@@ -279,10 +334,9 @@ class Layout:
                 stack[size].own += count
                 stack[size].shift += count
             at += count
-            frames, shared = following, ahead
-        self.close(stack, 0, at, len(items))
+        self.close(stack, 0, at, len(ends))
         root.total = at
-        root.last = len(items)
+        root.last = len(ends)
         self.narrow_counts += root.pruned
 
     def close(self, stack, keep, at, item):
@@ -299,60 +353,64 @@ class Layout:
                 self.narrow_counts += frame.pruned
 
 
-# >>top: the hottest functions
+# >>functions: the hottest ones, and who calls whom
 #
-# A count inside several frames of one name counts once for it: only the outermost open one is
-# timed. Threads are not functions.
+# All of this is computed from every stack, before any frame is left out for its width. A stack that
+# has a function several times counts once for it. Threads are not functions.
 
-class Top:
-    def __init__(self, items, threads, reverse):
-        self.own, self.total, self.all = {}, {}, 0
-        opened = {}                 # name -> [open frames of that name, where the first began]
-        stack, at = [], 0
-        for key, count in items:
-            frames = key.split(b'\0')
-            if threads:
-                del frames[-1 if reverse else 0]
-            shared = 0
-            for a, b in zip(stack, frames):
-                if a != b:
-                    break
-                shared += 1
-            self.close(stack, shared, at, opened)
-            for name in frames[shared:]:
-                stack.append(name)
-                state = opened.setdefault(name, [0, at])
-                if not state[0]:
-                    state[1] = at
-                state[0] += 1
-            if frames:
-                leaf = frames[0 if reverse else -1]
-                self.own[leaf] = self.own.get(leaf, 0) + count
+MOST_ROWS = 100             # of the table: the hottest by self, and as many by total
+SANDWICH_STACKS = 60000     # so many stacks are gone through for sandwiches, ...
+SANDWICH_FRAMES = 30000     # ... which have so many frames together
+SANDWICH_PARTS = 300        # and none of less than this part of the function
+
+
+class Functions:
+    def __init__(self, stacks, threads, reverse):
+        self.stacks = stacks.list
+        self.leaf, self.towards_leaf = (0, -1) if reverse else (-1, 1)
+        self.code = slice(None, -1 if threads else None) if reverse else \
+            slice(1 if threads else 0, None)
+        self.used = []
+        opened, at = [], 0          # frames that are open, counts gone by
+        skip = self.code.start or 0
+        for i, (frames, count) in enumerate(self.stacks):
+            code = frames[self.code]
+            self.close(opened, min(stacks.shared[i] - skip, len(code)), at, i)
+            for f in code[len(opened):]:
+                opened.append(f)
+                if not f.open:      # the outermost frame of it: from here on its counts go by
+                    if not f.stacks:
+                        self.used.append(f)
+                    f.total -= at
+                    f.stacks -= i
+                f.open += 1
+            if code:
+                code[self.leaf].own += count
             at += count
-        self.close(stack, 0, at, opened)
-        self.all = at
+        self.close(opened, 0, at, len(self.stacks))
+        self.all = at               # counts
 
-    def close(self, stack, keep, at, opened):
-        while len(stack) > keep:
-            name = stack.pop()
-            state = opened[name]
-            state[0] -= 1
-            if not state[0]:
-                self.total[name] = self.total.get(name, 0) + at - state[1]
+    def close(self, opened, keep, at, i):
+        while len(opened) > max(0, keep):
+            f = opened.pop()
+            f.open -= 1
+            if not f.open:
+                f.total += at
+                f.stacks += i
 
     def hottest(self, by_self, most):
-        """[(name, self, total)], the greatest first; ties in the order of names."""
-        key = self.own if by_self else self.total
-        names = sorted((n for n in self.total if key.get(n)), key=lambda n: (-key[n], n))
-        return [(n, self.own.get(n, 0), self.total[n]) for n in names[:most]]
+        """The greatest first; ties in the order of names."""
+        key = (lambda f: f.own) if by_self else (lambda f: f.total)
+        return sorted(filter(key, self.used), key=lambda f: (-key(f), f.name))[:most]
 
     def text(self, most, unit, countname):
         out = []
         for by_self in (True, False):
             rows = [('self', '', 'total', '', 'function')]
-            for name, own, total in self.hottest(by_self, most):
-                rows.append((number(own * unit), percent(own, self.all), number(total * unit),
-                             percent(total, self.all), display_name(name)))
+            for f in self.hottest(by_self, most):
+                rows.append((number(f.own * unit), percent(f.own, self.all),
+                             number(f.total * unit), percent(f.total, self.all),
+                             display_name(f.name)))
             wide = [max(len(row[i]) for row in rows) for i in range(4)]
             out.append('By %s, of %s %s:\n' % ('self' if by_self else 'total',
                                                number(self.all * unit), visible(countname)))
@@ -362,6 +420,69 @@ class Top:
             out.append('\n')
         return ''.join(out[:-1])
 
+    def merged(self, least):
+        """All stacks in a tree from the other end than the one they begin with."""
+        return grow([(frames, len(frames) - 1, count) for frames, count in self.stacks], -1, least)
+
+    def table(self):
+        """Those for the table, those of much self first, with sandwiches for as many as can be."""
+        rows = self.hottest(True, MOST_ROWS)
+        rows += [f for f in self.hottest(False, MOST_ROWS) if f not in set(rows)]
+        left, chosen = SANDWICH_STACKS, {}
+        for f in sorted(rows, key=lambda f: (f.stacks, f.name)):    # the most that can be had
+            left -= f.stacks
+            if left < 0:
+                break
+            chosen[f] = []
+        wanted, outward = set(chosen), self.towards_leaf
+        for frames, count in self.stacks:
+            for f in wanted.intersection(frames[self.code]):
+                if outward > 0:     # the call of it that is nearest to the root
+                    at = frames.index(f, self.code.start)
+                else:
+                    at = len(frames) - 1 - frames[::-1].index(f, -(self.code.stop or 0))
+                chosen[f].append((frames, at, count))
+        left = SANDWICH_FRAMES
+        for f, stacks in chosen.items():
+            least = max(1, f.total // SANDWICH_PARTS)
+            calls, callers = (grow(stacks, way, least)[0] for way in (outward, -outward))
+            left -= len(calls) + len(callers)
+            if left < 0:
+                break
+            f.sandwich = calls[1:], callers[1:]
+        return rows
+
+
+def grow(stacks, way, least):
+    """Merges stacks into a tree, from a frame of each, forwards (way 1) or backwards (-1).
+
+    A stack is (Functions, index of that frame, count). Returns the frames of at least `least` counts
+    as (depth, Function, total, self), parents before children and those by name, and the counts of
+    what was left out. The first frame has no function: it is everything.
+    """
+    out, lost = [], 0
+    todo = [(0, None, sum(count for _, _, count in stacks), stacks)]
+    while todo:
+        depth, function, total, group = todo.pop()
+        step, own, sums = way * depth, total, {}
+        for frames, at, count in group:
+            at += step
+            if 0 <= at < len(frames):
+                f = frames[at]
+                sums[f] = sums.get(f, 0) + count
+                own -= count
+        out.append((depth, function, total, own))
+        wide = {f: [] for f, part in sums.items() if part >= least}
+        lost += total - own - sum(map(sums.get, wide))
+        if wide:
+            for stack in group:
+                at = stack[1] + step
+                if 0 <= at < len(stack[0]) and stack[0][at] in wide:
+                    wide[stack[0][at]].append(stack)
+            for f in sorted(wide, key=lambda f: f.name, reverse=True):
+                todo.append((depth + 1, f, sums[f], wide[f]))
+    return out, lost
+
 
 # >>diff: two profiles in one picture
 #
@@ -369,10 +490,17 @@ class Top:
 # gone is still there, and what is new is already. Which of its counts came after is a difference of
 # running sums, because a frame is a run of items.
 
+def added_up(items):
+    out = {}
+    for key, count in items:
+        out[key] = out.get(key, 0) + count
+    return out
+
+
 class Diff:
     def __init__(self, before, after, normalise):
         (old, old_divisor), (new, new_divisor) = before, after
-        old, new = dict(old), dict(new)
+        old, new = added_up(old), added_up(new)
         self.divisor = old_divisor * new_divisor
         scales = new_divisor, old_divisor
         old_all, new_all = (sum(side.values()) * scale for side, scale in zip((old, new), scales))
@@ -586,8 +714,9 @@ def plural(n, word):
 #
 # Everything essential is an attribute; <style> only adds hover, focus and the dark scheme, under
 # the root's own id so that several graphs in one page leave each other alone. The script reads what
-# it needs from the picture itself: data-d (depth), data-x and data-w (place in counts) of each
-# frame and the lines of its <title>. There are no other ids, and no references that could clash.
+# it needs from the picture itself: data-p (depth, place and width in counts) of each frame and the
+# lines of its <title>; the other views, which need a script to be seen, are JSON in <metadata>.
+# There are no other ids, and no references that could clash.
 
 PAD = 16                # left and right margin, px
 HEADER = 72             # title and summary, px
@@ -596,6 +725,7 @@ SANS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 MUTED = '#6b645d'
 PAPER = '#fffdfa'
 EXACT = 1 << 53         # beyond this, JavaScript numbers skip integers
+LARGEST = 10 ** 300     # what a script can still count to
 
 
 def decimal2(hundredths):
@@ -604,8 +734,9 @@ def decimal2(hundredths):
 
 
 class Picture:
-    def __init__(self, options, layout, unit, filtered, diff=None):
+    def __init__(self, options, layout, unit, filtered, diff=None, functions=None):
         self.diff = diff
+        self.functions = functions
         self.options = options
         self.layout = layout
         self.unit = unit                    # what one integer count stands for
@@ -620,16 +751,22 @@ class Picture:
     def amount(self, counts):
         return number(counts * self.unit)
 
-    def look(self, frame):
-        if frame.name is None:
+    def small(self, counts):
+        """Counts for the script, scaled down where they are too large for it."""
+        total = self.layout.total
+        return counts if total < EXACT else counts * EXACT // total
+
+    def is_thread(self, depth, total, own, callers):
+        """The first frame of a line is. Trees from the leaf end with it: all it has is its own."""
+        return self.options.threads and depth > 0 and (own == total if callers else depth == 1)
+
+    def look(self, name, thread):
+        """(name, kind, colour) of a frame."""
+        if name is None:
             return 'all', 'root', ROOT_FILL
-        # The first frame of a line is its thread. Under --reverse lines end with it, so that all
-        # it has is its own.
-        thread = self.options.threads and (
-            frame.own == frame.total if self.options.reverse else frame.depth == 1)
-        key = frame.name, thread
+        key = name, thread
         if key not in self.memo:
-            name = display_name(frame.name)
+            name = display_name(name)
             kind, colour = classify(name)
             if kind == 'code' and thread:
                 kind, colour = 'thread', THREAD_FILL
@@ -640,7 +777,8 @@ class Picture:
 
     def frame(self, frame):
         options, total = self.options, self.layout.total
-        name, kind, colour = self.look(frame)
+        name, kind, colour = self.look(frame.name, self.is_thread(
+            frame.depth, frame.total, frame.own, options.reverse))
         self.kinds.add(kind)
         if self.diff:
             facts = [self.changed(word, of(frame)) for word, of in
@@ -652,21 +790,17 @@ class Picture:
                                         xml(percent(part, total)))
                      for word, part in (('total', frame.total), ('self', frame.own))]
         x, end = frame.x, frame.x + frame.total
-        if total < EXACT:
-            data_x, data_w = x, frame.total
-        else:
-            data_x = x * EXACT // total
-            data_w = end * EXACT // total - data_x
+        data_x = self.small(x)
         level = frame.depth if options.inverted else self.layout.levels - 1 - frame.depth
         y = level * self.row
         scale = 200 * self.inner
         left = (x * scale + total) // (2 * total)           # 1/100 px, half up
         wide = (end * scale + total) // (2 * total) - left
         gap = 60 if wide > 300 else 0
-        parts = ['<g class="f%s" data-d="%d" data-x="%d" data-w="%d"><title>%s\n%s\n%s</title>'
+        parts = ['<g class="f%s" data-p="%d %d %d"><title>%s\n%s\n%s</title>'
                  '<rect x="%s" y="%d" width="%s" height="%d" fill="%s"%s/>'
                  % ('' if kind == 'code' or self.diff and frame.depth else ' f-' + kind,
-                    frame.depth, data_x, data_w, xml(name),
+                    frame.depth, data_x, self.small(end) - data_x, xml(name),
                     facts[0], facts[1], decimal2(left), y, decimal2(max(1, wide - gap)),
                     self.row - 1, colour,
                     ' rx="2"' if wide > 600 else '')]
@@ -713,7 +847,9 @@ class Picture:
         return notes
 
     def summary(self):
-        threads = {f.name for f in self.layout.frames if self.look(f)[1] == 'thread'}
+        threads = {f.name for f in self.layout.frames
+                   if f.depth == 1 and self.options.threads and not self.options.reverse
+                   and classify(display_name(f.name))[0] == 'code'}
         words = [visible(self.options.subtitle)] if self.options.subtitle else []
         if self.diff:
             before, after = self.diff.totals(self.layout.frames[0])
@@ -723,7 +859,7 @@ class Picture:
         else:
             words.append('%s %s' % (self.amount(self.layout.total),
                                     visible(self.options.countname)))
-        if threads and not self.options.reverse:
+        if threads:
             words.append(plural(len(threads), 'thread'))
         return ' \u00b7 '.join(words)
 
@@ -756,6 +892,39 @@ class Picture:
         out[0] %= first, y
         out.append('</g>\n')
         return out, y
+
+    def views(self):
+        """The other views, as JSON. Frames are depth, index of the name, total and self in a row."""
+        names, places = [], {}
+
+        def index(look):
+            if look not in places:
+                places[look] = len(names)
+                names.append(look)
+            return places[look]
+
+        def flat(frames, callers, whole):
+            out = []
+            for depth, f, total, own in frames:
+                thread = (whole or callers) and self.is_thread(depth, total, own, callers)
+                out += [depth, index(self.look(f and f.name, thread)),
+                        self.small(total), self.small(own)]
+            return out
+
+        functions, callers = self.functions, not self.options.reverse
+        other, lost = functions.merged(self.layout.threshold)
+        other = flat(other, callers, True)
+        rows = [[index(self.look(f.name, False)), self.small(f.own), self.small(f.total)]
+                + [flat(frames, way, False) for way, frames in enumerate(f.sandwich or ())]
+                for f in functions.table()]
+        data = {'unit': float(self.unit * max(1, Fraction(self.layout.total, EXACT))),
+                'count': visible(self.options.countname), 'names': names, 'other': other,
+                'callers': callers, 'lost': percent(lost, self.layout.total) if lost else '',
+                'rows': rows, 'functions': len(functions.used)}
+        text = json.dumps(data, separators=(',', ':'))
+        for char in '<>&':          # neither XML nor HTML may see markup here
+            text = text.replace(char, '\\u%04x' % ord(char))
+        return '<metadata>%s</metadata>\n' % text
 
     def line(self, css, y, size, fill, text, weight=''):
         """A line of chrome: cut to the width here, and by the script again from data-full."""
@@ -803,7 +972,8 @@ class Picture:
             'fill="%s">\n' % (PAD, HEADER, MONO, self.font, INK),
             *frames, '</g>\n',
             '<g class="foot" font-family="%s">\n' % SANS, *foot, '</g>\n',
-            '<g class="head" font-family="%s">\n' % SANS, *head, '</g>\n'])
+            '<g class="head" font-family="%s">\n' % SANS, *head, '</g>\n',
+            self.views() if self.functions and lay.total * self.unit < LARGEST else ''])
         attributes = ('width="%d" height="%d" viewBox="0 0 %d %d" role="img" data-kind="%s" '
                       'data-total="%d" data-row="%d" data-font="%d" data-unseen="%s"'
                       % (self.width, height, self.width, height, kind, min(lay.total, EXACT),
@@ -822,7 +992,7 @@ class Picture:
 # >>style: what scripts, pointers and dark rooms add; #ID becomes the id of the root
 STYLE = r"""
 #ID { --paper: #fffdfa; --ink: #1c1917; --muted: #6b645d; --line: #d9d0c5; --field: #ffffff;
-  --hit: #d977f2; --dim: #ece7e0; --dimink: #625b54; --ring: #1d4ed8; --warn: #b42318;
+  --hit: #d977f2; --dim: #ece7e0; --dimink: #625b54; --ring: #1d4ed8; --warn: #b42318; --bar: #f7c98b;
   color-scheme: light; background: var(--paper); }
 #ID.live .f { cursor: pointer; outline: none; }
 #ID.live text { pointer-events: none; user-select: none; -webkit-user-select: none; }
@@ -834,19 +1004,20 @@ STYLE = r"""
 #ID .f.twin rect { stroke: var(--ink); stroke-width: 1.5; stroke-opacity: 1; }
 #ID .f.dim.hit rect { stroke: var(--hit); stroke-width: 1.5; stroke-opacity: 1; }
 #ID .f:focus-visible rect { stroke: var(--ring); stroke-width: 2.5; stroke-opacity: 1; }
-#ID .bar { display: flex; gap: 8px; justify-content: flex-end; align-items: center;
-  margin: 0;
+#ID .bar { display: flex; flex-wrap: wrap; gap: 8px; justify-content: flex-end;
+  align-items: center; margin: 0;
   padding: 4px 3px 4px 0; font: 13px system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans',
   sans-serif; }
-#ID .bar input, #ID .bar button { font: inherit; box-sizing: border-box; height: 30px; margin: 0;
+#ID .bar input, #ID .bar button, #ID .bar select { font: inherit; box-sizing: border-box; height: 30px; margin: 0;
   color: var(--ink); background: var(--field); border: 1px solid var(--line); border-radius: 7px; }
-#ID .bar input { width: 100px; flex: 1 1 auto; max-width: 230px; padding: 0 10px; }
+#ID .bar input { width: 110px; flex: 1 1 auto; max-width: 230px; padding: 0 10px; }
+#ID .bar select { padding: 0 6px; }
 #ID .bar input::placeholder { color: var(--muted); opacity: 1; }
 #ID .bar button { padding: 0 11px; cursor: pointer; white-space: nowrap; flex: none; }
 #ID .bar button:hover { border-color: var(--muted); }
 #ID .bar button[aria-pressed=true] { background: var(--ink); color: var(--paper); }
-#ID .bar button[hidden] { display: none; }
-#ID .bar input:focus-visible, #ID .bar button:focus-visible { outline: 2px solid var(--ring);
+#ID .bar [hidden] { display: none; }
+#ID .bar :focus-visible, #ID .hot :focus-visible { outline: 2px solid var(--ring);
   outline-offset: 1px; }
 #ID .bar input[aria-invalid=true] { border-color: var(--warn); outline-color: var(--warn); }
 #ID .found { fill: var(--ink); font-variant-numeric: tabular-nums; }
@@ -860,9 +1031,25 @@ STYLE = r"""
 #ID .tip .name { font: 600 12px/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas,
   'DejaVu Sans Mono', monospace; overflow-wrap: anywhere; margin-bottom: 3px; }
 #ID .tip .fact { color: var(--muted); font-variant-numeric: tabular-nums; }
+#ID .hot { margin: 0; color: var(--ink); font: 12.5px/1.5 system-ui, -apple-system, 'Segoe UI',
+  Roboto, 'DejaVu Sans', sans-serif; font-variant-numeric: tabular-nums; }
+#ID .hot table { width: 100%; border-collapse: collapse; }
+#ID .hot caption { position: absolute; width: 1px; height: 1px; overflow: hidden; }
+#ID .hot td, #ID .hot th { padding: 2px 10px; text-align: right; font-weight: 400; }
+#ID .hot thead th { border-bottom: 1px solid var(--line); }
+#ID .hot th:last-child { width: 100%; text-align: left; overflow-wrap: anywhere; }
+#ID .hot tbody th { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas,
+  'DejaVu Sans Mono', monospace; }
+#ID .hot tbody tr:hover { background: var(--dim); }
+#ID .hot .part { min-width: 76px; background: linear-gradient(var(--bar), var(--bar)) no-repeat; }
+#ID .hot button { margin: 0; padding: 0; border: 0; color: inherit; background: none; font: inherit;
+  text-align: left; cursor: pointer; text-decoration: underline dotted; }
+#ID .hot thead button { font-weight: 600; text-decoration: none; }
+#ID .hot th[aria-sort=ascending] button::after { content: ' \2191'; }
+#ID .hot th[aria-sort=descending] button::after { content: ' \2193'; }
 @media (prefers-color-scheme: dark) {
   #ID { --paper: #181614; --ink: #f3eee8; --muted: #a79f96; --line: #494239; --field: #25211e;
-    --hit: #d977f2; --dim: #35302b; --dimink: #b9b0a6; --ring: #8ab4ff; --warn: #ff8f85;
+    --hit: #d977f2; --dim: #35302b; --dimink: #b9b0a6; --ring: #8ab4ff; --warn: #ff8f85; --bar: #6b4a1d;
     color-scheme: dark; }
   #ID .paper, #ID .cover { fill: #181614; }
   #ID .title { fill: #f3eee8; }
@@ -880,12 +1067,7 @@ STYLE = r"""
 @media (forced-colors: active) { #ID .f { forced-color-adjust: none; } }
 """
 
-# >>script: zoom, search, keyboard, address
-#
-# Frames arrive in depth-first order, so a subtree is an index range [i, end[i]). The state is three
-# things: the frame zoomed to, the frame that has the keyboard, and the search. The address holds
-# zoom as the path of names and search as text, so it survives a new profile and another window
-# size; a path that is not there is ignored. Parts of the address that are not ours stay.
+# >>script: views, zoom, search, keyboard, address
 SCRIPT = r"""
 (function () {
 'use strict';
@@ -897,12 +1079,11 @@ if (!svg || svg.classList.contains('live')) return;
 var SVG = 'http://www.w3.org/2000/svg', HTML = 'http://www.w3.org/1999/xhtml';
 var PAD = 16, HEADER = 72;
 var alone = svg === document.documentElement;
-var icicle = svg.dataset.kind === 'icicle';
-var font = +svg.dataset.font, total = +svg.dataset.total;
+var font = +svg.dataset.font, row = +svg.dataset.row;
 var staticWidth = +svg.getAttribute('width'), staticHeight = +svg.getAttribute('height');
-var unseen = svg.dataset.unseen;
-var graph = svg.querySelector('.frames'), head = svg.querySelector('.head');
-var foot = svg.querySelector('.foot');
+var head = svg.querySelector('.head'), foot = svg.querySelector('.foot');
+var summary = svg.querySelector('.summary'), aside = svg.querySelector('metadata');
+var data = aside && JSON.parse(aside.textContent);
 
 function make(ns, tag, attributes, parent) {
   var e = document.createElementNS(ns, tag);
@@ -914,39 +1095,115 @@ function percent(part, whole) {
   var p = 100 * part / whole;
   return part && p < 0.005 ? '<0.01%' : p.toFixed(2) + '%';
 }
+var digits = new Intl.NumberFormat('en-US', {maximumFractionDigits: 9});
+function amount(counts) {
+  var v = counts * data.unit;
+  return !v || v >= 1e-9 && v < 1e15 ? digits.format(v) : v.toExponential(6);
+}
 
-// The frames, from the picture.
-var g = Array.prototype.slice.call(graph.children), n = g.length;
-var rects = [], labels = [], names = [], facts = [], depth = [], x = [], w = [], end = [], up = [];
-(function () {
-  var open = [];
-  for (var i = 0; i < n; i++) {
-    var e = g[i], title = e.firstChild, lines = title.textContent.split('\n');
-    rects.push(e.querySelector('rect'));
-    labels.push(e.querySelector('text'));
-    names.push(lines[0]);
-    facts.push(lines.slice(1));
-    depth.push(+e.dataset.d);
-    x.push(+e.dataset.x);
-    w.push(+e.dataset.w);
-    end.push(n);
-    while (open.length && depth[open[open.length - 1]] >= depth[i]) end[open.pop()] = i;
-    up.push(open.length ? open[open.length - 1] : -1);
-    open.push(i);
+// A view is a tree of frames in depth-first order, so a subtree is an index range [i, end[i]).
+// Callers of a sandwich have levels below zero.
+function View(graph, kind) {
+  this.graph = graph;
+  this.kind = kind;
+  this.g = []; this.rects = []; this.labels = []; this.names = []; this.facts = [];
+  this.level = []; this.x = []; this.w = []; this.end = []; this.up = []; this.on = [];
+  this.open = [];                  // while frames are added: those that still may get children
+  this.low = this.high = 0;        // levels
+  this.told = summary.dataset.full;
+  graph.setAttribute('role', 'tree');
+  graph.setAttribute('aria-label', 'Frames. Arrow keys move, Enter zooms, Escape goes back, ' +
+    'slash searches, n and N go to the next and previous match, s shows who calls a function and ' +
+    'what it calls, c copies the name, C the stack.');
+}
+View.prototype.add = function (e, lines, level, x, w) {
+  var i = this.g.length, depth = Math.abs(level), open = this.open, v = this;
+  open.splice(depth).forEach(function (j) { v.end[j] = i; });
+  this.up.push(depth ? open[depth - 1] : -1);
+  open.push(i);
+  this.g.push(e);
+  this.rects.push(e.querySelector('rect'));
+  this.labels.push(e.querySelector('text'));
+  this.names.push(lines[0]);
+  this.facts.push(lines.slice(1));
+  this.level.push(level);
+  this.x.push(x);
+  this.w.push(w);
+  this.on.push(true);
+  this.low = Math.min(this.low, level);
+  this.high = Math.max(this.high, level);
+  e.setAttribute('role', 'treeitem');
+  e.setAttribute('aria-level', depth + 1);
+  e.setAttribute('aria-label', lines.join(', '));
+  e.setAttribute('data-i', i);
+};
+View.prototype.done = function () {
+  var v = this, n = this.g.length;
+  this.open.forEach(function (j) { v.end[j] = n; });
+  this.asRead = this.x.slice();
+  this.order = '';
+  return this;
+};
+function drawnView() {             // the view that is there without scripts
+  var v = new View(svg.querySelector('.frames'), 'drawn');
+  Array.prototype.slice.call(v.graph.children).forEach(function (e) {
+    var title = e.firstChild, p = e.dataset.p.split(' ');
     e.removeChild(title);          // the tooltip takes over; two would overlap
-    e.setAttribute('role', 'treeitem');
-    e.setAttribute('aria-level', depth[i] + 1);
-    e.setAttribute('aria-label', lines.join(', '));
-    e.setAttribute('data-i', i);
+    v.add(e, title.textContent.split('\n'), +p[0], +p[1], +p[2]);
+  });
+  return v.done();
+}
+function addList(v, list, from, sign, level0) {
+  for (var k = from * 4; k < list.length; k += 4) {
+    var look = data.names[list[k + 1]], total = list[k + 2], own = list[k + 3];
+    var e = make(SVG, 'g', {'class': 'f' + (look[1] === 'code' ? '' : ' f-' + look[1])}, v.graph);
+    make(SVG, 'rect', {height: row - 1, fill: look[2]}, e);
+    var lines = [look[0], 'total ' + amount(total) + ' ' + data.count + ' (' +
+                 percent(total, whole) + ')'];
+    if (sign > 0) lines.push('self ' + amount(own) + ' ' + data.count + ' (' +
+                             percent(own, whole) + ')');
+    v.add(e, lines, sign * (list[k] - level0), 0, total);
   }
-})();
+}
+function emptyView(kind) {
+  var graph = drawn.graph.cloneNode(false);
+  return new View(graph, kind);
+}
+function otherView() {             // from the leaf where the drawn one is from the root
+  var v = emptyView('other');
+  addList(v, data.other, 0, data.callers ? -1 : 1, 0);
+  v.level = v.level.map(Math.abs);
+  v.high = Math.max(v.high, -v.low);
+  v.low = 0;
+  v.told = (data.callers ? 'Callers: each function, and above it what called it' :
+            'From the root: each function, and above it what it called') +
+           (data.lost ? ' \u00b7 ' + data.lost + ' in frames too narrow to draw' : '');
+  return v.done();
+}
+function rowOf(name) {
+  return data && data.rows.find(function (r) { return data.names[r[0]][0] === name; });
+}
+function sandwichView(name) {
+  var v = emptyView('sandwich'), r = rowOf(name);
+  v.of = name;
+  addList(v, r[3].slice(0, 4), 0, 1, 1);
+  addList(v, r[4], 1, -1, 1);
+  addList(v, r[3], 1, 1, 1);
+  v.told = 'Sandwich: what calls ' + name + ' on one side, what it calls on the other \u00b7 ' +
+           'parts below 1/300 of it are left out';
+  return v.done();
+}
+function tableView() {
+  var v = emptyView('table');
+  v.told = (data.rows.length < data.functions ? 'The ' + data.rows.length + ' hottest of ' :
+            'All ') + data.functions + ' functions \u00b7 one that is underlined has a sandwich: ' +
+           'who calls it, and what it calls';
+  return v;
+}
 
+var drawn = drawnView(), whole = drawn.w[0], views = {drawn: drawn};
 svg.classList.add('live');
 svg.setAttribute('role', 'group');
-graph.setAttribute('role', 'tree');
-graph.setAttribute('aria-label', 'Frames. Arrow keys move, Enter zooms, Escape goes back, ' +
-                                 'slash searches, n and N go to the next and previous match, ' +
-                                 'c copies the name, C the stack.');
 if (!alone) {                      // inside a page a root <title> would be a tooltip everywhere
   var own = svg.querySelector('title');
   svg.setAttribute('aria-label', own.textContent);
@@ -984,42 +1241,145 @@ var cover = make(SVG, 'rect', {class: 'cover', x: 0, y: 0, fill: '#fffdfa'});
 head.insertBefore(cover, head.firstChild);
 var box = make(SVG, 'foreignObject', {height: 40}, head);
 var bar = make(HTML, 'div', {class: 'bar', role: 'search'}, box);
-var reset = make(HTML, 'button', {type: 'button', hidden: '', class: 'reset'}, bar);
-reset.textContent = 'Reset zoom';
+function button(css, text, label, act) {
+  var b = make(HTML, 'button', {type: 'button', class: css, title: label, 'aria-label': label}, bar);
+  b.textContent = text;
+  b.addEventListener('click', act);
+  return b;
+}
+function pressed(b) { return b.getAttribute('aria-pressed') === 'true'; }
+function press(b, yes) { b.setAttribute('aria-pressed', !!yes); }
+var back = button('back', 'Back', 'Undo the last zoom or change of view', function () { undo(); });
+var reset = button('reset', 'Reset zoom', 'Reset zoom', function () { zoom(0); select(0, true); });
+var choice = make(HTML, 'select', {class: 'view', 'aria-label': 'View'}, bar);
+[['drawn', data && !data.callers ? 'Callers' : 'Flame graph'],
+ ['other', data && !data.callers ? 'From the root' : 'Callers'],
+ ['sandwich', 'Sandwich'], ['table', 'Table']].forEach(function (o) {
+  make(HTML, 'option', {value: o[0]}, choice).textContent = o[1];
+});
+var flip = button('flip', 'Flip', 'Turn upside down', function () { turn(flip); });
+var weight = button('weight', 'By weight', 'Widest first, instead of by name',
+                    function () { turn(weight); });
 var field = make(HTML, 'input', {type: 'text', placeholder: 'Search (regex)', spellcheck: 'false',
   autocomplete: 'off', 'aria-label': 'Search frames by regular expression'}, bar);
-var exact = make(HTML, 'button', {type: 'button', 'aria-pressed': 'false', title: 'Match case',
-  'aria-label': 'Match case', class: 'case'}, bar);
-exact.textContent = 'Aa';
+var exact = button('case', 'Aa', 'Match case', function () {
+  press(exact, !pressed(exact));
+  search(field.value);
+});
+var last = button('last', '\u2039', 'Previous match', function () { go(-1); });
+var next = button('next', '\u203a', 'Next match', function () { go(1); });
+[flip, weight, exact].forEach(function (b) { press(b, false); });
+back.hidden = reset.hidden = last.hidden = next.hidden = true;
+choice.hidden = !data;
 var found = make(SVG, 'text', {class: 'found', 'text-anchor': 'end', 'font-size': 12.5,
   role: 'status', 'aria-live': 'polite'}, head);
+var panel = make(SVG, 'foreignObject', {class: 'panel', x: PAD, display: 'none'});
+svg.insertBefore(panel, head);
 var tip = make(SVG, 'foreignObject', {class: 'tip', x: 0, y: 0, width: 1, height: 1,
   display: 'none', 'aria-hidden': 'true'}, svg);
 var card = make(HTML, 'div', {class: 'card'}, tip);
 
-var focus = 0, current = 0, query = '', width = 0, height = 0, hits = null;
+// The state: a view, which way it is drawn, the frame zoomed to, the one that has the keyboard, and
+// the search. The arrays of the view that is shown have short names.
+var shown, g, rects, labels, names, facts, level, x, w, end, up, n;
+var focus = 0, current = 0, query = '', hits = null, width = 0, height = 0;
+
+function show(v) {
+  hide();
+  if (shown) mark(0);
+  drawn.graph.parentNode || shown.graph.parentNode.replaceChild(drawn.graph, shown.graph);
+  if (v !== drawn) drawn.graph.parentNode.replaceChild(v.graph, drawn.graph);
+  shown = v;
+  g = v.g; rects = v.rects; labels = v.labels; names = v.names; facts = v.facts;
+  level = v.level; x = v.x; w = v.w; end = v.end; up = v.up; n = g.length;
+  focus = current = 0;
+  if (n) select(0);
+  choice.value = v.kind;
+  summary.setAttribute('data-full', v.told);
+}
+function look(kind, of) {          // changes the view; false if there is no such view
+  if (!data || kind === 'drawn') show(drawn);
+  else if (kind === 'sandwich') {
+    var r = rowOf(of);
+    if (!r || !r[3]) return false;
+    show(shown.of === of ? shown : sandwichView(of));
+  } else if (kind === 'other') show(views.other || (views.other = otherView()));
+  else if (kind === 'table') show(views.table || (views.table = tableView()));
+  else return false;
+  return true;
+}
+function go_to(kind, of) {         // the same, for a user
+  if (kind === shown.kind && (kind !== 'sandwich' || of === shown.of)) return;
+  if (look(kind, of)) {
+    refresh();
+    remember(true);
+    if (n) g[0].focus();
+  } else {
+    choice.value = shown.kind;
+    found.textContent = of ? 'No sandwich of ' + of : 'First choose a function';
+  }
+}
+function turn(b) {
+  press(b, !pressed(b));
+  draw();
+  remember(true);
+}
 
 // Layout.
 function within(i, j) { return i >= j && i < end[j]; }
-function draw() {
-  var inner = width - 2 * PAD, scale = inner / w[focus], origin = x[focus];
-  var mono = face(graph), monoBold = face(graph, true);
+function place() {                 // siblings beside each other, as read or the widest first
+  var order = pressed(weight) ? 'weight' : 'name';
+  if (shown.order === order) return;
+  shown.order = order;
+  if (order === 'name' && shown === drawn) {
+    for (var k = 0; k < n; k++) x[k] = drawn.asRead[k];
+    return;
+  }
   for (var i = 0; i < n; i++) {
-    var above = within(focus, i), e = g[i];
-    if (!above && !within(i, focus)) { e.setAttribute('display', 'none'); continue; }
-    e.removeAttribute('display');
+    var kids = [], at = [x[i], x[i]];
+    for (var j = i + 1; j < end[i]; j = end[j]) kids.push(j);
+    if (order === 'weight') kids.sort(function (a, b) { return w[b] - w[a] || a - b; });
+    kids.forEach(function (j) {
+      var side = level[j] < 0 ? 1 : 0;
+      x[j] = at[side];
+      at[side] += w[j];
+    });
+  }
+}
+function draw() {
+  if (shown.kind === 'table') { fill(); return; }
+  place();
+  var inner = width - 2 * PAD, scale = inner / w[focus], origin = x[focus];
+  var mono = face(shown.graph), monoBold = face(shown.graph, true);
+  var icicle = (svg.dataset.kind === 'icicle') !== pressed(flip), on = shown.on;
+  var turned = shown.icicle !== icicle;
+  shown.icicle = icicle;
+  for (var i = 0; i < n; i++) {
+    var above = within(focus, i), e = g[i], r = rects[i], t = labels[i];
+    var y = (icicle ? level[i] - shown.low : shown.high - level[i]) * row;
+    var base = y + (row - 1) / 2 + font * 0.36;
+    if (turned) {
+      r.setAttribute('y', y);
+      if (t) t.setAttribute('y', base);
+    }
+    if (!above && !within(i, focus)) {
+      if (on[i]) e.setAttribute('display', 'none');
+      on[i] = false;
+      continue;
+    }
+    if (!on[i]) e.removeAttribute('display');
+    on[i] = true;
     e.classList.toggle('dim', above && i !== focus);
     var left = above ? 0 : (x[i] - origin) * scale, wide = above ? inner : w[i] * scale;
-    var r = rects[i];
     r.setAttribute('x', left.toFixed(2));
     r.setAttribute('width', Math.max(0.1, wide > 3 ? wide - 0.6 : wide).toFixed(2));
     if (wide > 6) r.setAttribute('rx', 2); else r.removeAttribute('rx');
     var bold = i === 0 || e.classList.contains('f-thread');
-    var s = fit(names[i], wide - 8, bold ? monoBold : mono), t = labels[i];
+    var s = fit(names[i], wide - 8, bold ? monoBold : mono);
     if (!t) {
       if (!s) continue;
-      t = labels[i] = make(SVG, 'text', {y: +r.getAttribute('y') +
-        ((+svg.dataset.row - 1) / 2 + font * 0.36)}, e);
+      t = labels[i] = make(SVG, 'text', {y: base}, e);
+      if (bold) t.setAttribute('font-weight', 600);
     }
     if (t.textContent !== s) t.textContent = s;
     t.setAttribute('x', (left + 4).toFixed(2));
@@ -1046,20 +1406,38 @@ function key() {                   // lays out the legend; returns what it grew 
   });
   return y - legend.dataset.last;
 }
+function tall(e) {                 // of HTML, in units of the picture
+  return Math.ceil(e.getBoundingClientRect().height / (svg.getScreenCTM() || {d: 1}).d);
+}
 function chrome() {
-  var narrow = width < 700, top = narrow ? 44 : 0;
-  var tools = narrow ? width - 2 * PAD : 390, room = narrow ? tools : width - 2 * PAD - tools - 16;
+  var narrow = width < 1100, tools = narrow ? width - 2 * PAD : 740;
+  var room = narrow ? tools : width - 2 * PAD - tools - 16;
+  svg.setAttribute('width', width);
+  svg.setAttribute('viewBox', '0 0 ' + width + ' ' + svg.getAttribute('height'));
   box.setAttribute('x', width - PAD - tools + 3);
   box.setAttribute('y', narrow ? 60 : 10);
   box.setAttribute('width', tools);
+  box.setAttribute('height', tall(bar));
+  var top = narrow ? tall(bar) + 4 : 0;
   found.setAttribute('x', width - PAD);
   found.setAttribute('y', narrow ? 32 : 60);
   cover.setAttribute('width', width);
   cover.setAttribute('height', HEADER + top - 6);
-  graph.setAttribute('transform', 'translate(' + PAD + ',' + (HEADER + top) + ')');
-  foot.setAttribute('transform', 'translate(0,' + top + ')');
-  height = staticHeight + top + key();
-  svg.setAttribute('width', width);
+  shown.graph.setAttribute('transform', 'translate(' + PAD + ',' + (HEADER + top) + ')');
+  panel.setAttribute('y', HEADER + top);
+  panel.setAttribute('width', width - 2 * PAD);
+  if (shown.kind === 'table') panel.removeAttribute('display');
+  else panel.setAttribute('display', 'none');
+  var more = (shown.high - shown.low - drawn.high) * row;
+  if (shown.kind === 'table') {
+    panel.setAttribute('height', tall(panel.firstChild));
+    more = tall(panel.firstChild) - (drawn.high + 1) * row;
+  }
+  foot.setAttribute('transform', 'translate(0,' + (top + more) + ')');
+  svg.querySelectorAll('.foot .hidden').forEach(function (t) {
+    t.setAttribute('visibility', shown === drawn ? 'visible' : 'hidden');
+  });
+  height = staticHeight + top + key() + more;
   svg.setAttribute('height', height);
   svg.setAttribute('viewBox', '0 0 ' + width + ' ' + height);
   svg.querySelectorAll('text[data-full]').forEach(function (t) {
@@ -1068,13 +1446,55 @@ function chrome() {
     t.textContent = fit(t.dataset.full, r, face(t, t.matches('.title')));
   });
 }
+function refresh() {
+  draw();
+  chrome();
+  search(field.value, true);
+}
 function resize() {
   var v = Math.max(200, available() || staticWidth);
   if (v === width) return;
   hide();
   width = v;
-  chrome();
-  draw();
+  refresh();
+}
+
+// The table.
+var sorted = 'self';
+function fill() {
+  var columns = [['self', 'Self', 2], ['total', 'Total', 2], ['name', 'Function', 1]];
+  var cell = {self: 1, total: 2}, had = panel.contains(document.activeElement);
+  panel.textContent = '';
+  var table = make(HTML, 'table', {}, make(HTML, 'div', {class: 'hot'}, panel));
+  make(HTML, 'caption', {}, table).textContent = 'Hottest functions';
+  var tr = make(HTML, 'tr', {}, make(HTML, 'thead', {}, table));
+  columns.forEach(function (c) {
+    var th = make(HTML, 'th', {scope: 'col', colspan: c[2], 'aria-sort': c[0] !== sorted ? 'none' :
+                               c[0] === 'name' ? 'ascending' : 'descending'}, tr);
+    var b = make(HTML, 'button', {type: 'button'}, th);
+    b.textContent = c[1];
+    b.addEventListener('click', function () { sorted = c[0]; draw(); });
+    if (had && c[0] === sorted) b.focus();
+  });
+  var body = make(HTML, 'tbody', {}, table);
+  data.rows.slice().sort(function (a, b) {
+    var s = data.names[a[0]][0], t = data.names[b[0]][0];
+    return (b[cell[sorted]] - a[cell[sorted]]) || (s < t ? -1 : s > t ? 1 : 0);
+  }).forEach(function (r) {
+    var name = data.names[r[0]][0];
+    tr = make(HTML, 'tr', {}, body);
+    [r[1], r[2]].forEach(function (counts) {
+      make(HTML, 'td', {}, tr).textContent = amount(counts);
+      var part = 100 * counts / whole;
+      make(HTML, 'td', {style: 'background-size:' + part.toFixed(2) + '% 100%', class: 'part'}, tr)
+        .textContent = percent(counts, whole);
+    });
+    var th = make(HTML, 'th', {scope: 'row'}, tr);
+    if (!r[3]) { th.textContent = name; return; }
+    var b = make(HTML, 'button', {type: 'button', title: 'Sandwich of ' + name}, th);
+    b.textContent = name;
+    b.addEventListener('click', function () { go_to('sandwich', name); });
+  });
 }
 
 // Tooltip.
@@ -1083,7 +1503,8 @@ function tell(i, clientX, clientY) {
   var lines = facts[i].slice();
   if (focus && within(i, focus) && i !== focus)
     lines.push(percent(w[i], w[focus]) + ' of the view');
-  if (up[i] > 0) lines.push(percent(w[i], w[up[i]]) + ' of ' + fit(names[up[i]], 260, face(card)));
+  if (up[i] > 0 || up[i] === 0 && shown.of)
+    lines.push(percent(w[i], w[up[i]]) + ' of ' + fit(names[up[i]], 260, face(card)));
   make(HTML, 'div', {class: 'name'}, card).textContent = names[i];
   lines.forEach(function (s) { make(HTML, 'div', {class: 'fact'}, card).textContent = s; });
   tip.removeAttribute('display');
@@ -1107,7 +1528,7 @@ function tellAtFrame(i) {
 
 // Zoom, search.
 function zoom(i, quiet) {
-  if (i === focus) return;
+  if (i === focus || !n) return;
   focus = i;
   hide();
   draw();
@@ -1116,7 +1537,7 @@ function zoom(i, quiet) {
   if (!quiet) remember(true);
 }
 function select(i, take) {
-  g[current].removeAttribute('tabindex');
+  if (g[current]) g[current].removeAttribute('tabindex');
   current = i;
   g[i].setAttribute('tabindex', '0');
   if (take) g[i].focus();
@@ -1125,25 +1546,29 @@ function search(text, quiet) {
   query = text;
   var match = null, bad = false;
   if (text) {
-    try { match = new RegExp(text, exact.getAttribute('aria-pressed') === 'true' ? '' : 'i'); }
+    try { match = new RegExp(text, pressed(exact) ? '' : 'i'); }
     catch (_) { bad = true; }
   }
   hits = match ? [] : null;
-  for (var i = 1; i < n; i++) {
+  for (var i = shown.of ? 0 : 1; i < n; i++) {
     var hit = !!match && match.test(names[i]);
     if (hit) hits.push(i);
     g[i].classList.toggle('hit', hit);
   }
+  if (shown.kind === 'table') panel.querySelectorAll('tbody tr').forEach(function (tr) {
+    var hit = !match || match.test(tr.lastChild.textContent);
+    tr.hidden = !hit;
+    if (match && hit) hits.push(0);
+  });
+  last.hidden = next.hidden = !n || !hits || !hits.length;
   field.setAttribute('aria-invalid', bad);
   found.classList.toggle('bad', bad);
   if (bad) found.textContent = 'Not a regular expression';
   else score();
   if (!quiet) remember(false);
 }
-// A count inside several matching frames counts once: only the outermost ones are added.
-// The next or previous match from the frame that has the keyboard, around the ends.
-function go(way) {
-  if (!hits || !hits.length) return;
+function go(way) {                 // to the next or previous match, around the ends
+  if (!n || !hits || !hits.length) return;
   var k = hits.indexOf(current), m = hits.length;
   if (k >= 0) k += way;
   else {
@@ -1162,13 +1587,19 @@ function go(way) {
 function mark(i) {
   for (var j = 0; j < n; j++) g[j].classList.toggle('twin', i > 0 && names[j] === names[i]);
 }
-function copy(i, whole) {
+function copy(i, entire) {
   var text = names[i];
-  if (whole) for (var j = up[i]; j > 0; j = up[j]) text = names[j] + ';' + text;
-  var done = function () { found.textContent = whole ? 'Stack copied' : 'Name copied'; };
+  if (entire) for (var j = up[i]; j >= (shown.of ? 0 : 1); j = up[j]) {
+    // from the root to the leaf, whatever grows from what here
+    text = fromLeaf(i) ? text + ';' + names[j] : names[j] + ';' + text;
+  }
+  var done = function () { found.textContent = entire ? 'Stack copied' : 'Name copied'; };
   if (navigator.clipboard) {
     navigator.clipboard.writeText(text).then(done, function () { byHand(text, done); });
   } else byHand(text, done);
+}
+function fromLeaf(i) {
+  return shown.of ? level[i] < 0 : !!data && (shown === drawn) !== data.callers;
 }
 function byHand(text, done) {      // where the clipboard's interface is not allowed
   var area = make(HTML, 'textarea', {style: 'position:absolute;opacity:0'}, bar);
@@ -1178,6 +1609,7 @@ function byHand(text, done) {      // where the clipboard's interface is not all
   bar.removeChild(area);
   g[current].focus();
 }
+// A count inside several matching frames counts once: only the outermost ones are added.
 function share(root) {
   var sum = 0, until = 0;
   for (var k = 0; k < hits.length; k++) {
@@ -1191,16 +1623,26 @@ function share(root) {
 }
 function score() {
   if (!hits) { if (!found.classList.contains('bad')) found.textContent = ''; return; }
+  if (!n || shown.of) {            // callers and callees overlap: no sum makes sense
+    found.textContent = hits.length + (n ? hits.length === 1 ? ' frame' : ' frames' :
+                                       hits.length === 1 ? ' function' : ' functions');
+    return;
+  }
   // Frames that were not drawn cannot be searched; if they matter, the figure is a lower bound.
+  var unseen = shown === drawn ? svg.dataset.unseen : data.lost || '0.00%';
   var least = unseen === '0.00%' || unseen === '<0.01%' ? '' : '\u2265 ';
-  found.textContent = 'Matched ' + least + percent(share(0), total) +
+  found.textContent = 'Matched ' + least + percent(share(0), whole) +
     (focus ? ' \u00b7 ' + least + percent(share(focus), w[focus]) + ' of the view' : '');
 }
 
-// Address. Names cannot contain ';' nor control characters, so both can separate.
+// Address: the view, the path of names zoomed to and the search, so it survives a new profile and
+// another window size; what is not there is ignored. Parts of the address that are not ours stay.
+// Names cannot contain ';' nor control characters, so both can separate.
 var peers = Array.prototype.slice.call(document.querySelectorAll('svg.cprof-flamegraph'));
 var prefix = alone ? '' : 'flamegraph' + (peers.indexOf(svg) + 1) + '-';
-function twin(i) {                 // same-named earlier siblings: only --flamechart has any
+var KEYS = ['view', 'of', 'zoom', 'search', 'case', 'order', 'flip'];
+var now = [], trail = [];          // the state in pieces, and those before it
+function twin(i) {                 // same-named earlier siblings: --flamechart and sandwiches
   var k = 0;
   for (var j = up[i] + 1; j < i; j = end[j]) if (names[j] === names[i]) k++;
   return k;
@@ -1222,81 +1664,100 @@ function digest(s) {               // of paths too long for an address
 function frameAt(path) {
   var i, j;
   if (path.charAt(0) === '\x02') {
-    for (i = 1; i < n; i++) if (depth[i] > 9 && end[i] >= i && pathOf(i) === path) return i;
+    for (i = 1; i < n; i++) if (Math.abs(level[i]) > 9 && pathOf(i) === path) return i;
     return -1;
   }
   var parts = path.split(';');
   for (i = 0, j = 0; j < parts.length; j++) {
-    var want = parts[j].split('\x01'), skip = +want[1] || 0, next = -1;
+    var want = parts[j].split('\x01'), skip = +want[1] || 0, at = -1;
     for (var c = i + 1; c < end[i]; c = end[c])
-      if (names[c] === want[0] && skip-- === 0) { next = c; break; }
-    if (next < 0) return -1;
-    i = next;
+      if (names[c] === want[0] && skip-- === 0) { at = c; break; }
+    if (at < 0) return -1;
+    i = at;
   }
   return i;
 }
 function pieces() { return location.hash.slice(1).split('&').filter(Boolean); }
 function mine(piece) {
   var key = piece.split('=')[0];
-  return key === prefix + 'zoom' || key === prefix + 'search' || key === prefix + 'case';
+  return key.slice(0, prefix.length) === prefix && KEYS.indexOf(key.slice(prefix.length)) >= 0;
+}
+function pack() {
+  var values = [shown === drawn ? '' : shown.kind, shown.of || '', focus ? pathOf(focus) : '', query,
+                query && pressed(exact) ? '1' : '', pressed(weight) ? 'weight' : '',
+                pressed(flip) ? '1' : ''];
+  return values.map(function (v, k) {
+    try { return v && prefix + KEYS[k] + '=' + encodeURIComponent(v); }
+    catch (_) { return ''; }       // half a surrogate pair
+  }).filter(Boolean);
 }
 function remember(step) {
-  var out = pieces().filter(function (p) { return !mine(p); });
-  if (focus) out.push(prefix + 'zoom=' + encodeURIComponent(pathOf(focus)));
-  if (query) {
-    try { out.push(prefix + 'search=' + encodeURIComponent(query)); }
-    catch (_) { /* half a surrogate pair */ }
-    if (exact.getAttribute('aria-pressed') === 'true') out.push(prefix + 'case=1');
-  }
+  if (step) trail.push(now);
+  now = pack();
+  back.hidden = !trail.length;
+  var out = pieces().filter(function (p) { return !mine(p); }).concat(now);
   var url = location.href.split('#')[0] + (out.length ? '#' + out.join('&') : '');
   try {
     if (step && alone && window === window.top) history.pushState(null, '', url);
     else history.replaceState(null, '', url);
   } catch (_) { /* an address that may not change, as in a sandbox: do without */ }
 }
-function recall() {
+function become(list) {
   var state = {};
-  pieces().filter(mine).forEach(function (p) {
+  list.forEach(function (p) {
     var cut = p.indexOf('=');
     try { state[p.slice(prefix.length, cut)] = decodeURIComponent(p.slice(cut + 1)); } catch (_) { }
   });
-  exact.setAttribute('aria-pressed', state.case === '1');
-  if ((state.search || '') !== query || state.search) {
-    field.value = state.search || '';
-    search(field.value, true);
-  }
-  var i = state.zoom ? frameAt(state.zoom) : 0;
-  zoom(i > 0 ? i : 0, true);
+  press(exact, state.case === '1');
+  press(weight, state.order === 'weight');
+  press(flip, state.flip === '1');
+  field.value = state.search || '';
+  if (!look(state.view || 'drawn', state.of)) show(drawn);
+  var i = state.zoom && n ? frameAt(state.zoom) : 0;
+  focus = Math.max(0, i);
+  if (n) select(focus);
+  refresh();
+  now = pack();
+}
+function recall() {
+  var before = trail[trail.length - 1], wanted = pieces().filter(mine);
+  if (before && before.join('&') === wanted.join('&')) trail.pop();
+  back.hidden = !trail.length;
+  become(wanted);
+}
+function undo() {
+  if (!trail.length) return;
+  become(trail.pop());
+  remember(false);
 }
 
 // Events.
 function frameOf(e) {
   var f = e.target.closest ? e.target.closest('.f') : null;
-  return f && graph.contains(f) ? +f.dataset.i : -1;
+  return f && shown.graph.contains(f) ? +f.dataset.i : -1;
 }
-graph.addEventListener('click', function (e) {
+svg.addEventListener('click', function (e) {
   var i = frameOf(e);
   if (i < 0) return;
   select(i, true);
   mark(i);
   zoom(i);
 });
-graph.addEventListener('mousemove', function (e) {
+svg.addEventListener('mousemove', function (e) {
   var i = frameOf(e);
   if (i < 0) hide(); else tell(i, e.clientX, e.clientY);
 });
-graph.addEventListener('mouseleave', hide);
-graph.addEventListener('focusin', function (e) {
+svg.addEventListener('mouseleave', hide);
+svg.addEventListener('focusin', function (e) {
   var i = frameOf(e);
   if (i < 0) return;
   current = i;
   if (g[i].matches(':focus-visible')) tellAtFrame(i);
 });
-graph.addEventListener('focusout', hide);
-reset.addEventListener('click', function () { zoom(0); select(0, true); });
-exact.addEventListener('click', function () {
-  exact.setAttribute('aria-pressed', exact.getAttribute('aria-pressed') !== 'true');
-  search(field.value);
+svg.addEventListener('focusout', hide);
+choice.addEventListener('change', function () {
+  var at = shown.of || (current > 0 ? names[current] : '');
+  go_to(choice.value, at);
 });
 var timer = 0;
 field.addEventListener('input', function () {
@@ -1305,30 +1766,33 @@ field.addEventListener('input', function () {
   else timer = setTimeout(function () { search(field.value); }, 150);
 });
 
-function shown(i) { return !g[i].hasAttribute('display'); }
+function beside(i, way) {          // the nearest frame of the same level to the left or right
+  var best = i;
+  for (var j = 0; j < n; j++)
+    if (level[j] === level[i] && shown.on[j] && (x[j] - x[i] || j - i) * way > 0 &&
+        (best === i || (x[j] - x[best] || j - best) * way < 0)) best = j;
+  return best;
+}
 function step(i, key) {
-  var j, best = i;
-  if (key === 'ArrowLeft') {
-    for (j = i - 1; j > 0; j--) if (depth[j] === depth[i] && shown(j)) return j;
-  } else if (key === 'ArrowRight') {
-    for (j = i + 1; j < n; j++) if (depth[j] === depth[i] && shown(j)) return j;
-  } else if ((key === 'ArrowUp') === !icicle) {        // away from the root: the widest child
-    for (j = i + 1; j < end[i]; j = end[j])
-      if (shown(j) && (best === i || w[j] > w[best])) best = j;
-    return best;
-  } else if (up[i] >= 0) return up[i];
-  return i;
+  if (key === 'ArrowLeft' || key === 'ArrowRight') return beside(i, key === 'ArrowLeft' ? -1 : 1);
+  var to = level[i] + ((key === 'ArrowUp') === !shown.icicle ? 1 : -1), best = i;
+  if (up[i] >= 0 && level[up[i]] === to) return up[i];
+  for (var j = i + 1; j < end[i]; j = end[j])          // the widest child
+    if (level[j] === to && shown.on[j] && (best === i || w[j] > w[best])) best = j;
+  return best;
 }
 function clear() { field.value = ''; search(''); }
-function back() {                  // one step: the zoom first, then the search
+function leave() {                 // one step: the zoom first, then the search, then the view
   hide();
   mark(0);
-  if (focus) zoom(0); else if (query) clear();
+  if (focus) zoom(0);
+  else if (query) clear();
+  else go_to('drawn');
 }
 svg.addEventListener('keydown', function (e) {
   if (e.ctrlKey || e.metaKey || e.altKey) return;
   if (e.key === 'Escape') {
-    if (e.target !== field) back();
+    if (e.target !== field) leave();
     else if (field.value) clear();
     else field.blur();
     e.preventDefault();
@@ -1338,9 +1802,10 @@ svg.addEventListener('keydown', function (e) {
     go(e.shiftKey ? -1 : 1);
     e.preventDefault();
   }
-  if (e.target === field || e.target === reset || e.target === exact) return;
+  if (e.target === field || e.target === choice) return;
   var i = frameOf(e);
   if (e.key === '/') { field.focus(); e.preventDefault(); }
+  if (e.key === 'Backspace') { undo(); e.preventDefault(); }
   if (i < 0) return;
   if (/^Arrow/.test(e.key)) select(step(i, e.key), true);
   else if (e.key === 'Home') select(0, true);
@@ -1348,6 +1813,7 @@ svg.addEventListener('keydown', function (e) {
   else if (e.key === 'n') go(1);
   else if (e.key === 'N') go(-1);
   else if (e.key === 'c' || e.key === 'C') copy(i, e.key === 'C');
+  else if (e.key === 's' && data) go_to('sandwich', i ? names[i] : '');
   else return;
   e.preventDefault();
 });
@@ -1370,11 +1836,11 @@ window.addEventListener('resize', resize);
 window.addEventListener('load', resize);
 window.addEventListener('hashchange', recall);
 
-select(0);
-resize();
+show(drawn);
+width = Math.max(200, available() || staticWidth);
 recall();
 // A very tall flame shows nothing but tips at its top: begin at the root.
-if (alone && !icicle && height > 2.5 * window.innerHeight) window.scrollTo(0, height);
+if (alone && !shown.icicle && n && height > 2.5 * window.innerHeight) window.scrollTo(0, height);
 })();
 """
 
@@ -1424,8 +1890,8 @@ def parse_options(arguments):
                    help='width of the static picture (1200); scripts fit it to the window')
     p.add_argument('--height', type=whole(8, 100), default=18, metavar='PX',
                    help='height of a frame (18)')
-    p.add_argument('--minwidth', type=decimal(False), default=Fraction(1, 10), metavar='PX',
-                   help='leave out frames narrower than this at full view (0.1)')
+    p.add_argument('--minwidth', type=decimal(False), default=Fraction(1, 5), metavar='PX',
+                   help='leave out frames narrower than this at full view (0.2)')
     p.add_argument('--depth', type=whole(0, 10 ** 6), default=0, metavar='N',
                    help='draw at most N levels above the root (0: all)')
     p.add_argument('--countname', default='samples', metavar='WORD',
@@ -1591,21 +2057,24 @@ def run(arguments):
     if not items:
         raise Failure(nothing(sources) + '; no picture was made.')
     unit = options.factor / divisor
+    stacks, functions = Stacks(items), None
+    if options.top or not (diff or options.flamechart):
+        functions = Functions(stacks, options.threads, options.reverse)
     if options.top:
-        table = Top(items, options.threads, options.reverse)
-        write_output('-', table.text(options.top, unit, options.countname))
+        write_output('-', functions.text(options.top, unit, options.countname))
         if options.output == '-':
             return
-    layout = Layout(items, options.width - 2 * PAD, options.minwidth, options.depth,
+    layout = Layout(stacks, options.width - 2 * PAD, options.minwidth, options.depth,
                     options.flamechart)
-    del items
     if diff:
         diff.measure(layout.frames)
-    picture = Picture(options, layout, unit, filtered, diff)
+    picture = Picture(options, layout, unit, filtered, diff,
+                      None if options.flamechart else functions)
     write_output(options.output, picture.render())
 
 
 def main():
+    gc.disable()        # nothing here goes in circles, and looking for them costs a fifth
     try:
         run(sys.argv[1:])
         return 0

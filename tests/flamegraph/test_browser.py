@@ -161,7 +161,7 @@ window.T = (function () {
   function find(s, k) {
     var path = s.split(';'), open = [];
     return all(k).find(function (e) {
-      var d = +e.dataset.d;
+      var d = e.getAttribute('aria-level') - 1;
       open = open.slice(0, d).concat([name(e)]);
       return open.slice(1).join(';') === path.join(';');
     });
@@ -465,7 +465,7 @@ def _(p):
 def _(p):
     p.open('a.svg')
     seen = []
-    for _ in range(4):
+    for _ in range(8):
         p.browser.key('Tab')
         seen.append(p.js('T.active()'))
     for want in ('input', 'button', 'all'):

@@ -76,7 +76,7 @@ class Picture:
             b.name, b.kind = lines[0], g.get('class').split()[1:]
             b.total, b.total_percent = self.fact(lines[1], 'total')
             b.own, b.own_percent = self.fact(lines[2], 'self')
-            b.depth, b.x, b.w = (int(g.get('data-' + k)) for k in 'dxw')
+            b.depth, b.x, b.w = (int(v) for v in g.get('data-p').split())
             r = g.find(SVG + 'rect')
             b.rect = {k: float(r.get(k)) for k in ('x', 'y', 'width', 'height')}
             b.fill = r.get('fill')
@@ -362,14 +362,14 @@ def changed_titles(data):
     out, path = {}, []
     for g in graph:
         name, total, own = g.find(SVG + 'title').text.split('\n')
-        path = path[:int(g.get('data-d'))] + [name]
+        path = path[:int(g.get('data-p').split()[0])] + [name]
         facts = []
         for word, line in (('total', total), ('self', own)):
             m = re.fullmatch(word + r' (\S+) \u2192 (\S+) samples \((.*)\)', line)
             true(m, 'unexpected line %r' % line)
             facts += [tuple(Fraction(m.group(i).replace(',', '')) for i in (1, 2)), m.group(3)]
         out[tuple(path[1:])] = (facts[0], facts[2], g.find(SVG + 'rect').get('fill'), facts[1],
-                                int(g.get('data-w')))
+                                int(g.get('data-p').split()[2]))
     return out
 
 
