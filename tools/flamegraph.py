@@ -190,7 +190,7 @@ class Input:
         if divisor > 1:
             items = [(key, int(count * divisor)) for key, count in items]
         if not chart:
-            items.sort()
+            items.sort(key=lambda item: item[0])
         return items, divisor
 
 
@@ -360,7 +360,7 @@ class Layout:
 
 MOST_ROWS = 100             # of the table: the hottest by self, and as many by total
 SANDWICH_STACKS = 60000     # so many stacks are gone through for sandwiches, ...
-SANDWICH_FRAMES = 30000     # ... which have so many frames together
+SANDWICH_FRAMES = 20000     # ... which have so many frames together
 SANDWICH_PARTS = 300        # and none of less than this part of the function
 
 
@@ -787,7 +787,7 @@ class Picture:
                 colour = self.change_colour(*self.diff.totals(frame))
         else:
             facts = ['%s %s %s (%s)' % (word, self.amount(part), self.countname,
-                                        xml(percent(part, total)))
+                                        xml(percent(part, total))) if part else word + ' 0'
                      for word, part in (('total', frame.total), ('self', frame.own))]
         x, end = frame.x, frame.x + frame.total
         data_x = self.small(x)
@@ -1108,6 +1108,7 @@ function View(graph, kind) {
   this.kind = kind;
   this.g = []; this.rects = []; this.labels = []; this.names = []; this.facts = [];
   this.level = []; this.x = []; this.w = []; this.end = []; this.up = []; this.on = [];
+  this.left = []; this.wide = [];  // as drawn last, px
   this.open = [];                  // while frames are added: those that still may get children
   this.low = this.high = 0;        // levels
   this.told = summary.dataset.full;
@@ -1160,8 +1161,8 @@ function addList(v, list, from, sign, level0) {
     make(SVG, 'rect', {height: row - 1, fill: look[2]}, e);
     var lines = [look[0], 'total ' + amount(total) + ' ' + data.count + ' (' +
                  percent(total, whole) + ')'];
-    if (sign > 0) lines.push('self ' + amount(own) + ' ' + data.count + ' (' +
-                             percent(own, whole) + ')');
+    if (sign > 0) lines.push('self ' + amount(own) + (own ? ' ' + data.count + ' (' +
+                             percent(own, whole) + ')' : ''));
     v.add(e, lines, sign * (list[k] - level0), 0, total);
   }
 }
@@ -1175,8 +1176,8 @@ function otherView() {             // from the leaf where the drawn one is from 
   v.level = v.level.map(Math.abs);
   v.high = Math.max(v.high, -v.low);
   v.low = 0;
-  v.told = (data.callers ? 'Callers: each function, and above it what called it' :
-            'From the root: each function, and above it what it called') +
+  v.told = (data.callers ? 'From the leaf: each function is followed by what called it' :
+            'From the root: each function is followed by what it called') +
            (data.lost ? ' \u00b7 ' + data.lost + ' in frames too narrow to draw' : '');
   return v.done();
 }
@@ -1189,8 +1190,8 @@ function sandwichView(name) {
   addList(v, r[3].slice(0, 4), 0, 1, 1);
   addList(v, r[4], 1, -1, 1);
   addList(v, r[3], 1, 1, 1);
-  v.told = 'Sandwich: what calls ' + name + ' on one side, what it calls on the other \u00b7 ' +
-           'parts below 1/300 of it are left out';
+  v.told = 'What calls ' + name + ' on one side, what it calls on the other \u00b7 ' +
+           'without parts below 1/300 of it';
   return v.done();
 }
 function tableView() {
@@ -1313,7 +1314,7 @@ function go_to(kind, of) {         // the same, for a user
   if (look(kind, of)) {
     refresh();
     remember(true);
-    if (n) g[0].focus();
+    if (n) { g[0].focus(); g[0].scrollIntoView({block: 'nearest', inline: 'nearest'}); }
   } else {
     choice.value = shown.kind;
     found.textContent = of ? 'No sandwich of ' + of : 'First choose a function';
@@ -1371,6 +1372,9 @@ function draw() {
     on[i] = true;
     e.classList.toggle('dim', above && i !== focus);
     var left = above ? 0 : (x[i] - origin) * scale, wide = above ? inner : w[i] * scale;
+    if (left === shown.left[i] && wide === shown.wide[i]) continue;
+    shown.left[i] = left;
+    shown.wide[i] = wide;
     r.setAttribute('x', left.toFixed(2));
     r.setAttribute('width', Math.max(0.1, wide > 3 ? wide - 0.6 : wide).toFixed(2));
     if (wide > 6) r.setAttribute('rx', 2); else r.removeAttribute('rx');
@@ -1718,6 +1722,7 @@ function become(list) {
   if (n) select(focus);
   refresh();
   now = pack();
+  if (shown.of) g[0].scrollIntoView({block: 'center', inline: 'nearest'});
 }
 function recall() {
   var before = trail[trail.length - 1], wanted = pieces().filter(mine);
@@ -1890,8 +1895,8 @@ def parse_options(arguments):
                    help='width of the static picture (1200); scripts fit it to the window')
     p.add_argument('--height', type=whole(8, 100), default=18, metavar='PX',
                    help='height of a frame (18)')
-    p.add_argument('--minwidth', type=decimal(False), default=Fraction(1, 5), metavar='PX',
-                   help='leave out frames narrower than this at full view (0.2)')
+    p.add_argument('--minwidth', type=decimal(False), default=Fraction(1, 4), metavar='PX',
+                   help='leave out frames narrower than this at full view (0.25)')
     p.add_argument('--depth', type=whole(0, 10 ** 6), default=0, metavar='N',
                    help='draw at most N levels above the root (0: all)')
     p.add_argument('--countname', default='samples', metavar='WORD',

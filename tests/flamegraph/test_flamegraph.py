@@ -8,6 +8,7 @@ any failed. Python 3.8 or later, standard library only. All input is made here.
 """
 import colorsys
 import gzip
+import json
 import os
 import random
 import re
@@ -68,6 +69,8 @@ class Picture:
         self.graph = next(g for g in self.root.iter(SVG + 'g') if g.get('class') == 'frames')
         self.inner = int(self.root.get('width')) - 2 * PAD
         self.total = int(self.root.get('data-total'))
+        aside = self.root.find(SVG + 'metadata')
+        self.views = None if aside is None else json.loads(aside.text)
         self.boxes, path = [], []
         for g in self.graph:
             b = Box()
@@ -89,6 +92,8 @@ class Picture:
 
     @staticmethod
     def fact(line, word):
+        if line == word + ' 0':
+            return Fraction(0), '0.00%'
         m = re.fullmatch(word + r' (\S+) (.*) \((\S+)\)', line)
         true(m, 'unexpected title line %r' % line)
         return Fraction(m.group(1).replace(',', '')), m.group(3)
@@ -98,6 +103,16 @@ class Picture:
         for b in self.boxes:
             true(b.path not in out, 'path drawn twice: %r' % (b.path,))
             out[b.path] = (b.total, b.own)
+        return out
+
+    def listed(self, flat):
+        """path -> (total, self) of a tree in self.views, without its root."""
+        out, path = {}, []
+        for k in range(0, len(flat), 4):
+            depth, name, total, own = flat[k:k + 4]
+            path = path[:depth - 1] + [self.views['names'][name][0]] if depth else []
+            true(tuple(path) not in out, 'listed twice: %r' % (path,))
+            out[tuple(path)] = total, own
         return out
 
     def notes(self):
@@ -200,6 +215,77 @@ def _():
 def _():
     lines = profile(3)
     compare(draw(folded(lines), '--minwidth', '0', '--inverted'), lines, inverted=True)
+
+
+def function_model(lines, threads):
+    """name -> [self, total, what it calls, what calls it]; the trees from its outermost frame."""
+    out = {}
+    for stack, count in lines:
+        code = stack[1:] if threads else stack
+        for name in set(code):
+            row = out.setdefault(name, [0, 0, [], []])
+            row[1] += count
+            row[0] += count if code[-1] == name else 0
+            at = stack.index(name, 1 if threads else 0)
+            row[2].append((stack[at:], count))
+            row[3].append((stack[at::-1], count))
+    return out
+
+
+@check('callers, table and sandwiches agree with a model of every stack')
+def _():
+    for seed in range(6):
+        for options in ([], ['--no-threads'], ['--reverse'], ['--reverse', '--no-threads']):
+            lines = profile(seed, 150)
+            p = draw(folded(lines), '--minwidth', '0', *options)
+            v, reverse = p.views, '--reverse' in options
+            want = {k: t[:2] for k, t in expected(lines, reverse=not reverse).items()}
+            same(p.listed(v['other']), want, 'the tree from the other end')
+            model = function_model(lines, '--no-threads' not in options)
+            same(v['functions'], len(model), 'number of functions')
+            rows = {v['names'][r[0]][0]: r for r in v['rows']}
+            same({k: r[1:3] for k, r in rows.items()}, {k: m[:2] for k, m in model.items()}, 'table')
+            for name, row in rows.items():
+                for got, stacks in zip(row[3:5], model[name][2:]):
+                    least = max(1, model[name][1] // 300)
+                    want = {k: t[:2] for k, t in expected(stacks).items() if k and t[0] >= least}
+                    same(p.listed(got), want, 'sandwich of ' + name)
+            hottest = sorted(model, key=lambda k: (-model[k][0], k.encode()))
+            same([v['names'][r[0]][0] for r in v['rows'] if r[1]],
+                 [k for k in hottest if model[k][0]], 'order of the table')
+
+
+@check('what is too narrow to draw is whole in the other views, or disclosed there')
+def _():
+    text = ''.join('t;caller_%d;malloc 1\n' % i for i in range(20000)) + 't;main 20000\n'
+    p = draw(text)
+    true(('malloc',) not in {b.path[-1:] for b in p.boxes}, 'malloc was not to be drawn')
+    v = p.views
+    same(p.listed(v['other'])[('malloc',)], (20000, 0), 'callers')
+    same(v['lost'], '50.00%', 'left out of the callers')
+    row = next(r for r in v['rows'] if v['names'][r[0]][0] == 'malloc')
+    same(row[1:3], [20000, 20000], 'table')
+    same(p.listed(row[4]), {('malloc',): (20000, 0)}, 'sandwich')
+    same(len(v['rows']), 100, 'rows')
+
+
+@check('the trees of --diff and --flamechart have no other views')
+def _():
+    same(draw('t;a 1\nt;b 2\n', '--flamechart').views, None, 'chart')
+    with tempfile.TemporaryDirectory() as d:
+        Path(d, 'a').write_text('t;a 1\n')
+        same(b'<metadata' in Run('--diff', 'a', 'a', cwd=d).out, False, 'diff')
+
+
+@check('colours and names in the other views are those of the picture')
+def _():
+    p = draw('t;a<b>&"\'é;[lost] 3\nt;x;[unknown] 4\nt;x;\U0001f600 2\n')
+    drawn = {b.name: b.fill for b in p.boxes}
+    for name, kind, colour in p.views['names']:
+        same(colour, drawn[name], 'colour of ' + name)
+    true({'a<b>&"\'é', '\U0001f600'} <= {n for n, _, _ in p.views['names']}, 'names')
+    raw = p.text[p.text.index('<metadata>') + 10:p.text.index('</metadata>')]
+    same([c for c in '<>&' if c in raw], [], 'markup in the data')
 
 
 @check('the order of lines does not change a byte')
@@ -502,6 +588,54 @@ def _():
     same(draw('t;operator new (unsigned 8) 7 3\n').boxes[-1].path,
          ('t', 'operator new (unsigned 8) 7'),
          'path')
+
+
+@check('if every line has two counts, the last is used and the user is told; one such line is a name')
+def _():
+    r = Run(text='t;a 3 5\nt;a 1 2\nt;b 0 7.5\n')
+    p = Picture(r.out)
+    same({b.path: b.total for b in p.boxes if len(b.path) == 2},
+         {('t', 'a'): 7, ('t', 'b'): Fraction(15, 2)}, 'counts')
+    true('Every line ends in two counts' in r.err, r.err)
+    same(draw('t;phase 3 5\nt;b 7\n').names(), {'all', 't', 'phase 3', 'b'}, 'names')
+    same(draw('t;phase 3 5\n').names(), {'all', 't', 'phase 3'}, 'a single line')
+
+
+@check('the generator of large profiles writes the same bytes everywhere, and what it promises')
+def _():
+    command = [sys.executable, str(HERE / 'generate.py'), '--lines', '3000', '--stacks', '1000']
+    a, b = (subprocess.run(command, stdout=subprocess.PIPE, check=True,
+                           env={**os.environ, 'PYTHONHASHSEED': seed}).stdout for seed in '12')
+    same(a == b, True, 'same bytes')
+    lines = a.decode().splitlines()
+    same([len(lines), len({line.rsplit(' ', 1)[0] for line in lines})], [3000, 1000], 'lines, stacks')
+    mean = sum(line.count(';') + 1 for line in lines) / 3000
+    true(12 < mean < 24, 'mean depth %.1f' % mean)
+
+
+@check('real profiles of other tools are drawn: every count and every function of them')
+def _():
+    folder = HERE.parents[2] / 'shared' / 'data' / 'folded'
+    for path in sorted(folder.glob('*.folded')):
+        total, leaves, functions = 0, {}, set()
+        for line in path.read_text(encoding='utf-8').splitlines():
+            stack, count = line.rsplit(' ', 1)
+            frames = stack.rstrip().split(';')      # spaces before the count are no name
+            total += int(count)
+            leaves[frames[-1]] = leaves.get(frames[-1], 0) + int(count)
+            functions |= set(frames)
+        r = Run('--minwidth', '0', '--no-threads', str(path))
+        same([r.code, r.err], [0, ''], path.name)
+        p = Picture(r.out)
+        same(p.total, total, 'total of ' + path.name)
+        own = {}
+        for b in p.boxes:
+            own[b.name] = own.get(b.name, 0) + b.own
+        same({k: v for k, v in own.items() if v}, {k or '[empty]': v for k, v in leaves.items()},
+             'self of ' + path.name)
+        same(p.names() - {'all'}, {f or '[empty]' for f in functions}, 'functions of ' + path.name)
+    if not list(folder.glob('*.folded')):
+        print('# no such profiles here: nothing compared')
 
 
 @check('bad lines are counted and the first five quoted with file and line')
