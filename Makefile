@@ -1,7 +1,7 @@
 # make demo   a flame graph of the example EVM, flamegraph.svg, in under a minute
 # make demo-windows  the same of evm.exe under Wine (with MinGW), flamegraph-windows.svg
 # make test   builds and runs all tests (as root it first installs the packages they use)
-# make bench  measured ratios: samples delivered, cost, error on bursts; speed of the names
+# make bench  measured ratios: samples delivered, cost, error on bursts; speed of names and pictures
 # make clean
 
 CC ?= cc
@@ -52,6 +52,7 @@ test:
 bench:
 	@$(PYTHON) tests/bench/bench.py
 	@$(PYTHON) tests/bench/symbols.py
+	@$(PYTHON) tests/bench/flamegraph.py
 
 clean:
 	rm -rf $(BUILD) flamegraph.folded flamegraph.svg flamegraph-windows.folded flamegraph-windows.svg

@@ -13,9 +13,10 @@ are counted, and the first few are quoted on stderr. Input may be gzipped, CRLF 
 
 The SVG needs nothing but itself. With scripts: click (or Enter) zooms and marks every frame of that
 name, Escape goes back, arrow keys walk, `/` searches by regular expression, Enter and Shift+Enter
-(or n and N) go from match to match, c copies a frame's name and C its stack. Without scripts (an
-<img> in a README) it is a complete static picture. The same input gives the same bytes, on every
-machine and in every line order.
+(or n and N) go from match to match, c copies a frame's name and C its stack, s shows what calls its
+function and what it calls. The other views are callers first and a table of the hottest functions.
+Without scripts (an <img> in a README) it is a complete static picture. The same input gives the
+same bytes, on every machine and in every line order.
 
 Exit code: 0 a picture was made; 1 it could not be written; 2 wrong usage or nothing to draw.
 Python 3.8 or later, standard library only. Run with --help for the options.
@@ -273,6 +274,10 @@ class Stacks:
 # Within a frame the children come first and its own count after them (to the right). As sorting
 # brings a stack before those that extend it, a child is moved left by its ancestors' own counts.
 
+MINWIDTH = Fraction(1, 10)  # px; slivers that are seen only when one zooms
+MOST_FRAMES = 7000          # more make a picture over 2 MB, which is slow to open and to zoom
+
+
 class Frame:
     __slots__ = ('name', 'depth', 'x', 'total', 'own', 'shift', 'pruned', 'first', 'last')
 
@@ -291,14 +296,18 @@ class Frame:
 class Layout:
     def __init__(self, stacks, pixels, minwidth, maxdepth, ordered):
         total = self.total = sum(count for _, count in stacks.list)
+        self.pixels = pixels
+        self.minwidth = MINWIDTH if minwidth is None else minwidth
         # Counts below this are narrower than minwidth: ceil(minwidth / pixels * total).
-        self.threshold = max(1, -(-(minwidth * total) // pixels))
+        self.threshold = max(1, -(-(self.minwidth * total) // pixels))
         self.narrow = 0             # frames hidden for their width
         self.narrow_counts = 0      # what they stand for, each count once
         self.deep = 0               # frames hidden by --depth
         self.deep_counts = 0
         self.frames = []            # those to draw, parents before children
         self.run(stacks, maxdepth, ordered)
+        if minwidth is None and len(self.frames) > MOST_FRAMES:
+            self.thin()
         self.levels = 1 + max(f.depth for f in self.frames)
 
     def run(self, stacks, maxdepth, ordered):
@@ -338,6 +347,23 @@ class Layout:
         root.total = at
         root.last = len(ends)
         self.narrow_counts += root.pruned
+
+    def thin(self):
+        """Raises the threshold until there are no more than MOST_FRAMES."""
+        totals = sorted((f.total for f in self.frames), reverse=True)
+        self.threshold = totals[MOST_FRAMES] + 1
+        self.minwidth = Fraction(round(Fraction(100 * self.threshold * self.pixels, self.total)), 100)
+        every, self.frames, self.narrow_counts = self.frames, [], 0
+        path = [0] * (1 + max(f.depth for f in every))      # totals of f and its ancestors
+        for f in every:
+            path[f.depth] = f.total
+            if f.total >= self.threshold:
+                self.frames.append(f)
+                self.narrow_counts += f.pruned
+            else:
+                self.narrow += 1
+                if path[f.depth - 1] >= self.threshold:
+                    self.narrow_counts += f.total
 
     def close(self, stack, keep, at, item):
         """Closes the open frames deeper than `keep`, dropping those that came out too narrow."""
@@ -834,7 +860,7 @@ class Picture:
         if lay.narrow:
             notes.append('%s, %s, hidden: narrower than %s px'
                          % (plural(lay.narrow, 'frame'), percent(lay.narrow_counts, lay.total),
-                            number(self.options.minwidth)))
+                            number(lay.minwidth)))
         if lay.deep:
             notes.append('%s, %s, hidden: deeper than %s'
                          % (plural(lay.deep, 'frame'), percent(lay.deep_counts, lay.total),
@@ -1895,8 +1921,9 @@ def parse_options(arguments):
                    help='width of the static picture (1200); scripts fit it to the window')
     p.add_argument('--height', type=whole(8, 100), default=18, metavar='PX',
                    help='height of a frame (18)')
-    p.add_argument('--minwidth', type=decimal(False), default=Fraction(1, 4), metavar='PX',
-                   help='leave out frames narrower than this at full view (0.25)')
+    p.add_argument('--minwidth', type=decimal(False), metavar='PX',
+                   help='leave out frames narrower than this at full view (0.1, more if that would '
+                        'be over %d frames)' % MOST_FRAMES)
     p.add_argument('--depth', type=whole(0, 10 ** 6), default=0, metavar='N',
                    help='draw at most N levels above the root (0: all)')
     p.add_argument('--countname', default='samples', metavar='WORD',

@@ -367,6 +367,23 @@ def _():
     true('hidden' not in draw(folded(lines), '--minwidth', '0').notes(), 'nothing was hidden')
 
 
+@check('of very many frames the widest 7,000 are drawn, and the others disclosed; --minwidth is obeyed')
+def _():
+    r = random.Random(4)
+    lines = [(('t', 'g%d' % (i // 60), 'f%d' % i, 'x', 'y'), r.randint(60, 99)) for i in range(4000)]
+    want = expected(lines)
+    whole, totals = want[()][0], sorted((t for t, _, _ in want.values()), reverse=True)
+    p = draw(folded(lines))
+    keep = [k for k, v in want.items() if v[0] > totals[7000]]
+    true(len(keep) > 6000, 'the model keeps %d' % len(keep))
+    same([b.path for b in p.boxes], keep, 'frames')
+    gone = sum(v[0] for k, v in want.items() if k not in set(keep) and k[:-1] in set(keep))
+    px = (totals[7000] + 1) * p.inner / whole
+    true('{:,} frames, {:.2f}%, hidden: narrower than {:.2g} px'.format(
+        len(want) - len(keep), float(100 * gone / whole), float(px)) in p.notes(), p.notes())
+    same(len(draw(folded(lines), '--minwidth', '0.1').boxes), len(want), 'frames with --minwidth 0.1')
+
+
 @check('--depth cuts deeper levels, discloses them and keeps totals')
 def _():
     lines = profile(13)
