@@ -3,7 +3,7 @@
 
     python3 tests/bench/flamegraph.py [--quick]
 
-1,000,000 lines of 200,000 different stacks (tests/flamegraph/generate.py), the tools in turns, three
+1,000,000 lines of 200,000 different stacks (tests/bench/folded.py), the tools in turns, three
 rounds; time, peak memory and size of the picture of each, and the ratio of times in each round. The
 peers are found on the PATH, or named by FLAMEGRAPH_PL and INFERNO_FLAMEGRAPH; without them only the
 script is measured. It fails nothing.
@@ -37,7 +37,7 @@ def main():
     with tempfile.TemporaryDirectory() as lab:
         folded, picture = os.path.join(lab, "big.folded"), os.path.join(lab, "big.svg")
         with open(folded, "wb") as out:
-            subprocess.run([sys.executable, os.path.join(ROOT, "tests/flamegraph/generate.py")] + size,
+            subprocess.run([sys.executable, os.path.join(ROOT, "tests/bench/folded.py")] + size,
                            stdout=out, check=True)
         tools = {"flamegraph.py": [sys.executable, os.path.join(ROOT, "tools/flamegraph.py"), folded]}
         for name, variable, before in (("flamegraph.pl", "FLAMEGRAPH_PL", ["perl"]),

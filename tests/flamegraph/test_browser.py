@@ -659,7 +659,7 @@ def _(p):
 
 @check('a pruned profile of 100,000 stacks opens, zooms and switches; its frame budget is printed')
 def _(p):
-    made = subprocess.run([sys.executable, str(HERE / 'generate.py'), '--lines', '120000',
+    made = subprocess.run([sys.executable, str(HERE.parent / 'bench' / 'folded.py'), '--lines', '120000',
                            '--stacks', '100000'], check=True, stdout=subprocess.PIPE).stdout
     (p.folder / 'big.folded').write_bytes(made)
     subprocess.run([sys.executable, str(TOOL), str(p.folder / 'big.folded'), '-o',

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes large folded files for speed tests: the same bytes from the same arguments, everywhere.
 
-    python3 tests/flamegraph/generate.py [--lines 1000000] [--stacks 200000] [--threads 8] > big.folded
+    python3 tests/bench/folded.py [--lines 1000000] [--stacks 200000] [--threads 8] > big.folded
 
 The stacks are walks down a random call graph whose functions call few others often and many rarely,
 as in real programs; lines repeat them in random order, as a tool that does not merge writes them.
