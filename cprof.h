@@ -80,6 +80,7 @@
                                      code that could not be unwound, are missing
      [program+0x1234]                no symbol there: the function (or address) at this offset
      [jit]                           code made at run time that is not in /tmp/perf-PID.map
+     [scope table full]              a scope whose name found no room
      [cprof];[lost]                  time of samples that found the table full: raise max_stacks
      [cprof];[unsampled]             CPU time of the process that no sample covers: threads too
                                      short-lived to be met, and threads that block the signal
@@ -139,6 +140,7 @@
      platform   which system, compiler and processor this is
      base       atomics, bounds-checked bytes, memory straight from the system
      modules    what is loaded, and what was
+     scopes     names that the program puts among the frames
      unwind     from registers to a stack
      seh        the same by the tables of Windows programs
      files      where the bytes of an image come from
@@ -242,6 +244,8 @@ typedef struct cprof_stats {
     uint64_t threads_seen;
     uint64_t blocked_threads; /* threads that did not answer the signal at least once */
     uint64_t unique_stacks;   /* entries of the table in use */
+    uint64_t scopes_excess;   /* scopes opened when 64 were open in their thread: not shown */
+    uint64_t scopes_unnamed;  /* names of scopes for which there was no room: [scope table full] */
     uint64_t poor_modules;    /* files whose names, inlined functions or lines could not all be
                                  read at the last write; cprof_stop says which and why */
     uint64_t ticks;           /* times the sampler looked */
@@ -256,6 +260,14 @@ typedef struct cprof_stats {
     double hz;                /* rate asked for */
     double hz_achieved;       /* looks at each thread / duration */
 } cprof_stats;
+
+/* A scope: a name among the frames of the thread that opened it. Yours to hand on, not to read. */
+typedef struct cprof_scope {
+    const char *volatile name; /* what the profile shows; NULL: nothing */
+    uintptr_t sp, pc;          /* who opened it: the stack pointer, and where it was called */
+    uint32_t *depth;           /* how many scopes its thread has open, */
+    uint32_t index;            /* and its number among them */
+} cprof_scope;
 
 /* Receives a piece of a profile. Returns false to stop the writing (the disk is full, say). */
 typedef bool (*cprof_write_fn)(void *user, const void *data, size_t size);
@@ -282,7 +294,15 @@ typedef bool (*cprof_write_fn)(void *user, const void *data, size_t size);
    cprof_thread_name names the calling thread for the system and the profile (Linux keeps 15
                   bytes).
    cprof_begin, cprof_end are what the macros call: start with an output file and stop, errors
-                  reported on stderr. */
+                  reported on stderr.
+   cprof_scope_begin opens a scope (see CPROF_SCOPE_BEGIN) in the function that calls it, which
+                  must see to it that it is ended before it returns. Never NULL. 64 can be open in
+                  a thread; further ones are counted, but not shown.
+   cprof_scope_set gives it another name: one store.
+   cprof_scope_end closes it, and those opened since. By the thread that opened it.
+   cprof_intern   copies a name to where it stays for ever: for names made at run time. The same
+                  name gives the same pointer. When 1 MB or 32,768 names are full, it returns
+                  "[scope table full]". */
 #ifdef CPROF_DISABLE
 static inline cprof_result cprof_start(const cprof_desc *desc) {
     (void)desc;
@@ -313,6 +333,12 @@ static inline cprof_result cprof_begin(const char *path) {
     return CPROF_OK;
 }
 static inline cprof_result cprof_end(void) { return CPROF_OK; }
+static inline cprof_scope *cprof_scope_begin(const char *name) {
+    (void)name;
+    return NULL;
+}
+static inline void cprof_scope_end(cprof_scope *scope) { (void)scope; }
+static inline const char *cprof_intern(const char *name) { return name; }
 #else
 cprof_result cprof_start(const cprof_desc *desc);
 cprof_result cprof_stop(void);
@@ -326,22 +352,71 @@ const char *cprof_result_string(cprof_result result);
 void cprof_thread_name(const char *name);
 cprof_result cprof_begin(const char *path);
 cprof_result cprof_end(void);
+cprof_scope *cprof_scope_begin(const char *name);
+void cprof_scope_end(cprof_scope *scope);
+const char *cprof_intern(const char *name);
+#endif
+
+/* A macro, as a function would show up in the profile. */
+#ifdef CPROF_DISABLE
+#define cprof_scope_set(scope, text) ((void)(scope), (void)(text))
+#else
+#define cprof_scope_set(scope, text) ((void)((scope)->name = (text)))
 #endif
 
 #ifdef __cplusplus
 }
+
+/* A scope that ends with the block, however that is left:
+       cprof_scope_guard scope(cprof_scope_begin("block")); */
+class cprof_scope_guard {
+  public:
+    explicit cprof_scope_guard(cprof_scope *opened) : scope(opened) {}
+    ~cprof_scope_guard() { cprof_scope_end(scope); }
+    void set(const char *name) { cprof_scope_set(scope, name); }
+
+  private:
+    cprof_scope_guard(const cprof_scope_guard &);
+    cprof_scope_guard &operator=(const cprof_scope_guard &);
+    cprof_scope *scope;
+};
 #endif
 
 /* CPROF_BEGIN(path) ... CPROF_END() profile what lies between them, in every thread, and write
-   `path`. With CPROF_DISABLE defined they vanish, arguments unevaluated. */
+   `path`.
+   CPROF_SCOPE_BEGIN(name) ... CPROF_SCOPE_END(), in one block, put the name between the frame of
+   the function they are in and those of what it calls meanwhile, as if it were a function.
+   CPROF_SCOPE_SET(name), in the same block or one inside it, replaces the name; that is one store,
+   so an interpreter can do it for each instruction. Names must live as long as the profile: string
+   literals, or what cprof_intern returns. A block that is left by longjmp or an exception need not
+   end its scope: the next scope, and the profile, see by the stack that it is gone.
+   With CPROF_DISABLE defined all of them vanish, arguments unevaluated. */
 #ifdef CPROF_DISABLE
 #define CPROF_BEGIN(path) ((void)0)
 #define CPROF_END() ((void)0)
 #define CPROF_THREAD_NAME(name) ((void)0)
+#define CPROF_SCOPE_BEGIN(name) ((void)0)
+#define CPROF_SCOPE_SET(name) ((void)0)
+#define CPROF_SCOPE_END() ((void)0)
 #else
 #define CPROF_BEGIN(path) ((void)cprof_begin(path))
 #define CPROF_END() ((void)cprof_end())
 #define CPROF_THREAD_NAME(name) cprof_thread_name(name)
+#define CPROF_SCOPE_BEGIN(name) \
+    CPROF_SHADOWING(cprof_scope *const cprof_scope_here = cprof_scope_begin(name);) \
+    (void)cprof_scope_here
+#define CPROF_SCOPE_SET(name) cprof_scope_set(cprof_scope_here, name)
+#define CPROF_SCOPE_END() cprof_scope_end(cprof_scope_here)
+/* Blocks with scopes may be nested. */
+#if defined(__GNUC__) || defined(__clang__)
+#define CPROF_SHADOWING(declaration) \
+    _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wshadow\"") declaration \
+    _Pragma("GCC diagnostic pop")
+#elif defined(_MSC_VER)
+#define CPROF_SHADOWING(declaration) __pragma(warning(suppress : 4456)) declaration
+#else
+#define CPROF_SHADOWING(declaration) declaration
+#endif
 #endif
 
 #endif /* CPROF_H */
@@ -439,6 +514,9 @@ cprof_result cprof_end(void);
 #ifdef CPROFI_GNU
 #define CPROFI_UNUSED __attribute__((unused))
 #define CPROFI_NOINLINE __attribute__((noinline))
+/* Of the function this is in: its caller's stack pointer at the call, and the place of the call. */
+#define CPROFI_CALLER_SP() ((uintptr_t)__builtin_dwarf_cfa())
+#define CPROFI_CALLER_PC() ((uintptr_t)__builtin_return_address(0) - 1)
 #if defined(__MINGW32__) && !defined(__clang__)
 #define CPROFI_PRINTF(at, first) __attribute__((format(gnu_printf, at, first)))
 #else
@@ -476,6 +554,12 @@ static inline bool cprofi_cas32(uint32_t *p, uint32_t expected, uint32_t wanted)
 #else /* the Microsoft compiler */
 #define CPROFI_UNUSED
 #define CPROFI_NOINLINE __declspec(noinline)
+#if defined(_M_ARM64)
+#define CPROFI_CALLER_SP() ((uintptr_t)_AddressOfReturnAddress())
+#else
+#define CPROFI_CALLER_SP() ((uintptr_t)_AddressOfReturnAddress() + sizeof(void *))
+#endif
+#define CPROFI_CALLER_PC() ((uintptr_t)_ReturnAddress() - 1)
 #define CPROFI_PRINTF(at, first)
 static inline uint32_t cprofi_load32_seq(const uint32_t *p) {
     return (uint32_t)InterlockedCompareExchange((volatile LONG *)(uint32_t *)p, 0, 0);
@@ -873,6 +957,271 @@ static bool cprofi_modules_refresh(cprofi_modules *m) {
     return true;
 }
 
+/* ---------------------------------------------------------------------------------------------- */
+/* >>scopes: names that the program puts among the frames
+
+   Problem: the stack of an interpreter says `interpret`, whatever the program is that it runs. So a
+   function can open a scope: a name that belongs between its own frame and those of its callees.
+   BEGIN and END are calls; SET, which may come with every instruction, is one store through the
+   handle that BEGIN left, because even to look up a thread-local variable would be too dear.
+
+   Idea: each thread that opens scopes has a fixed array of them, in memory that all threads' arrays
+   share and that stays. A scope remembers its opener's stack pointer. While a stack is unwound,
+   from the leaf to the root, a frame that spans [sp, cfa) is that of the opener if the remembered
+   pointer is in it; the name comes right before that frame. What was inlined where the scope was
+   opened or is now is told apart when names are known: see the writers.
+
+       stack, growing down            scopes
+       main          | cfa            0 "block 1001", opened by replay
+       replay        | sp = cfa <---  1 "SLOAD", opened by interpret
+       interpret     | <------------
+       storage_get   |
+
+   A block that is left without END (longjmp, an exception) leaves a scope behind whose opener's
+   frame is gone: its pointer is below the stack pointer. The next BEGIN above it drops it, and so
+   does one by the same call at the same place; the unwinder skips it. A pointer far away is that of
+   another stack (a coroutine's): such a scope waits until the walk comes to its stack, and is put
+   at the root if it does not.
+
+   An array is its thread's until somebody needs it and that thread is no more; nothing has to
+   happen at a thread's end. A scope costs some 5 ns to open and close.
+   Not handled: scopes of a coroutine that moves to another thread. */
+
+enum {
+    CPROFI_SCOPES = 64,         /* open at a time in a thread */
+    CPROFI_SCOPE_THREADS = 4096, /* with scopes */
+    CPROFI_SCOPE_REACH = 1 << 26, /* bytes; what is further away is on another stack */
+    CPROFI_INTERNED = 32768,    /* names, */
+    CPROFI_INTERNED_BYTES = 1 << 20
+};
+
+/* The scopes of one thread. */
+typedef struct {
+    uint32_t tid;    /* whose they are; 0: nobody's */
+    uint32_t depth;  /* how many are open; only CPROFI_SCOPES have entries of their own */
+    uint32_t excess; /* how many did not get one */
+    cprof_scope scopes[CPROFI_SCOPES + 1]; /* the last is for all of those */
+} cprofi_scopes;
+
+/* A scope found on a stack: it stands before frame number `frame`, counted from the leaf. */
+typedef struct {
+    const char *name;
+    uintptr_t pc;
+    uint32_t frame;
+} cprofi_scope_mark;
+
+/* The scopes of a thread while its stack is unwound, from the innermost on. */
+typedef struct {
+    uintptr_t next; /* stack pointer of the next one; UINTPTR_MAX: there is none */
+    const cprof_scope *scopes;
+    uint32_t left; /* those that have no place yet: scopes[left - 1] is the next one */
+    uint32_t count;
+    cprofi_scope_mark *marks; /* CPROFI_SCOPES of them */
+} cprofi_scope_walk;
+
+/* All threads' scopes, and interned names. Not in the session: scopes may be opened before it, and
+   they outlive it, and a fork. */
+static struct {
+    uint32_t lock;
+    uint32_t version; /* changes when a thread gets scopes */
+    uint32_t count;   /* arrays in use at some time */
+    uint32_t key;     /* Windows: the thread-local slot + 1 */
+    cprofi_scopes *threads;
+    char *names; /* CPROFI_INTERNED_BYTES, then the index of 2 * CPROFI_INTERNED offsets + 1 */
+    uint32_t name_count, names_used, names_refused;
+} cprofi_scoped;
+
+/* What each system implements. */
+static cprofi_scopes *cprofi_os_scopes(void);
+static void cprofi_os_scopes_set(cprofi_scopes *scopes);
+static uint32_t cprofi_os_tid(void);
+static bool cprofi_os_tid_gone(uint32_t tid);
+static void *cprofi_os_common_pages(size_t size); /* a forked child has them too */
+static void cprofi_os_nap(void);
+
+static bool cprofi_scoped_ready(void); /* the hooks for fork are installed */
+
+static void cprofi_scoped_lock(void) {
+    while (!cprofi_cas32(&cprofi_scoped.lock, 0, 1)) cprofi_os_nap();
+}
+
+static void cprofi_scoped_unlock(void) { cprofi_store32(&cprofi_scoped.lock, 0u); }
+
+/* An array for the calling thread, under the lock. NULL: there are too many threads. */
+static cprofi_scopes *cprofi_scopes_find(uint32_t tid) {
+    cprofi_scopes *all = cprofi_scoped.threads, *found = NULL;
+    uint32_t count = cprofi_scoped.count;
+    if (!all) {
+        all = (cprofi_scopes *)cprofi_os_common_pages(CPROFI_SCOPE_THREADS * sizeof *all);
+        if (!all) return NULL;
+        cprofi_store_pointer(&cprofi_scoped.threads, all);
+    }
+    for (uint32_t i = 0; i < count; i++) { /* an ended thread may have had this id */
+        if (all[i].tid == tid) return &all[i];
+        if (!all[i].tid) found = &all[i];
+    }
+    if (found) return found;
+    if (count < CPROFI_SCOPE_THREADS) {
+        cprofi_store32(&cprofi_scoped.count, count + 1);
+        return &all[count];
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (!cprofi_os_tid_gone(all[i].tid)) continue;
+        cprofi_store32(&all[i].tid, 0u);
+        found = &all[i];
+    }
+    return found;
+}
+
+/* The calling thread's scopes, made at the first use; NULL if there is no room. */
+static cprofi_scopes *cprofi_scopes_own(void) {
+    cprofi_scopes *own = cprofi_os_scopes();
+    uint32_t tid;
+    if (own) return own;
+    if (!cprofi_scoped_ready()) return NULL;
+    tid = cprofi_os_tid();
+    cprofi_scoped_lock();
+    own = cprofi_scopes_find(tid);
+    if (own) {
+        own->depth = 0;
+        for (uint32_t i = 0; i <= CPROFI_SCOPES; i++) {
+            own->scopes[i].depth = &own->depth;
+            own->scopes[i].index = i;
+        }
+        cprofi_store32(&own->tid, tid);
+        cprofi_store32(&cprofi_scoped.version, cprofi_scoped.version + 1);
+    }
+    cprofi_scoped_unlock();
+    if (own) cprofi_os_scopes_set(own);
+    return own;
+}
+
+/* In a forked child: the one thread there is has a new id. */
+CPROFI_UNUSED static void cprofi_scopes_forked(void) {
+    cprofi_scopes *own = cprofi_os_scopes();
+    cprofi_scoped.lock = 0;
+    for (uint32_t i = 0; i < cprofi_scoped.count; i++) cprofi_scoped.threads[i].tid = 0;
+    if (own) own->tid = cprofi_os_tid();
+}
+
+/* The scopes of a thread, or NULL. */
+static const cprofi_scopes *cprofi_scopes_of(uint32_t tid) {
+    const cprofi_scopes *all = cprofi_load_pointer(cprofi_scopes *, &cprofi_scoped.threads);
+    for (uint32_t i = 0; all && i < cprofi_load32(&cprofi_scoped.count); i++)
+        if (cprofi_load32(&all[i].tid) == tid) return &all[i];
+    return NULL;
+}
+
+CPROFI_NOINLINE cprof_scope *cprof_scope_begin(const char *name) {
+    static uint32_t none;
+    static cprof_scope nowhere = {NULL, 0, 0, &none, CPROFI_SCOPES};
+    uintptr_t sp = CPROFI_CALLER_SP(), pc = CPROFI_CALLER_PC();
+    cprofi_scopes *own = cprofi_scopes_own();
+    cprof_scope *scope;
+    uint32_t n;
+    if (!own) return &nowhere;
+    n = own->depth < CPROFI_SCOPES ? own->depth : (uint32_t)CPROFI_SCOPES;
+    while (n) {
+        scope = &own->scopes[n - 1];
+        if (!(scope->sp < sp && sp - scope->sp < CPROFI_SCOPE_REACH) &&
+            !(scope->sp == sp && scope->pc == pc))
+            break;
+        n--; /* its opener's frame is gone */
+    }
+    if (n == CPROFI_SCOPES) {
+        own->excess++;
+        own->depth++;
+        return &own->scopes[CPROFI_SCOPES];
+    }
+    cprofi_store32(&own->depth, n); /* what is looked at meanwhile must be whole */
+    scope = &own->scopes[n];
+    scope->name = name;
+    scope->sp = sp;
+    scope->pc = pc;
+    cprofi_store32(&own->depth, n + 1);
+    return scope;
+}
+
+void cprof_scope_end(cprof_scope *scope) {
+    if (scope->index < CPROFI_SCOPES) {
+        if (*scope->depth > scope->index) cprofi_store32(scope->depth, scope->index);
+    } else if (*scope->depth > CPROFI_SCOPES) {
+        cprofi_store32(scope->depth, *scope->depth - 1);
+    }
+}
+
+const char *cprof_intern(const char *name) {
+    const char *copy = "[scope table full]";
+    size_t size = strlen(name) + 1;
+    uint32_t hash = 2166136261u, *index;
+    for (const char *p = name; *p; p++) hash = (hash ^ (unsigned char)*p) * 16777619u;
+    cprofi_scoped_lock();
+    if (!cprofi_scoped.names)
+        cprofi_scoped.names = (char *)cprofi_os_common_pages(
+            CPROFI_INTERNED_BYTES + 2 * CPROFI_INTERNED * sizeof(uint32_t));
+    if (cprofi_scoped.names) {
+        index = (uint32_t *)(void *)(cprofi_scoped.names + CPROFI_INTERNED_BYTES);
+        for (hash %= 2 * CPROFI_INTERNED; index[hash]; hash = (hash + 1) % (2 * CPROFI_INTERNED)) {
+            if (strcmp(cprofi_scoped.names + index[hash] - 1, name) != 0) continue;
+            copy = cprofi_scoped.names + index[hash] - 1;
+            break;
+        }
+        if (!index[hash] && cprofi_scoped.name_count < CPROFI_INTERNED &&
+            size <= CPROFI_INTERNED_BYTES - cprofi_scoped.names_used) {
+            copy = cprofi_scoped.names + cprofi_scoped.names_used;
+            memcpy(cprofi_scoped.names + cprofi_scoped.names_used, name, size);
+            index[hash] = cprofi_scoped.names_used + 1;
+            cprofi_scoped.names_used += (uint32_t)size;
+            cprofi_scoped.name_count++;
+        } else if (!index[hash]) {
+            cprofi_scoped.names_refused++;
+        }
+    }
+    cprofi_scoped_unlock();
+    return copy;
+}
+
+/* Begins a walk over a thread's scopes; NULL: it has none. [signal] */
+static inline void cprofi_scopes_walk(cprofi_scope_walk *w, const cprofi_scopes *scopes,
+                                      cprofi_scope_mark *marks) {
+    uint32_t depth = scopes ? cprofi_load32(&scopes->depth) : 0;
+    w->scopes = scopes ? scopes->scopes : NULL;
+    w->left = depth < CPROFI_SCOPES ? depth : (uint32_t)CPROFI_SCOPES;
+    w->next = w->left ? w->scopes[w->left - 1].sp : UINTPTR_MAX;
+    w->count = 0;
+    w->marks = marks;
+}
+
+/* The next scope stands before this frame. [signal] */
+static void cprofi_scopes_mark(cprofi_scope_walk *w, uint32_t frame) {
+    const cprof_scope *scope = &w->scopes[--w->left];
+    cprofi_scope_mark *mark = &w->marks[w->count];
+    mark->name = scope->name;
+    mark->pc = scope->pc;
+    mark->frame = frame;
+    if (mark->name) w->count++;
+}
+
+/* Marks the scopes of the opener whose frame is [sp, cfa). For when w->next < cfa. [signal] */
+static CPROFI_NOINLINE void cprofi_scopes_place(cprofi_scope_walk *w, uint32_t frame, uintptr_t sp,
+                                                uintptr_t cfa) {
+    while (w->left && w->scopes[w->left - 1].sp < cfa) {
+        uintptr_t opened = w->scopes[w->left - 1].sp;
+        if (opened >= sp)
+            cprofi_scopes_mark(w, frame);
+        else if (sp - opened < CPROFI_SCOPE_REACH)
+            w->left--; /* left behind */
+        else
+            break; /* on another stack */
+    }
+    w->next = w->left ? w->scopes[w->left - 1].sp : UINTPTR_MAX;
+    if (w->left && w->next < cfa) w->next = UINTPTR_MAX; /* until the walk ends or changes stacks */
+}
+
+/* Those that are left stand before the frames that were not reached. [signal] */
+static void cprofi_scopes_rest(cprofi_scope_walk *w, uint32_t frame) {
+    while (w->left) cprofi_scopes_mark(w, frame);
+}
 /* ---------------------------------------------------------------------------------------------- */
 /* >>unwind: from registers and stack memory to return addresses
 
@@ -2206,10 +2555,11 @@ static CPROFI_NOINLINE int cprofi_unwind_step(const cprofi_unwinder *u,
 
 /* [signal] Walks from regs (which it uses up) to the root. Stores at most `max` addresses, leaf
    first: the leaf's pc and that of a frame a signal interrupted as they are, return addresses minus
-   one, so that each lies inside the instruction that was running. Returns how many. */
+   one, so that each lies inside the instruction that was running. Returns how many. Scopes are
+   marked on the way, unless that is NULL. */
 static size_t cprofi_unwind(const cprofi_unwinder *u, const cprofi_modules *m, cprofi_regs *regs,
                             cprofi_view *view, cprofi_scratch *s, uintptr_t *frames, size_t max,
-                            cprofi_end *end) {
+                            cprofi_end *end, cprofi_scope_walk *scopes) {
     const cprofi_module_index *index = cprofi_load_pointer(cprofi_module_index *, &m->index);
     const uint64_t stamp = index ? index->epoch * 0x9e3779b97f4a7c15u : 0;
     const uint32_t needed = 1u << CPROFI_PC | 1u << CPROFI_SP;
@@ -2256,6 +2606,7 @@ static size_t cprofi_unwind(const cprofi_unwinder *u, const cprofi_modules *m, c
             by_sp = kind == CPROFI_RULE_POINTER || kind == CPROFI_RULE_GUESS;
         }
         if (cfa <= sp && !exact && (by_sp || ++switches > CPROFI_SWITCHES)) return n;
+        if (scopes && scopes->next < cfa) cprofi_scopes_place(scopes, (uint32_t)n - 1, sp, cfa);
         if (!cprofi_unwind_plausible(pc)) {
             if (pc == 0) *end = CPROFI_END_ROOT;
             return n;
@@ -3005,11 +3356,13 @@ CPROFI_UNUSED static cprofi_seh_result cprofi_seh_x86_step(cprofi_seh_frame *f) 
 
 /* Stores at most `max` addresses, leaf first: where the thread stands and what was interrupted as
    they are, return addresses minus one, so that each lies inside the instruction that was running.
-   Returns how many. *truncated: there were more, or the way to the root was not found. */
+   Returns how many. *truncated: there were more, or the way to the root was not found. `sp`: number
+   of the stack pointer. Scopes are marked on the way, unless that is NULL. */
 CPROFI_UNUSED static uint32_t cprofi_seh_walk(cprofi_seh_step step, const cprofi_seh_images *images,
                                               const cprofi_seh_stack *stack,
                                               const cprofi_seh_registers *registers, uint64_t *pcs,
-                                              uint32_t max, bool *truncated) {
+                                              uint32_t max, bool *truncated, uint32_t sp,
+                                              cprofi_scope_walk *scopes) {
     cprofi_seh_frame f;
     cprofi_seh_result result = CPROFI_SEH_FRAME;
     uint32_t n = 0;
@@ -3018,8 +3371,11 @@ CPROFI_UNUSED static uint32_t cprofi_seh_walk(cprofi_seh_step step, const cprofi
     f.regs = *registers;
     f.exact = true;
     while (n < max && result == CPROFI_SEH_FRAME) {
+        uintptr_t before = (uintptr_t)f.regs.r[sp];
         pcs[n++] = f.regs.pc - (f.exact ? 0 : 1);
         result = step(&f);
+        if (scopes && result == CPROFI_SEH_FRAME && scopes->next < f.regs.r[sp])
+            cprofi_scopes_place(scopes, n - 1, before, (uintptr_t)f.regs.r[sp]);
     }
     *truncated = result != CPROFI_SEH_END;
     return n;
@@ -7909,7 +8265,8 @@ static bool cprofi_symbols_jit(cprofi_symbols *s, const uint64_t *addresses, siz
        frames  [ leaf, caller, ..., root | leaf, ... ]          one 64-bit word a frame
 
    A frame word is a module id (16 bits) over an address (48 bits): an address alone would mean
-   different code after a dlclose and dlopen. Words below CPROFI_FRAME_SPECIALS name no code.
+   different code after a dlclose and dlopen. Words below CPROFI_FRAME_LOWEST name no code, as the
+   lowest addresses hold none on any system: they are specials, and the numbers of scopes' names.
    Look-up is open addressing with linear probing; entries are equal only if every frame is equal,
    the hash merely finds them. There is ONE writer, the sampler, under the session's lock; so there
    are no atomics here. When the entries or the frame memory are used up a sample is not added: the
@@ -7920,7 +8277,8 @@ typedef uint64_t cprofi_frame;
 
 enum {
     CPROFI_FRAME_TRUNCATED = 1, /* the root side of the stack is missing */
-    CPROFI_FRAME_SPECIALS = 16
+    CPROFI_FRAME_SPECIALS = 16, /* the first scope name's */
+    CPROFI_FRAME_LOWEST = 65536
 };
 
 #define CPROFI_FRAME_ADDRESS_BITS 48
@@ -8195,7 +8553,10 @@ enum {
     CPROFI_TID_SLOTS = 2 * CPROFI_THREADS,
     CPROFI_WINDOW = 64,           /* samples of a thread that are scaled together */
     CPROFI_WINDOW_LEAST = 16,     /* fewer do not make a factor of their own */
-    CPROFI_NAME_SIZE = 64
+    CPROFI_NAME_SIZE = 64,
+    CPROFI_SCOPE_NAMES = 32768,   /* names of scopes that a session can tell apart, */
+    CPROFI_SCOPE_BYTES = 1 << 20, /* and the bytes of them all, */
+    CPROFI_SCOPE_NAME = 256       /* and of one; what is longer is cut */
 };
 
 enum { CPROFI_FREE, CPROFI_ASKED, CPROFI_BUSY, CPROFI_DONE };
@@ -8218,6 +8579,9 @@ typedef struct {
     /* what the handler found */
     uint32_t depth;
     uint32_t end;            /* a cprofi_end */
+    const cprofi_scopes *scopes; /* the thread's, or NULL */
+    uint32_t mark_count;
+    cprofi_scope_mark marks[CPROFI_SCOPES];
     cprofi_os_slot os;
     uintptr_t frames[1]; /* as many as the session's depth */
 } cprofi_slot;
@@ -8251,8 +8615,16 @@ typedef struct {
     uint64_t samples;
     uint64_t rest_cpu;   /* wall clock: CPU clock when its stack was last copied, */
     uint32_t rest_entry; /* and the table entry + 1 it got; 0: none */
+    const cprofi_scopes *scopes; /* NULL: it never opened one */
     char name[CPROFI_NAME_SIZE];
 } cprofi_thread;
+
+/* A name of a scope and where it was opened. Number 0: there was no room. */
+typedef struct {
+    const char *key;   /* the program's own string, */
+    cprofi_frame pc;
+    uint32_t text;     /* and the copy of it */
+} cprofi_scope_name;
 
 typedef enum { CPROFI_IDLE, CPROFI_RUNNING, CPROFI_STOPPING } cprofi_phase;
 
@@ -8301,7 +8673,14 @@ typedef struct {
     uint32_t *known; /* live threads by id, open addressing: index + 1 */
     uint32_t known_count;
     uintptr_t *stack_copy; /* CPROFI_STACK_COPY bytes */
+    cprofi_scopes *scopes_copy; /* of the thread whose stack that is */
     cprofi_frame *keys;  /* frames of the sample being drained */
+    cprofi_scope_name *scope_names;
+    uint32_t *scope_index; /* of them, open addressing: number + 1 */
+    char *scope_text;
+    uint32_t scope_count, scope_used;
+    uint32_t scopes_version;
+    uint64_t scopes_refused; /* samples of scopes for whose names there was no room */
 
     uint64_t last_tick, deadline, tick_cost;
     uint64_t woke; /* when the sampler last came out of sleep */
@@ -8358,6 +8737,7 @@ static void cprofi_os_nap(void);
 static void *cprofi_os_session_pages(size_t size);
 static bool cprofi_os_hooks(void);
 static bool cprofi_os_ending(const cprofi_session *s);
+static size_t cprofi_os_text(cprofi_session *s, const char *from, char *to, size_t size);
 
 /* [signal] */
 static cprofi_slot *cprofi_slot_at(const cprofi_session *s, uint32_t i) {
@@ -8409,6 +8789,7 @@ static cprofi_thread *cprofi_thread_add(cprofi_session *s, uint32_t tid, uint64_
     t->slot = -1;
     cprofi_os_thread_init(&t->os);
     t->live = true;
+    t->scopes = cprofi_scopes_of(tid);
     t->cpu = cpu;
     t->span_start = t->window_cpu = since;
     t->factor = 1;
@@ -8450,18 +8831,72 @@ static void cprofi_threads_make_room(cprofi_session *s) {
     for (uint32_t i = 0; i < s->live_count; i++) cprofi_thread_remember(s, s->live[i]);
 }
 
-/* Turns addresses into frame words: leaf first, marked when the root side is missing. */
-static uint32_t cprofi_keys(cprofi_session *s, const uintptr_t *frames, uint32_t depth,
-                            cprofi_end end) {
-    for (uint32_t i = 0; i < depth; i++) {
-        uint64_t module = cprofi_modules_find(&s->modules, frames[i]);
-        s->keys[i] = module << CPROFI_FRAME_ADDRESS_BITS | CPROFI_FRAME_ADDRESS(frames[i]);
+static cprofi_frame cprofi_key(const cprofi_session *s, uintptr_t address) {
+    uint64_t module = cprofi_modules_find(&s->modules, address);
+    return module << CPROFI_FRAME_ADDRESS_BITS | CPROFI_FRAME_ADDRESS(address);
+}
+
+/* The word of a scope. Its name is copied when it is first seen: so a program that gives a string
+   that does not last gets a wrong name, and no more. */
+static cprofi_frame cprofi_scope_key(cprofi_session *s, const cprofi_scope_mark *mark) {
+    cprofi_frame pc = cprofi_key(s, mark->pc);
+    const uint32_t mask = 2 * CPROFI_SCOPE_NAMES - 1;
+    uint32_t at = (uint32_t)(((uint64_t)(uintptr_t)mark->name ^ pc) * 0xD6E8FEB86659FD93u >> 40);
+    cprofi_scope_name *name;
+    size_t size;
+    for (at &= mask; s->scope_index[at]; at = (at + 1) & mask) {
+        name = &s->scope_names[s->scope_index[at] - 1];
+        if (name->key == mark->name && name->pc == pc)
+            return CPROFI_FRAME_SPECIALS + s->scope_index[at] - 1;
     }
-    if (end != CPROFI_END_ROOT) {
-        s->keys[depth++] = CPROFI_FRAME_TRUNCATED;
+    if (s->scope_count == CPROFI_SCOPE_NAMES ||
+        s->scope_used > CPROFI_SCOPE_BYTES - CPROFI_SCOPE_NAME) {
+        s->scopes_refused++;
+        return CPROFI_FRAME_SPECIALS;
+    }
+    size = cprofi_os_text(s, mark->name, s->scope_text + s->scope_used, CPROFI_SCOPE_NAME);
+    name = &s->scope_names[s->scope_count++];
+    name->key = mark->name;
+    name->pc = pc;
+    name->text = s->scope_used;
+    s->scope_used += (uint32_t)size;
+    s->scope_index[at] = s->scope_count;
+    return CPROFI_FRAME_SPECIALS + s->scope_count - 1;
+}
+
+static void cprofi_scope_names_init(cprofi_session *s) {
+    static const char full[] = "[scope table full]";
+    memcpy(s->scope_text, full, sizeof full);
+    s->scope_used = sizeof full;
+    s->scope_count = 1;
+    s->scopes_version = 0;
+}
+
+/* Tells threads' records about scopes that were made since the last look. */
+static void cprofi_scopes_refresh(cprofi_session *s) {
+    uint32_t version = cprofi_load32(&cprofi_scoped.version);
+    if (version == s->scopes_version) return;
+    s->scopes_version = version;
+    for (uint32_t i = 0; i < cprofi_load32(&cprofi_scoped.count); i++) {
+        uint32_t known = cprofi_thread_known(s, cprofi_load32(&cprofi_scoped.threads[i].tid));
+        if (known) s->threads[known - 1].scopes = &cprofi_scoped.threads[i];
+    }
+}
+
+/* Turns addresses and marks into frame words: leaf first, and what shows that the root side is
+   missing. */
+static uint32_t cprofi_keys(cprofi_session *s, const cprofi_slot *q) {
+    uint32_t n = 0, mark = 0;
+    for (uint32_t i = 0; i <= q->depth; i++) {
+        for (; mark < q->mark_count && q->marks[mark].frame == i; mark++)
+            s->keys[n++] = cprofi_scope_key(s, &q->marks[mark]);
+        if (i < q->depth) s->keys[n++] = cprofi_key(s, q->frames[i]);
+    }
+    if (q->end != CPROFI_END_ROOT) {
+        s->keys[n++] = CPROFI_FRAME_TRUNCATED;
         s->truncated++;
     }
-    return depth;
+    return n;
 }
 
 /* Scales the samples of a thread's window to the CPU time it used meanwhile, and books them. */
@@ -8501,9 +8936,9 @@ static void cprofi_window_add(cprofi_session *s, cprofi_thread *t, uint32_t entr
 }
 
 /* Books one captured stack. Returns its entry, or UINT32_MAX when the table is full. */
-static uint32_t cprofi_book(cprofi_session *s, cprofi_thread *t, const uintptr_t *frames,
-                            uint32_t depth, cprofi_end end, uint64_t weight) {
-    uint32_t n = cprofi_keys(s, frames, depth, end);
+static uint32_t cprofi_book(cprofi_session *s, cprofi_thread *t, const cprofi_slot *q,
+                            uint64_t weight) {
+    uint32_t n = cprofi_keys(s, q);
     uint32_t entry = cprofi_table_add(&s->table, (uint32_t)(t - s->threads), s->keys, n, 0);
     cprofi_window_add(s, t, entry, (double)weight);
     return entry;
@@ -8519,7 +8954,7 @@ static void cprofi_drain_slot(cprofi_session *s, const cprofi_slot *q) {
         s->discarded++;
         return;
     }
-    entry = cprofi_book(s, t, q->frames, q->depth, (cprofi_end)q->end, weight);
+    entry = cprofi_book(s, t, q, weight);
     if (s->desc.clock == CPROF_WALL && cprofi_os_rests(s, q)) {
         t->rest_entry = entry + 1;
         t->rest_cpu = q->asked_cpu;
@@ -8579,6 +9014,8 @@ static void cprofi_ask(cprofi_session *s, cprofi_thread *t, uint64_t weight, boo
     q->asked_cpu = t->cpu;
     q->woke = s->woke;
     q->tick = s->ticks;
+    q->scopes = t->scopes && cprofi_load32(&t->scopes->tid) == t->tid ? t->scopes : NULL;
+    q->mark_count = 0;
     s->flying[s->flying_count++] = (int32_t)slot;
     t->slot = (int32_t)slot;
     t->waiting = 0;
@@ -8660,6 +9097,7 @@ static void cprofi_tick(cprofi_session *s, uint64_t now) {
     cprofi_read_clocks(s);
     cprofi_drain(s, false);
     cprofi_os_scan(s, now);
+    cprofi_scopes_refresh(s);
     s->met = 1;
     if (s->desc.clock == CPROF_WALL)
         cprofi_look_wall(s, elapsed);
@@ -8800,6 +9238,9 @@ static void cprofi_stats_fill(cprofi_session *s, cprof_stats *out) {
     out->discarded = s->discarded;
     out->threads_seen = s->thread_count - s->threads_before;
     out->unique_stacks = s->table.entry_count;
+    out->scopes_unnamed = s->scopes_refused + cprofi_load32(&cprofi_scoped.names_refused);
+    for (uint32_t i = 0; i < cprofi_load32(&cprofi_scoped.count); i++)
+        out->scopes_excess += cprofi_load32(&cprofi_scoped.threads[i].excess);
     for (int i = 0; i < CPROFI_REMARKS; i++) out->poor_modules += s->remarks.modules[i];
     out->ticks = s->ticks;
     out->late_ns = s->ticks ? s->late_sum / s->ticks : 0;
@@ -8832,7 +9273,9 @@ typedef struct {
     cprofi_frame *frames;
     char (*thread_names)[CPROFI_NAME_SIZE];
     double *scale; /* a thread's factor: ns of its clock per ns of weight */
-    uint32_t entry_count, thread_count;
+    cprofi_scope_name *scope_names;
+    char *scope_text;
+    uint32_t entry_count, thread_count, scope_count;
     size_t frame_count;
     double lost_ns, unsampled_ns, period;
     const cprof_desc *desc; /* in a session that lasts */
@@ -8844,6 +9287,8 @@ static void cprofi_snapshot_free(cprofi_snapshot *c) {
     free(c->frames);
     free(c->thread_names);
     free(c->scale);
+    free(c->scope_names);
+    free(c->scope_text);
 }
 
 static bool cprofi_snapshot_take(cprofi_session *s, cprofi_snapshot *c) {
@@ -8861,12 +9306,18 @@ static bool cprofi_snapshot_take(cprofi_session *s, cprofi_snapshot *c) {
     c->frames = (cprofi_frame *)malloc((c->frame_count + 1) * sizeof *c->frames);
     c->scale = (double *)malloc((c->thread_count + 1u) * sizeof *c->scale);
     c->thread_names = (char(*)[CPROFI_NAME_SIZE])malloc((c->thread_count + 1u) * CPROFI_NAME_SIZE);
-    if (!c->entries || !c->frames || !c->scale || !c->thread_names) {
+    c->scope_count = s->scope_count;
+    c->scope_names = (cprofi_scope_name *)malloc(c->scope_count * sizeof *c->scope_names);
+    c->scope_text = (char *)malloc(s->scope_used);
+    if (!c->entries || !c->frames || !c->scale || !c->thread_names || !c->scope_names ||
+        !c->scope_text) {
         cprofi_snapshot_free(c);
         return false;
     }
     memcpy(c->entries, s->table.entries, c->entry_count * sizeof *c->entries);
     memcpy(c->frames, s->table.frames, c->frame_count * sizeof *c->frames);
+    memcpy(c->scope_names, s->scope_names, c->scope_count * sizeof *c->scope_names);
+    memcpy(c->scope_text, s->scope_text, s->scope_used);
     for (uint32_t i = 0; i < c->thread_count; i++) {
         const cprofi_thread *t = &s->threads[i];
         c->scale[i] = cprofi_thread_scale(s, t, cprofi_thread_spent(t));
@@ -8952,12 +9403,16 @@ static bool cprofi_names_functions(cprofi_names *n, const cprofi_snapshot *c, si
     return true;
 }
 
-/* Places for the words [from, to), which belong to no module: the specials come first. */
-static bool cprofi_names_elsewhere(cprofi_names *n, size_t from, size_t to) {
-    for (; from < to && n->words[from] < CPROFI_FRAME_SPECIALS; from++) {
+/* Places for the words [from, to), which belong to no module: those that are no code come first. */
+static bool cprofi_names_elsewhere(cprofi_names *n, const cprofi_snapshot *c, size_t from,
+                                   size_t to) {
+    for (; from < to && n->words[from] < CPROFI_FRAME_LOWEST; from++) {
         cprofi_site *site = cprofi_symbols_sites(&n->symbols, 1);
+        uint32_t scope = (uint32_t)n->words[from] - CPROFI_FRAME_SPECIALS;
         if (!site) return false;
         site->function = "[truncated]";
+        if (n->words[from] >= CPROFI_FRAME_SPECIALS && scope < c->scope_count)
+            site->function = c->scope_text + c->scope_names[scope].text;
         n->places[from].sites = site;
         n->places[from].count = 1;
     }
@@ -8969,7 +9424,7 @@ static bool cprofi_names_module(cprofi_names *n, const cprofi_snapshot *c, size_
     uint32_t id = CPROFI_FRAME_MODULE(n->words[from]);
     uintptr_t *pcs;
     bool ok;
-    if (!id) return cprofi_names_elsewhere(n, from, to);
+    if (!id) return cprofi_names_elsewhere(n, c, from, to);
     pcs = (uintptr_t *)malloc((to - from) * sizeof *pcs);
     for (size_t i = from; pcs && i < to; i++) pcs[i - from] = CPROFI_FRAME_ADDRESS(n->words[i]);
     ok = pcs && cprofi_symbols_resolve(&n->symbols, &c->modules->records[id], pcs, to - from,
@@ -9002,6 +9457,10 @@ static void cprofi_names_roots(cprofi_names *n, const cprofi_snapshot *c) {
         const cprofi_entry *e = &c->entries[i];
         const cprofi_frame *root = c->frames + e->first + e->depth;
         cprofi_site *site;
+        bool scopes = false;
+        for (uint32_t k = 1; k <= 3 && k <= e->depth; k++)
+            scopes = scopes || root[-(int32_t)k] < CPROFI_FRAME_LOWEST;
+        if (scopes) continue; /* the same functions are the roots of other stacks */
         if (e->depth >= 2 && (site = cprofi_names_libc(n, root[-1])) != NULL)
             site->function = "__clone3";
         for (int32_t k = 2; k <= 3 && k < (int32_t)e->depth; k++) {
@@ -9015,6 +9474,16 @@ static void cprofi_names_roots(cprofi_names *n, const cprofi_snapshot *c) {
                 site->function = "__libc_start_call_main";
         }
     }
+}
+
+/* Whether two names are those of one function: what GCC splits off for code that is rarely run,
+   function.cold, belongs to it. */
+static bool cprofi_same_function(const char *a, const char *b) {
+    size_t i = 0;
+    while (a[i] && a[i] == b[i]) i++;
+    if (!a[i] && !b[i]) return true;
+    if (a[i] && b[i]) return false;
+    return strncmp(a + i, ".cold", 5) == 0 || strncmp(b + i, ".cold", 5) == 0;
 }
 
 /* What a line of the profile shows for each frame. */
@@ -9040,16 +9509,19 @@ static bool cprofi_names_label(cprofi_names *n, bool lines) {
 }
 
 static bool cprofi_names_init(cprofi_names *n, const cprofi_snapshot *c) {
+    size_t all = c->frame_count + c->scope_count;
     bool ok;
     memset(n, 0, sizeof *n);
     if (!cprofi_symbols_init(&n->symbols, c->desc)) return false;
-    n->words = (cprofi_frame *)malloc((c->frame_count + 1) * sizeof *n->words);
-    n->places = (cprofi_place *)malloc((c->frame_count + 1) * sizeof *n->places);
+    n->words = (cprofi_frame *)malloc((all + 1) * sizeof *n->words);
+    n->places = (cprofi_place *)malloc((all + 1) * sizeof *n->places);
     ok = n->words && n->places;
     if (ok) {
         memcpy(n->words, c->frames, c->frame_count * sizeof *n->words);
-        qsort(n->words, c->frame_count, sizeof *n->words, cprofi_compare_words);
-        for (size_t i = 0; i < c->frame_count; i++)
+        for (uint32_t i = 0; i < c->scope_count; i++) /* where scopes were opened is needed too */
+            n->words[c->frame_count + i] = c->scope_names[i].pc;
+        qsort(n->words, all, sizeof *n->words, cprofi_compare_words);
+        for (size_t i = 0; i < all; i++)
             if (!n->count || n->words[i] != n->words[n->count - 1])
                 n->words[n->count++] = n->words[i];
     }
@@ -9145,14 +9617,50 @@ static void cprofi_lines_free(cprofi_lines *l) {
     free(l->names);
 }
 
-/* Frames of a stack, the inlined ones included; their labels, root first, to `to` unless NULL. */
-static uint32_t cprofi_line_labels(const cprofi_entry *e, const cprofi_snapshot *c,
-                                   const cprofi_names *n, const char **to) {
-    uint32_t depth = 0;
-    for (uint32_t k = e->depth; k-- > 0;) {
-        const cprofi_place *place = cprofi_names_at(n, c->frames[e->first + k]);
-        for (uint32_t i = place->count; to && i-- > 0;) *to++ = place->sites[i].label;
-        depth += place->count;
+/* Where a scope belongs among the functions that are inlined into its opener's frame: behind so
+   many of them, from the outermost on. That is as far as they are those that were inlined where it
+   was opened. -1: it was opened in another function; its opener was left without an END, and
+   another now has the place of its frame. */
+static int32_t cprofi_scope_rank(const cprofi_snapshot *c, const cprofi_names *n, cprofi_frame word,
+                                 const cprofi_place *frame) {
+    cprofi_frame pc = c->scope_names[word - CPROFI_FRAME_SPECIALS].pc;
+    const cprofi_place *opened = pc ? cprofi_names_at(n, pc) : NULL;
+    uint32_t rank = 0;
+    if (!opened || !frame) return frame ? (int32_t)frame->count : 0;
+    while (rank < frame->count && rank < opened->count &&
+           cprofi_same_function(opened->sites[opened->count - 1 - rank].function,
+                                frame->sites[frame->count - 1 - rank].function))
+        rank++;
+    if (rank || frame->sites[frame->count - 1].function[0] == '[') return (int32_t)rank;
+    return -1;
+}
+
+/* Frames of a stack, root first: of each the functions inlined into it, and the scopes opened in
+   it. Gives each to `to`, unless that is NULL, and returns an upper bound of how many, or how many
+   it gave. */
+static uint32_t cprofi_line_sites(const cprofi_entry *e, const cprofi_snapshot *c,
+                                  const cprofi_names *n, const cprofi_site **to) {
+    uint32_t depth = 0, k = e->depth;
+    while (k > 0) {
+        cprofi_frame word = c->frames[e->first + k - 1];
+        bool scope = word >= CPROFI_FRAME_SPECIALS && word < CPROFI_FRAME_LOWEST;
+        const cprofi_place *place = scope ? NULL : cprofi_names_at(n, word);
+        uint32_t count = place ? place->count : 0, given = 0;
+        if (!scope) k--;
+        for (; k > 0; k--) { /* its scopes are next to it, towards the leaf */
+            const cprofi_place *name;
+            int32_t rank;
+            word = c->frames[e->first + k - 1];
+            if (word < CPROFI_FRAME_SPECIALS || word >= CPROFI_FRAME_LOWEST) break;
+            name = cprofi_names_at(n, word);
+            rank = cprofi_scope_rank(c, n, word, place);
+            if (!to) depth++;
+            if (!to || rank < 0) continue;
+            for (; given < (uint32_t)rank; given++) to[depth++] = &place->sites[count - 1 - given];
+            to[depth++] = &name->sites[0];
+        }
+        if (!to) depth += count;
+        for (; to && given < count; given++) to[depth++] = &place->sites[count - 1 - given];
     }
     return depth;
 }
@@ -9161,14 +9669,20 @@ static bool cprofi_lines_init(cprofi_lines *l, const cprofi_snapshot *c, cprofi_
     static const char *const lost[] = {"[cprof]", CPROFI_LINE_LOST};
     static const char *const unsampled[] = {"[cprof]", CPROFI_LINE_UNSAMPLED};
     const char **threads = (const char **)malloc((c->thread_count + 1u) * sizeof *threads);
+    const cprofi_site **sites = NULL;
     const char **at;
     size_t size = c->entry_count + 4u;
+    uint32_t most = 1;
     memset(l, 0, sizeof *l);
-    for (uint32_t i = 0; i < c->entry_count; i++)
-        size += cprofi_line_labels(&c->entries[i], c, n, NULL);
+    for (uint32_t i = 0; i < c->entry_count; i++) {
+        uint32_t depth = cprofi_line_sites(&c->entries[i], c, n, NULL);
+        size += depth;
+        if (depth > most) most = depth;
+    }
     l->lines = (cprofi_line *)malloc((c->entry_count + 2u) * sizeof *l->lines);
     l->names = (const char **)malloc(size * sizeof *l->names);
-    if (!l->lines || !l->names || !threads) goto failed;
+    sites = (const cprofi_site **)malloc(most * sizeof *sites);
+    if (!l->lines || !l->names || !threads || !sites) goto failed;
     for (uint32_t i = 0; i < c->thread_count; i++) {
         threads[i] = cprofi_name_clean(&n->symbols, c->thread_names[i]);
         if (!threads[i]) goto failed;
@@ -9176,10 +9690,11 @@ static bool cprofi_lines_init(cprofi_lines *l, const cprofi_snapshot *c, cprofi_
     at = l->names;
     for (uint32_t i = 0; i < c->entry_count; i++) {
         const cprofi_entry *e = &c->entries[i];
-        uint32_t depth = cprofi_line_labels(e, c, n, at + 1) + 1;
-        *at = threads[e->thread];
-        cprofi_line_add(l, at, depth, (double)e->weight * c->scale[e->thread] / c->period);
-        at += depth;
+        uint32_t depth = cprofi_line_sites(e, c, n, sites);
+        at[0] = threads[e->thread];
+        for (uint32_t k = 0; k < depth; k++) at[k + 1] = sites[k]->label;
+        cprofi_line_add(l, at, depth + 1, (double)e->weight * c->scale[e->thread] / c->period);
+        at += depth + 1;
     }
     memcpy(at, lost, sizeof lost);
     memcpy(at + 2, unsampled, sizeof unsampled);
@@ -9187,9 +9702,11 @@ static bool cprofi_lines_init(cprofi_lines *l, const cprofi_snapshot *c, cprofi_
     cprofi_line_add(l, at + 2, 2, c->unsampled_ns / c->period);
     cprofi_lines_merge(l);
     if (!cprofi_lines_round(l)) goto failed;
+    free(sites);
     free(threads);
     return true;
 failed:
+    free(sites);
     free(threads);
     cprofi_lines_free(l);
     return false;
@@ -9933,10 +10450,19 @@ static void cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t
     cprofi_view view;
     cprofi_slot *q = cprofi_slot_at(s, CPROFI_SLOTS); /* the sampler's own */
     cprofi_end end = CPROFI_END_LOST;
+    const cprofi_scopes *scopes = NULL;
+    cprofi_scope_walk walk;
     uint64_t cpu;
-    size_t size, depth;
+    size_t size;
     size = cprofi_os_copy(s, s->stack_copy, sp, CPROFI_STACK_COPY);
     if (!cprofi_os_cpu(t, &cpu) || cpu != t->cpu) return; /* it woke up meanwhile */
+    if (cprofi_load_pointer(cprofi_scopes *, &cprofi_scoped.threads) && t->scopes &&
+        cprofi_load32(&t->scopes->tid) == t->tid) {
+        memcpy(s->scopes_copy, t->scopes, sizeof *t->scopes);
+        if (!cprofi_os_cpu(t, &cpu) || cpu != t->cpu) return;
+        scopes = s->scopes_copy;
+    }
+    cprofi_scopes_walk(&walk, scopes, q->marks);
     memset(&regs, 0, sizeof regs);
     regs.r[CPROFI_SP] = sp;
     regs.r[CPROFI_PC] = pc;
@@ -9945,9 +10471,12 @@ static void cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t
     view.hi = sp + size;
     view.delta = (intptr_t)((uintptr_t)s->stack_copy - sp);
     view.probe = false;
-    depth = cprofi_unwind(&s->os.unwinder, &s->modules, &regs, &view, &q->os.scratch, q->frames,
-                          (size_t)s->desc.max_depth, &end);
-    t->rest_entry = cprofi_book(s, t, q->frames, (uint32_t)depth, end, weight) + 1;
+    q->depth = (uint32_t)cprofi_unwind(&s->os.unwinder, &s->modules, &regs, &view, &q->os.scratch,
+                                       q->frames, (size_t)s->desc.max_depth, &end, &walk);
+    q->end = (uint32_t)end;
+    cprofi_scopes_rest(&walk, q->depth);
+    q->mark_count = walk.count;
+    t->rest_entry = cprofi_book(s, t, q, weight) + 1;
     t->rest_cpu = cpu;
 }
 
@@ -10195,14 +10724,19 @@ static void cprofi_signal_pushed(const cprofi_unwinder *u, cprofi_slot *q) {
 /* Captures the stack that was interrupted. [signal] */
 static void cprofi_signal_capture(cprofi_session *s, cprofi_slot *q, void *context) {
     cprofi_end end = CPROFI_END_LOST;
+    cprofi_scope_walk walk;
+    cprofi_scopes_walk(&walk, q->scopes, q->marks);
     cprofi_regs_from_ucontext(&q->os.regs, context);
     if (!q->running) cprofi_signal_pushed(&s->os.unwinder, q);
     q->os.view.lo = q->os.view.hi = 0;
     q->os.view.delta = 0;
     q->os.view.probe = true;
     q->depth = (uint32_t)cprofi_unwind(&s->os.unwinder, &s->modules, &q->os.regs, &q->os.view,
-                                       &q->os.scratch, q->frames, (size_t)s->desc.max_depth, &end);
+                                       &q->os.scratch, q->frames, (size_t)s->desc.max_depth, &end,
+                                       &walk);
     q->end = (uint32_t)end;
+    cprofi_scopes_rest(&walk, q->depth);
+    q->mark_count = walk.count;
 }
 #else
 /* For the benchmark that weighs the unwinding: answers at once. [signal] */
@@ -10356,20 +10890,54 @@ static void cprofi_os_close(cprofi_session *s) {
 
 /* ---- the life of the process ---- */
 
-static void *cprofi_os_session_pages(size_t size) {
+static void *cprofi_os_common_pages(size_t size) {
     void *p = cprofi_pages(size);
-    if (p) {
-        madvise(p, size, MADV_DOFORK);
-        madvise(p, size, MADV_WIPEONFORK); /* Linux 4.14; before, the fork handler does it */
-    }
+    if (p) madvise(p, size, MADV_DOFORK);
     return p;
+}
+
+static void *cprofi_os_session_pages(size_t size) {
+    void *p = cprofi_os_common_pages(size);
+    if (p) madvise(p, size, MADV_WIPEONFORK); /* Linux 4.14; before, the fork handler does it */
+    return p;
+}
+
+/* ---- scopes ---- */
+
+static __thread cprofi_scopes *cprofi_scopes_here;
+
+static cprofi_scopes *cprofi_os_scopes(void) { return cprofi_scopes_here; }
+static void cprofi_os_scopes_set(cprofi_scopes *scopes) { cprofi_scopes_here = scopes; }
+static uint32_t cprofi_os_tid(void) { return (uint32_t)syscall(SYS_gettid); }
+
+static bool cprofi_os_tid_gone(uint32_t tid) {
+    return syscall(SYS_tgkill, getpid(), tid, 0) != 0 && errno == ESRCH;
+}
+
+/* Copies a string that may not be one, up to `size` bytes; what cannot be read ends it. Returns its
+   size with the zero. */
+static size_t cprofi_os_text(cprofi_session *s, const char *from, char *to, size_t size) {
+    cprofi_view view = {0, 0, 0, true};
+    size_t n = 0;
+    for (uintptr_t at = (uintptr_t)from, word = 0; n + 1 < size; at++, n++) {
+        if ((n == 0 || at % sizeof word == 0) &&
+            !cprofi_view_read(&s->os.unwinder, &view, at - at % sizeof word, &word))
+            break;
+        to[n] = (char)(word >> 8 * (at % sizeof word));
+        if (!to[n]) break;
+    }
+    to[n] = 0;
+    return n + 1;
 }
 
 /* fork() waits for the sampler to be between two looks: a lock of the C library that it holds in
    the middle of one would stay locked in the child for ever. */
 static void cprofi_fork_prepare(void) { cprofi_lock(cprofi.session); }
 static void cprofi_fork_parent(void) { cprofi_unlock(cprofi.session); }
-static void cprofi_fork_child(void) { memset(cprofi.session, 0, sizeof *cprofi.session); }
+static void cprofi_fork_child(void) {
+    memset(cprofi.session, 0, sizeof *cprofi.session);
+    cprofi_scopes_forked();
+}
 
 /* A program that exits in the middle of a profile still gets what was sampled. */
 static void cprofi_exit(void) {
@@ -10495,7 +11063,52 @@ static void cprofi_pages_free(void *p, size_t size) {
     if (p) VirtualFree(p, 0, MEM_RELEASE);
 }
 
+static void *cprofi_os_common_pages(size_t size) { return cprofi_pages(size); }
 static void *cprofi_os_session_pages(size_t size) { return cprofi_pages(size); }
+
+/* ---- scopes ---- */
+
+/* A slot of TlsAlloc, not a thread-local variable: MinGW's are emulated with a lock. */
+static cprofi_scopes *cprofi_os_scopes(void) {
+    uint32_t key = cprofi_load32(&cprofi_scoped.key);
+    return key ? (cprofi_scopes *)TlsGetValue(key - 1) : NULL;
+}
+
+static void cprofi_os_scopes_set(cprofi_scopes *scopes) {
+    if (!cprofi_load32(&cprofi_scoped.key)) {
+        DWORD key = TlsAlloc();
+        if (key == TLS_OUT_OF_INDEXES) return;
+        if (!cprofi_cas32(&cprofi_scoped.key, 0, (uint32_t)key + 1)) TlsFree(key);
+    }
+    TlsSetValue(cprofi_load32(&cprofi_scoped.key) - 1, scopes);
+}
+
+static uint32_t cprofi_os_tid(void) { return GetCurrentThreadId(); }
+
+static bool cprofi_os_tid_gone(uint32_t tid) {
+    HANDLE thread = OpenThread(SYNCHRONIZE, FALSE, tid);
+    bool gone = !thread || WaitForSingleObject(thread, 0) == WAIT_OBJECT_0;
+    if (thread) CloseHandle(thread);
+    return gone;
+}
+
+/* Copies a string that may not be one, up to `size` bytes; what cannot be read ends it. Returns its
+   size with the zero. */
+static size_t cprofi_os_text(cprofi_session *s, const char *from, char *to, size_t size) {
+    size_t n = 0;
+    (void)s;
+    while (n + 1 < size) { /* by pages: one is read whole or not */
+        size_t part = 4096 - (size_t)((uintptr_t)(from + n) % 4096);
+        SIZE_T got = 0;
+        if (part > size - 1 - n) part = size - 1 - n;
+        if (!ReadProcessMemory(GetCurrentProcess(), from + n, to + n, part, &got) || got < part)
+            break;
+        if (memchr(to + n, 0, part)) return strlen(to) + 1;
+        n += part;
+    }
+    to[n] = 0;
+    return n + 1;
+}
 
 /* UTF-16 from UTF-8; false: too long, or no UTF-8. */
 static bool cprofi_wide(const char *text, WCHAR *to, size_t capacity) {
@@ -11420,19 +12033,23 @@ typedef struct {
     uint8_t code[CPROFI_CODE]; /* around pc */
     uint64_t code_lo, code_hi;
     uint64_t stack_lo, stack_hi; /* what is in the session's stack_copy */
+    const cprofi_scopes *scopes; /* the thread's; copied to the session's scopes_copy */
     bool news; /* images had come or gone since the registry was refreshed */
 } cprofi_capture;
 
 #if defined(CPROFI_X64)
 #define CPROFI_PROCESSOR 0
+#define CPROFI_PROCESSOR_SP CPROFI_SEH_X64_SP
 #define CPROFI_CONTEXT_PC(c) ((c)->Rip)
 #define CPROFI_CONTEXT_SP(c) ((c)->Rsp)
 #elif defined(CPROFI_ARM64)
 #define CPROFI_PROCESSOR 1
+#define CPROFI_PROCESSOR_SP CPROFI_SEH_ARM64_SP
 #define CPROFI_CONTEXT_PC(c) ((c)->Pc)
 #define CPROFI_CONTEXT_SP(c) ((c)->Sp)
 #else
 #define CPROFI_PROCESSOR 2
+#define CPROFI_PROCESSOR_SP CPROFI_SEH_X64_SP
 #define CPROFI_CONTEXT_PC(c) ((c)->Eip)
 #define CPROFI_CONTEXT_SP(c) ((c)->Esp)
 #endif
@@ -11473,6 +12090,7 @@ static bool cprofi_capture_copy(cprofi_session *s, cprofi_capture *c) {
     if (pc - (uintptr_t)s->os.api.thread_end < CPROFI_CALL_SIZE) return false;
     c->stack_hi = cprofi_readable_to(sp, end > sp ? end : sp, 0);
     memcpy(s->stack_copy, (const void *)sp, (size_t)(c->stack_hi - c->stack_lo));
+    if (c->scopes) memcpy(s->scopes_copy, c->scopes, sizeof *c->scopes);
     c->code_hi = cprofi_readable_to(lo, lo + CPROFI_CODE, MEM_IMAGE);
     memcpy(c->code, (const void *)lo, (size_t)(c->code_hi - c->code_lo));
     return true;
@@ -11582,10 +12200,12 @@ static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, ui
     cprofi_seh_images images;
     cprofi_seh_stack stack;
     cprofi_seh_registers registers;
+    cprofi_scope_walk walk;
     bool truncated = false;
     /* What was loaded during this look must be known, the thread may be in it; but not what is
        loaded in its place as soon as the thread runs on. */
     cprofi_modules_refresh(&s->modules);
+    capture.scopes = q->scopes;
     if (!t->os.handle || !cprofi_capture_take(s, t, &capture)) return false;
     if (capture.news) cprofi_modules_refresh(&s->modules);
     finder.index = s->modules.index;
@@ -11596,8 +12216,12 @@ static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, ui
     stack.lo = capture.stack_lo;
     stack.hi = capture.stack_hi;
     cprofi_capture_registers(s->os.context, &registers);
+    cprofi_scopes_walk(&walk, q->scopes ? s->scopes_copy : NULL, q->marks);
     q->depth = cprofi_seh_walk(cprofi_windows_processors[CPROFI_PROCESSOR].step, &images, &stack,
-                               &registers, s->keys, (uint32_t)s->desc.max_depth, &truncated);
+                               &registers, s->keys, (uint32_t)s->desc.max_depth, &truncated,
+                               CPROFI_PROCESSOR_SP, &walk);
+    cprofi_scopes_rest(&walk, q->depth);
+    q->mark_count = walk.count;
     for (uint32_t i = 0; i < q->depth; i++) q->frames[i] = (uintptr_t)s->keys[i];
     q->end = truncated ? CPROFI_END_LOST : CPROFI_END_ROOT;
     q->os.in_call = cprofi_capture_in_call(&capture);
@@ -11684,7 +12308,7 @@ static bool cprofi_os_counts(cprofi_session *s, cprofi_thread *t, const cprofi_s
     at = t->os.call_count++;
     if (at >= CPROFI_CALLS) at = (uint32_t)(cprofi_random(s) % t->os.call_count);
     if (at >= CPROFI_CALLS) return false;
-    n = cprofi_keys(s, q->frames, q->depth, (cprofi_end)q->end);
+    n = cprofi_keys(s, q);
     n = cprofi_table_add(&s->table, q->thread, s->keys, n, 0);
     if (n != UINT32_MAX) s->table.entries[n].count--; /* it is not sure yet */
     t->os.calls[at].entry = n;
@@ -11898,6 +12522,12 @@ static cprofi_session *cprofi_session_get(void) {
     return none;
 }
 
+static bool cprofi_scoped_ready(void) {
+    if (!cprofi_session_get()) return false;
+    cprofi_os_hooks();
+    return true;
+}
+
 const char *cprof_result_string(cprof_result result) {
     switch (result) {
     case CPROF_OK: return "no error";
@@ -12057,7 +12687,11 @@ static size_t cprofi_memory_cut(cprofi_session *s, char *base) {
     CPROFI_CUT(int32_t, s->slots_free, CPROFI_SLOTS);
     CPROFI_CUT(int32_t, s->flying, CPROFI_SLOTS);
     CPROFI_CUT(uintptr_t, s->stack_copy, CPROFI_STACK_COPY / sizeof(uintptr_t));
-    CPROFI_CUT(cprofi_frame, s->keys, CPROFI_MAX_DEPTH + 1);
+    CPROFI_CUT(cprofi_frame, s->keys, CPROFI_MAX_DEPTH + CPROFI_SCOPES + 1);
+    CPROFI_CUT(cprofi_scopes, s->scopes_copy, 1);
+    CPROFI_CUT(cprofi_scope_name, s->scope_names, CPROFI_SCOPE_NAMES);
+    CPROFI_CUT(uint32_t, s->scope_index, 2 * CPROFI_SCOPE_NAMES);
+    CPROFI_CUT(char, s->scope_text, CPROFI_SCOPE_BYTES);
 #undef CPROFI_CUT
     return used;
 }
@@ -12077,6 +12711,7 @@ static bool cprofi_memory_session(cprofi_session *s) {
     for (int32_t i = 0; i < CPROFI_SLOTS; i++) s->slots_free[i] = i;
     s->slots_free_count = CPROFI_SLOTS;
     s->flying_count = 0;
+    cprofi_scope_names_init(s);
     return cprofi_table_init(&s->table, (uint32_t)s->desc.max_stacks, (uint32_t)s->desc.max_depth);
 }
 
@@ -12086,6 +12721,7 @@ static void cprofi_counters_clear(cprofi_session *s) {
     s->ticks = s->late_sum = s->late_max = 0;
     s->looks = 0;
     s->samples = s->truncated = s->lost = s->unanswered = s->discarded = s->threads_refused = 0;
+    s->scopes_refused = 0;
     s->suspensions = s->suspended = s->suspended_max = 0;
     s->tick_cost = 0;
     memset(&s->remarks, 0, sizeof s->remarks);
@@ -12162,6 +12798,10 @@ static void cprofi_report(const cprof_stats *t, const cprofi_session *s, cprof_r
     CPROFI_REPORT(t->lost, ", %llu lost (table full: raise max_stacks)",
                   (unsigned long long)t->lost);
     CPROFI_REPORT(t->truncated, ", %llu truncated", (unsigned long long)t->truncated);
+    CPROFI_REPORT(t->scopes_excess, ", %llu scopes more than 64 deep not shown",
+                  (unsigned long long)t->scopes_excess);
+    CPROFI_REPORT(t->scopes_unnamed, ", %llu scopes without room for their names",
+                  (unsigned long long)t->scopes_unnamed);
     CPROFI_REPORT(total > 0 && (double)t->unsampled_ns > total / 1000, ", %.1f%% unsampled",
                   100 * (double)t->unsampled_ns / total);
     for (uint32_t i = 0, named = 0; i < s->thread_count && named < 3; i++) {

@@ -171,7 +171,7 @@ def e2e_suites():
             "e2e/" + name, run=[output], alone=True,
             build=lambda name=name, output=output: compile_c(
                 "tests/e2e/%s.c" % name, output, E2E_FLAGS, libraries=["-lm"])))
-    return suites + symbols_suites() + roots_suites() + windows_suites()
+    return suites + scopes_suites() + symbols_suites() + roots_suites() + windows_suites()
 
 
 MINGW_FLAGS = E2E_FLAGS + ["-static"]
@@ -211,6 +211,30 @@ def build_windows_roots(level):
 def shared(output, source, flags, compiler=None):
     return make(output, (compiler or CC) + ["-O2", "-g0", "-fomit-frame-pointer", "-fPIC", "-shared", "-I."]
                 + flags + [source, "-o", output])
+
+
+def scopes_suites():
+    """Optimised and not, by GCC and Clang, and for Windows."""
+    suites = []
+    for name, cc, cxx, level, more in (
+            ("e2e/scopes-gcc", ["gcc"], ["g++"], "-O2", []), ("e2e/scopes-O0", ["gcc"], ["g++"], "-O0", []),
+            ("e2e/scopes-clang", ["clang"], ["clang++"], "-O2", []),
+            ("windows/scopes", ["x86_64-w64-mingw32-gcc"], ["x86_64-w64-mingw32-g++"], "-O2",
+             ["-static", "-gdwarf-4"])):
+        base, windows = BUILD + "/e2e/" + name.replace("/", "-"), name.startswith("windows")
+        program = base + (".exe" if windows else "")
+
+        def build(base=base, program=program, cc=cc, cxx=cxx, level=level, more=more):
+            flags = E2E_FLAGS + more + [level] + ([] if more else ["-g"])
+            compile_c("tests/e2e/scopes.c", base + ".o", flags + ["-c"], cc)
+            make(base + "_cxx.o", cxx + ["-std=gnu++11"] + flags
+                 + ["-c", "tests/e2e/scopes_cxx.cpp", "-o", base + "_cxx.o"])
+            make(program, cxx + more + ["-pthread", base + ".o", base + "_cxx.o", "-lm", "-o", program])
+
+        missing = None if windows or shutil.which(cc[0]) and shutil.which(cxx[0]) else cc[0] + " is not installed"
+        suites.append(Suite(name, build=build, run=["wine", program] if windows else [program], windows=windows,
+                            unavailable=missing, timeout=300))
+    return suites
 
 
 def symbols_suites():

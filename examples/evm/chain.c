@@ -6,6 +6,7 @@
 #include "contracts/contracts.h"
 #include "keccak.h"
 #include "os.h"
+#include "profile.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -216,7 +217,10 @@ static bool execute_transaction(chain *c, const evm_block *block, reader *r, uin
     u256 balance = account->balance;
     state_begin(&c->state);
     account->balance = u256_add(&balance, &call.value);
+    const char *scope_name = profile_scope_name(PROFILE_SCOPES_TX, "tx", index);
+    cprof_scope *scope = scope_name != NULL ? cprof_scope_begin(scope_name) : NULL;
     evm_result result = evm_execute(&c->machine, &c->state, block, &call);
+    if (scope != NULL) cprof_scope_end(scope);
     if (result.status == EVM_OUT_OF_MEMORY || result.status == EVM_UNSUPPORTED)
         return fail(error, "transaction %" PRIu32 " cannot be executed: %s", index,
                     evm_status_name(result.status));
@@ -269,8 +273,13 @@ static EVM_NOINLINE bool execute_block(chain *c, reader *r, uint64_t number, cha
     keccak k;
     keccak_init(&k);
     memset(outcome, 0, sizeof *outcome);
-    for (uint32_t i = 0; i < count; i++)
-        if (!execute_transaction(c, &block, r, i, &k, &outcome->gas_used, error)) return false;
+    const char *scope_name = profile_scope_name(PROFILE_SCOPES_BLOCK, "block", number);
+    cprof_scope *scope = scope_name != NULL ? cprof_scope_begin(scope_name) : NULL;
+    bool good = true;
+    for (uint32_t i = 0; i < count && good; i++)
+        good = execute_transaction(c, &block, r, i, &k, &outcome->gas_used, error);
+    if (scope != NULL) cprof_scope_end(scope);
+    if (!good) return false;
     outcome->transactions = count;
     digest_state(&k, &c->state);
     keccak_final(&k, outcome->digest);

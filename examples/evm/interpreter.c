@@ -17,6 +17,7 @@
 #include "evm.h"
 #include "keccak.h"
 #include "opcodes.h"
+#include "profile.h"
 
 #include <stdlib.h>
 
@@ -376,14 +377,15 @@ static EVM_NOINLINE evm_status op_return(frame *f, const u256 *sp, evm_result *r
 /* Starts the body of an opcode that takes "need" operands, leaves "give" results and costs at least
  * "cost". Inside, sp still stands on the top operand. */
 #if EVM_COMPUTED_GOTO
-#define OP(name, need, give, cost) L_##name: ENTER(need, give, cost)
+#define OP(name, need, give, cost) L_##name: ENTER(name, need, give, cost)
 #define NEXT __extension__({ goto *labels[*pc]; })
 #else
-#define OP(name, need, give, cost) case OP_##name: ENTER(need, give, cost)
+#define OP(name, need, give, cost) case OP_##name: ENTER(name, need, give, cost)
 #define NEXT goto dispatch
 #endif
 
-#define ENTER(need, give, cost)                                              \
+#define ENTER(name, need, give, cost)                                        \
+    cprof_scope_set(scope, "[" #name "]");                                   \
     if (UNLIKELY((gas -= (cost)) < 0)) goto out_of_gas;                      \
     if ((need) > 0 && UNLIKELY(sp - stack < (need))) goto stack_underflow;   \
     if ((give) > (need) && UNLIKELY(sp - stack > EVM_STACK_LIMIT - ((give) - (need)))) \
@@ -506,6 +508,9 @@ static EVM_NOINLINE evm_status interpret(evm_machine *m, evm_state *s, const evm
     f.call = call;
 
     if (!jumpdest_analyse(m, code, call->code_size)) return EVM_OUT_OF_MEMORY;
+    /* Each opcode stores its name through this handle; into the void unless that is wanted. */
+    cprof_scope nowhere, *scope = &nowhere;
+    if (profile_scopes_wanted == PROFILE_SCOPES_OPCODE) scope = cprof_scope_begin(NULL);
 
 #if EVM_COMPUTED_GOTO
     NEXT;
@@ -863,6 +868,7 @@ stack_overflow:
     goto halt;
 
 halt:
+    if (scope != &nowhere) cprof_scope_end(scope);
     result->gas_left = gas;
     result->refund = f.refund;
     return status;

@@ -25,6 +25,7 @@ static const char usage_text[] =
     "      --threads N             worker threads, 1 to 256 (default: one per core)\n"
     "      --profile               sample the replay with cprof\n"
     "      --profile-hz HZ         samples per second of CPU time, 1 to 10000 (default: cprof's)\n"
+    "      --profile-scopes KIND   also show: block (numbers), tx (and transactions), opcode; default off\n"
     "      --profile-output PATH   default flamegraph.folded; must end in .folded\n"
     "  evm gen --datadir DIR -b FIRST -e LAST [--seed N]          write DIR/chain.evm\n"
     "  evm run --code HEX [options]                               run code, print the result as JSON\n"
@@ -326,6 +327,17 @@ typedef struct range_options {
     bool have_first, have_last, profile, profile_detail;
 } range_options;
 
+static bool parse_scopes(const char *text, profile_scopes *scopes)
+{
+    static const char *const names[] = {"off", "block", "tx", "opcode"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(text, names[i]) != 0) continue;
+        *scopes = (profile_scopes)i;
+        return true;
+    }
+    return false;
+}
+
 static int parse_range(range_options *o, arguments *a, bool generate)
 {
     memset(o, 0, sizeof *o);
@@ -349,6 +361,8 @@ static int parse_range(range_options *o, arguments *a, bool generate)
             good = a->value != NULL && parse_integer(a->value, 1, MAX_THREADS, &o->threads);
         else if (!generate && is_option_with_value(a, "--profile-hz"))
             good = o->profile_detail = a->value != NULL && parse_integer(a->value, 1, 10000, &o->profile_hz);
+        else if (!generate && is_option_with_value(a, "--profile-scopes"))
+            good = o->profile_detail = a->value != NULL && parse_scopes(a->value, &profile_scopes_wanted);
         else if (!generate && is_option_with_value(a, "--profile-output")) {
             size_t n = a->value != NULL ? strlen(a->value) : 0;
             good = o->profile_detail = n > 7 && strcmp(a->value + n - 7, ".folded") == 0;
@@ -364,7 +378,7 @@ static int parse_range(range_options *o, arguments *a, bool generate)
     if (generate && o->last - o->first >= CHAIN_MAX_BLOCKS)
         return usage_error("a chain file holds at most 1000000 blocks", NULL);
     if (o->profile_detail && !o->profile)
-        return usage_error("--profile-hz and --profile-output need --profile", NULL);
+        return usage_error("--profile-hz, --profile-scopes and --profile-output need --profile", NULL);
     return EXIT_OK;
 }
 

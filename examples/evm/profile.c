@@ -7,8 +7,19 @@
 
 #include "profile.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+
+profile_scopes profile_scopes_wanted;
+
+const char *profile_scope_name(profile_scopes kind, const char *what, uint64_t number)
+{
+    char name[64];
+    if (profile_scopes_wanted < kind || profile_scopes_wanted == PROFILE_SCOPES_OPCODE) return NULL;
+    snprintf(name, sizeof name, "%s %" PRIu64, what, number);
+    return cprof_intern(name);
+}
 
 bool profile_start(const char *output, int hz)
 {

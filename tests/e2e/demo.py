@@ -46,10 +46,41 @@ def main():
         if not check(os.path.exists(svg) and os.path.exists(folded), "it writes flamegraph.folded and flamegraph.svg", "missing"):
             return
         examine(read_folded(folded), svg)
+        status, text = run(["build/evm", "-b", "1000", "-e", "2000", "--datadir", "build/chain", "--profile",
+                            "--profile-hz", "1000", "--profile-scopes", "opcode"], cwd=copy, timeout=240, env=environment)
+        if check(status == 0, "evm --profile-scopes opcode", text):
+            examine_opcodes(read_folded(folded))
         status, text = run(["make", "demo"], cwd=copy, timeout=240, env=environment)
         check(status == 0 and " gen " not in text, "a second make demo uses the chain that is there", text)
     finally:
         shutil.rmtree(copy)
+
+
+# Each helper is called by one opcode only.
+HELPERS = {"op_keccak256": ("[KECCAK256]",), "op_mulmod": ("[MULMOD]",), "op_sload": ("[SLOAD]",),
+           "op_sstore": ("[SSTORE]",), "op_log": tuple("[LOG%d]" % n for n in range(5))}
+
+
+def examine_opcodes(stacks):
+    """Of a run with --profile-scopes opcode: every helper stands on its own opcode, and that on interpret."""
+    right, wrong, others = 0, 0, {}
+    for frames, count in stacks:
+        for helper, opcodes in HELPERS.items():
+            if helper not in frames:
+                continue
+            at = frames.index(helper)
+            if at >= 2 and frames[at - 1] in opcodes and frames[at - 2] == "interpret":
+                right += count
+            else:
+                wrong += count
+                others[";".join(frames[-5:])] = count
+    check(right >= 300 and wrong == 0, "the helpers of opcodes stand between interpret and what they call",
+          "%d right, %d wrong: %s" % (right, wrong, others))
+    named = sum(c for frames, c in stacks if "interpret" in frames and frames[-1] != "interpret"
+                and frames[frames.index("interpret") + 1].startswith("["))
+    inside = sum(c for frames, c in stacks if "interpret" in frames)
+    note("%d of %d periods in interpret show an opcode" % (named, inside))
+    check(named > 0.98 * inside, "nearly all time in the interpreter is that of an opcode", "%d of %d" % (named, inside))
 
 
 def examine(stacks, svg, more_unknown=0):

@@ -137,7 +137,7 @@ static void fuzz_cfi(fuzz_input in) {
         regs.r[CPROFI_SP] = (uintptr_t)stack;
         regs.r[CPROFI_PC] = pc;
         regs.known = (1u << CPROFI_REGS) - 1;
-        if (cprofi_unwind(&unwinder, &modules, &regs, &view, &scratch, frames, 64, &end) > 64)
+        if (cprofi_unwind(&unwinder, &modules, &regs, &view, &scratch, frames, 64, &end, NULL) > 64)
             abort();
     }
     modules.index = NULL;
@@ -182,9 +182,12 @@ static void fuzz_seh(fuzz_input in) {
         memset(&r, 0, sizeof r);
         for (size_t i = 0; i < 32; i++) r.r[i] = stack.lo + 16 * i;
         r.pc = pc;
-        if (cprofi_seh_walk(cprofi_seh_x64_step, &images, &stack, &r, pcs, 64, &truncated) > 64 ||
-            cprofi_seh_walk(cprofi_seh_arm64_step, &images, &stack, &r, pcs, 64, &truncated) > 64 ||
-            cprofi_seh_walk(cprofi_seh_x86_step, &images, &stack, &r, pcs, 64, &truncated) > 64)
+        if (cprofi_seh_walk(cprofi_seh_x64_step, &images, &stack, &r, pcs, 64, &truncated,
+                            CPROFI_SEH_X64_SP, NULL) > 64 ||
+            cprofi_seh_walk(cprofi_seh_arm64_step, &images, &stack, &r, pcs, 64, &truncated,
+                            CPROFI_SEH_ARM64_SP, NULL) > 64 ||
+            cprofi_seh_walk(cprofi_seh_x86_step, &images, &stack, &r, pcs, 64, &truncated,
+                            CPROFI_SEH_X64_SP, NULL) > 64)
             abort();
     }
 }

@@ -115,7 +115,7 @@ static void on_sample(int sig, siginfo_t *info, void *context) {
     cprofi_end end;
     cprofi_regs_from_ucontext(&regs, context);
     w->frames += (uint32_t)cprofi_unwind(&unwinder, &modules, &regs, &view, &w->scratch, w->pcs,
-                                         FRAMES, &end);
+                                         FRAMES, &end, NULL);
     w->samples++;
     w->rooted += end == CPROFI_END_ROOT;
     store_seq(&w->busy, 0);

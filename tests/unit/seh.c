@@ -1074,21 +1074,25 @@ static void test_walk(void) {
     stack.hi = stack_lo + STACK;
     r.pc = base + CODE + 20;
     r.r[4] = sp;
-    uint32_t n = cprofi_seh_walk(cprofi_seh_x64_step, &images, &stack, &r, pcs, 64, &truncated);
+    uint32_t n = cprofi_seh_walk(cprofi_seh_x64_step, &images, &stack, &r, pcs, 64, &truncated,
+                                 CPROFI_SEH_X64_SP, NULL);
     check(n == 10 && !truncated && pcs[0] == base + CODE + 20 && pcs[1] == base + CODE + 29 &&
               pcs[9] == base + CODE + 29,
           "a walk stores the leaf exactly and return addresses minus one", "%u", n);
-    n = cprofi_seh_walk(cprofi_seh_x64_step, &images, &stack, &r, pcs, 9, &truncated);
+    n = cprofi_seh_walk(cprofi_seh_x64_step, &images, &stack, &r, pcs, 9, &truncated,
+                                 CPROFI_SEH_X64_SP, NULL);
     check(n == 9 && truncated, "a walk that has no room for more says so", "%u", n);
     stack.hi = sp + 100;
-    n = cprofi_seh_walk(cprofi_seh_x64_step, &images, &stack, &r, pcs, 64, &truncated);
+    n = cprofi_seh_walk(cprofi_seh_x64_step, &images, &stack, &r, pcs, 64, &truncated,
+                                 CPROFI_SEH_X64_SP, NULL);
     check(n == 3 && truncated, "a walk to the end of the copy says that there is more", "%u", n);
     stack.hi = stack_lo + STACK;
     enum { ROUNDS = 200000 };
     double start = seconds();
     uint64_t frames = 0;
     for (int i = 0; i < ROUNDS; i++)
-        frames += cprofi_seh_walk(cprofi_seh_x64_step, &images, &stack, &r, pcs, 64, &truncated);
+        frames += cprofi_seh_walk(cprofi_seh_x64_step, &images, &stack, &r, pcs, 64, &truncated,
+                                 CPROFI_SEH_X64_SP, NULL);
     printf("# x64: %.0f ns a frame\n", (seconds() - start) * 1e9 / (double)frames);
 }
 
@@ -1130,7 +1134,7 @@ static void fuzz_once(bool arm) {
     for (size_t i = 0; i < 32; i++) r.r[i] = below(4) ? stack_lo + 8 * below(600) : random_next();
     r.pc = base + CODE + below(below(2) ? 512 : IMAGE);
     uint32_t n = cprofi_seh_walk(arm ? cprofi_seh_arm64_step : cprofi_seh_x64_step, &images, &s, &r,
-                                 pcs, 80, &truncated);
+                                 pcs, 80, &truncated, arm ? CPROFI_SEH_ARM64_SP : CPROFI_SEH_X64_SP, NULL);
     if (n == 0 || n > 80) abort();
     free(copy);
     free(table);

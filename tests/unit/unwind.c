@@ -32,7 +32,7 @@ static size_t walk(const void *context, uintptr_t *frames, size_t max, cprofi_en
     cprofi_regs regs;
     cprofi_view view = {0, 0, 0, true};
     cprofi_regs_from_ucontext(&regs, context);
-    return cprofi_unwind(&unwinder, &modules, &regs, &view, &scratch, frames, max, end);
+    return cprofi_unwind(&unwinder, &modules, &regs, &view, &scratch, frames, max, end, NULL);
 }
 
 /* ---- every instruction: the trap flag, a handler after each instruction, a shadow stack */
@@ -390,7 +390,7 @@ static void test_copy(void) {
         cprofi_view view = {regs.r[CPROFI_SP], regs.r[CPROFI_SP] + (uintptr_t)(got > 0 ? got : 0),
                             (intptr_t)((uintptr_t)copy - regs.r[CPROFI_SP]), false};
         n = cprofi_unwind(&unwinder, &modules, &regs, &view, &scratch, sleeper.frames, DEPTH,
-                          &end);
+                          &end, NULL);
         report(end == CPROFI_END_ROOT && n >= 5, name, "%zu frames, end %d", n, (int)end);
     } else {
         printf("skip - %s: /proc does not tell\n", name);
@@ -772,7 +772,7 @@ static void test_fuzz(void) {
         regs.r[CPROFI_PC] = r->lo + random_next() % (r->hi - r->lo);
         regs.known = (1u << CPROFI_REGS) - 1;
         cprofi_view view = {0, 0, 0, true};
-        total += cprofi_unwind(&unwinder, &modules, &regs, &view, &scratch, frames, DEPTH, &end);
+        total += cprofi_unwind(&unwinder, &modules, &regs, &view, &scratch, frames, DEPTH, &end, NULL);
     }
     report(total > 20000, "a walk over garbage does no harm", "%zu frames", total);
 }
@@ -804,7 +804,7 @@ static double measure_walk(const ucontext_t *context, bool cold, bool probe, siz
         for (int k = 0; k < batch; k++) {
             cprofi_view view = probe ? none : all;
             regs = first;
-            *n = cprofi_unwind(&unwinder, &modules, &regs, &view, &scratch, frames, DEPTH, &end);
+            *n = cprofi_unwind(&unwinder, &modules, &regs, &view, &scratch, frames, DEPTH, &end, NULL);
         }
         double each = (double)(now_ns() - start) / batch;
         if (each < best) best = each;

@@ -374,9 +374,13 @@ static void repeat(const char *name, int times, const char *directory) {
         startup.cb = sizeof startup;
         GetModuleFileNameA(NULL, path, sizeof path);
         snprintf(line, sizeof line, "\"%s\" %s \"%s\"", path, name, directory);
-        if (!CreateProcessA(path, line, NULL, NULL, TRUE, 0, NULL, NULL, &startup, &child)) {
-            say("cannot run: %lu", GetLastError());
-            return;
+        /* Wine on a busy machine sometimes gives up on a new process (ERROR_INTERNAL_ERROR). */
+        for (int tries = 0; !CreateProcessA(path, line, NULL, NULL, TRUE, 0, NULL, NULL, &startup, &child); tries++) {
+            if (GetLastError() != ERROR_INTERNAL_ERROR || tries == 5) {
+                say("cannot run: %lu", GetLastError());
+                return;
+            }
+            Sleep(500);
         }
         if (!ended(child, strstr(name, "TerminateProcess") != NULL)) {
             say("it hangs");
