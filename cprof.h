@@ -38,6 +38,10 @@
    MACROS THAT CHANGE THE BUILD
 
      CPROF_IMPLEMENTATION  in one source file, before the #include: the code itself.
+     CPROF_AUTOSTART       beside CPROF_IMPLEMENTATION: the environment may start a profile before
+                           main, without a call in the program: CPROF_AUTOSTART=1 profiles until
+                           exit, CPROF_SIGNAL=USR2 (POSIX) from one such signal to the next, into
+                           CPROF_OUTPUT or cprof.%p.%n.folded.
      CPROF_DISABLE         everywhere: the macros below vanish, the functions become empty inline
                            ones that return CPROF_OK, and no code or symbol is left.
 
@@ -49,6 +53,7 @@
      CPROF_HZ=1000         overrides the rate      CPROF_OUTPUT=file  ... the output file
      CPROF_CLOCK=cpu|wall  ... the clock           CPROF_ENABLE=0     start and stop do nothing
      CPROF_LINES=1         names with file:line    CPROF_DEBUG_DIR=d  ... the place of debug files
+     CPROF_SECONDS=60      ... max_seconds
 
    HOW IT WORKS
 
@@ -184,7 +189,7 @@ typedef enum cprof_result {
     CPROF_OK = 0,
     CPROF_ERROR_ARGUMENT,    /* a desc field or argument is out of its range */
     CPROF_ERROR_RUNNING,     /* start: a profile is being taken already; it goes on */
-    CPROF_ERROR_NOT_RUNNING, /* stop, pause, resume, reset: nothing is being profiled */
+    CPROF_ERROR_NOT_RUNNING, /* stop, pause, resume, reset, rotate: nothing is being profiled */
     CPROF_ERROR_NO_PROFILE,  /* write: nothing was profiled yet */
     CPROF_ERROR_MEMORY,      /* the system gave no memory */
     CPROF_ERROR_THREAD,      /* the system gave no thread for the sampler */
@@ -214,12 +219,16 @@ typedef struct cprof_desc {
     int max_stacks;          /* distinct stacks kept: 1..4194304; default 16384. Address space for
                                 max_stacks * (max_depth + 6) * 8 bytes is reserved at start;
                                 memory is used as stacks arrive */
-    const char *output;      /* file that cprof_stop writes; default NULL: none */
+    const char *output;      /* file that cprof_stop writes; default NULL: none. %p in it becomes
+                                the process id, %t the time (UTC, 20261126-221501), %n the number
+                                of such a file in the process (1, 2, ...), %% a percent sign */
     cprof_format format;     /* of `output`; default CPROF_AUTO */
     int signal;              /* POSIX: signal that carries the samples; default SIGURG */
     int max_sampler_percent; /* of one core that the sampler thread may use, threads that it stops
                                 (Windows) counted in, before it lowers the rate: 1..100;
                                 default 25 */
+    int max_seconds;         /* after so much time, pauses not counted, sampling pauses by itself
+                                until cprof_resume or cprof_stop; default 0: no limit */
     bool lines;              /* names are followed by the place in the source: step (vm.c:12), or
                                 step (vm.c) for code that the compiler assigns to no line */
     const char *debug_dir;   /* where separate debug files may be, besides the usual places: a
@@ -286,8 +295,14 @@ typedef bool (*cprof_write_fn)(void *user, const void *data, size_t size);
    cprof_pause    no samples are taken and no time is counted until cprof_resume.
    cprof_reset    forgets what was sampled so far and goes on.
    cprof_write    writes what was sampled so far to a file, also while running: into a temporary
-                  file beside it, which then replaces it whole. Errors: ARGUMENT, NO_PROFILE,
-                  MEMORY, OUTPUT.
+                  file beside it, which then replaces it whole. The path may have %p, %t and %n, as
+                  desc.output. Errors: ARGUMENT, NO_PROFILE, MEMORY, OUTPUT.
+   cprof_rotate   does that and forgets it in one step, so that no sample is lost or written twice:
+                  for a file a minute. Where it fails nothing is forgotten, unless the disk becomes
+                  full in the midst of it (OUTPUT). Errors: those of cprof_write, NOT_RUNNING.
+   cprof_toggle_on_signal (POSIX) lets others start a profile with this desc (NULL: all defaults)
+                  by a signal, and stop and write it by the next. A thread waits for that. Errors:
+                  ARGUMENT, RUNNING (it was called before), MEMORY, THREAD, SIGNAL.
    cprof_write_to does the same through a function. Errors: ARGUMENT, NO_PROFILE, MEMORY, WRITE.
    cprof_get_stats fills *stats; all zero before the first start.
    cprof_result_string is one English sentence, never NULL.
@@ -314,6 +329,14 @@ static inline cprof_result cprof_resume(void) { return CPROF_OK; }
 static inline cprof_result cprof_reset(void) { return CPROF_OK; }
 static inline cprof_result cprof_write(const char *path, cprof_format format) {
     (void)path, (void)format;
+    return CPROF_OK;
+}
+static inline cprof_result cprof_rotate(const char *path, cprof_format format) {
+    (void)path, (void)format;
+    return CPROF_OK;
+}
+static inline cprof_result cprof_toggle_on_signal(int signal, const cprof_desc *desc) {
+    (void)signal, (void)desc;
     return CPROF_OK;
 }
 static inline cprof_result cprof_write_to(cprof_write_fn write, void *user, cprof_format format) {
@@ -346,6 +369,8 @@ cprof_result cprof_pause(void);
 cprof_result cprof_resume(void);
 cprof_result cprof_reset(void);
 cprof_result cprof_write(const char *path, cprof_format format);
+cprof_result cprof_rotate(const char *path, cprof_format format);
+cprof_result cprof_toggle_on_signal(int signal, const cprof_desc *desc);
 cprof_result cprof_write_to(cprof_write_fn write, void *user, cprof_format format);
 void cprof_get_stats(cprof_stats *stats);
 const char *cprof_result_string(cprof_result result);
@@ -451,6 +476,7 @@ class cprof_scope_guard {
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #ifdef CPROFI_LINUX
 #define CPROFI_CFI 1 /* stacks are unwound by .eh_frame, in the signal handler */
@@ -468,7 +494,6 @@ class cprof_scope_guard {
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
 #if defined(__GLIBC__) && !defined(__USE_GNU)
@@ -8645,6 +8670,7 @@ typedef struct {
     cprof_desc desc; /* every field filled in */
     char output[4096];
     char debug_dir[4096];
+    char written[4096];     /* the file last written, its path expanded */
     cprofi_remarks remarks; /* of the last write */
     const char *culprit; /* the field or variable that start refused */
     uint64_t period;
@@ -8688,6 +8714,7 @@ typedef struct {
     double looks; /* and the sum of that: looks at each thread */
     uint64_t span_wall, span_process, span_sampler; /* clocks when counting began */
     uint64_t wall, process, sampler_cpu;            /* counted in spans that are over */
+    uint64_t limit_from;                            /* `wall` from which max_seconds counts */
     uint64_t ticks, late_sum, late_max;
     uint64_t samples, truncated, lost, unanswered, discarded;
     uint64_t suspensions, suspended, suspended_max; /* Windows; times in ns */
@@ -8700,6 +8727,7 @@ typedef struct {
 static struct {
     cprofi_session *session;
     uint32_t sequence;       /* number of the last request, for ever rising */
+    uint32_t files;          /* paths with %n that were expanded */
     uint32_t hooked;         /* fork and exit handlers are registered */
 } cprofi;
 
@@ -9082,6 +9110,8 @@ static void cprofi_read_clocks(cprofi_session *s) {
     s->live_count = kept;
 }
 
+static void cprofi_pause(cprofi_session *s);
+
 static void cprofi_tick(cprofi_session *s, uint64_t now) {
     uint64_t elapsed = now - s->last_tick;
     if (s->desc.clock == CPROF_CPU) { /* half the time goes to the look before, half to this one */
@@ -9179,6 +9209,10 @@ static void cprofi_sampler_run(cprofi_session *s) {
             }
             suspended = s->suspended;
             cprofi_tick(s, now);
+            if (s->desc.max_seconds &&
+                s->wall - s->limit_from + (now - s->span_wall) >=
+                    (uint64_t)s->desc.max_seconds * 1000000000u)
+                cprofi_pause(s);
             cost = cprofi_os_cpu_sampler(s);
             cprofi_plan(s, cost - cost_before + (s->suspended - suspended));
             cost_before = cost;
@@ -10886,6 +10920,67 @@ static void cprofi_os_close(cprofi_session *s) {
     if (s->os.tasks >= 0) close(s->os.tasks);
     if (s->os.loadavg >= 0) close(s->os.loadavg);
     s->os.tasks = s->os.loadavg = -1;
+}
+
+/* ---- the signal that starts and stops a profile ---- */
+
+static struct {
+    uint32_t claimed;
+    uint32_t asked; /* so many signals came */
+    const cprof_desc *desc;
+    void (*act)(const cprof_desc *desc);
+} cprofi_toggling;
+
+/* [signal] */
+static void cprofi_toggle_handler(int number) {
+    (void)number;
+    cprofi_store32(&cprofi_toggling.asked, cprofi_load32(&cprofi_toggling.asked) + 1);
+    cprofi_unwind_syscall(SYS_futex, (uintptr_t)&cprofi_toggling.asked, 1 | 128, 1, 0, 0, 0);
+}
+
+static void *cprofi_toggle_main(void *unused) {
+    (void)unused;
+    for (uint32_t done = 0;;) {
+        uint32_t asked = cprofi_load32(&cprofi_toggling.asked);
+        if (asked == done) {
+            cprofi_os_wait(&cprofi_toggling.asked, asked, UINT64_MAX);
+            continue;
+        }
+        done++;
+        cprofi_toggling.act(cprofi_toggling.desc);
+    }
+    return NULL;
+}
+
+static cprof_result cprofi_toggle_claim(int number) {
+    struct sigaction now;
+    if (number < 1 || number == SIGKILL || number == SIGSTOP || sigaction(number, NULL, &now) != 0)
+        return CPROF_ERROR_SIGNAL;
+    return cprofi_cas32(&cprofi_toggling.claimed, 0, 1) ? CPROF_OK : CPROF_ERROR_RUNNING;
+}
+
+static cprof_result cprofi_toggle_begin(int number, const cprof_desc *desc,
+                                        void (*act)(const cprof_desc *desc)) {
+    struct sigaction ours;
+    pthread_attr_t attributes;
+    pthread_t thread;
+    sigset_t all, before;
+    int error;
+    cprofi_toggling.desc = desc;
+    cprofi_toggling.act = act;
+    sigfillset(&all);
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&thread, &attributes, cprofi_toggle_main, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    memset(&ours, 0, sizeof ours);
+    ours.sa_handler = cprofi_toggle_handler;
+    ours.sa_flags = SA_RESTART | SA_ONSTACK;
+    if (!error && sigaction(number, &ours, NULL) == 0) return CPROF_OK;
+    cprofi_store32(&cprofi_toggling.claimed, 0u);
+    return error ? CPROF_ERROR_THREAD : CPROF_ERROR_SIGNAL;
 }
 
 /* ---- the life of the process ---- */
@@ -12617,6 +12712,8 @@ static cprof_result cprofi_desc_complete(cprofi_session *s, const cprof_desc *de
     s->culprit = "CPROF_LINES";
     if (!cprofi_env_number("CPROF_LINES", &lines)) return CPROF_ERROR_ARGUMENT;
     if (lines >= 0) d->lines = lines != 0;
+    s->culprit = "CPROF_SECONDS";
+    if (!cprofi_env_number("CPROF_SECONDS", &d->max_seconds)) return CPROF_ERROR_ARGUMENT;
     if (!d->hz) d->hz = CPROFI_DEFAULT_HZ;
     if (!d->max_depth) d->max_depth = CPROFI_DEFAULT_DEPTH;
     if (!d->max_stacks) d->max_stacks = CPROFI_DEFAULT_STACKS;
@@ -12630,6 +12727,8 @@ static cprof_result cprofi_desc_complete(cprofi_session *s, const cprof_desc *de
         s->culprit = "max_stacks";
     else if (!cprofi_in_range(d->max_sampler_percent, 1, 100))
         s->culprit = "max_sampler_percent";
+    else if (!cprofi_in_range(d->max_seconds, 0, INT32_MAX))
+        s->culprit = "max_seconds";
     else if (!cprofi_in_range((int)d->clock, CPROF_CPU, CPROF_WALL))
         s->culprit = "clock";
     else if (!cprofi_in_range((int)d->format, CPROF_AUTO, CPROF_FOLDED))
@@ -12646,10 +12745,60 @@ static cprof_result cprofi_desc_complete(cprofi_session *s, const cprof_desc *de
     return CPROF_OK;
 }
 
+/* UTC, as 20261126-221501. */
+static void cprofi_time_text(uint64_t seconds, char *to, size_t capacity) {
+    static const unsigned char months[12] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    unsigned year = 1970, month = 0, days = (unsigned)(seconds / 86400), second;
+    second = (unsigned)(seconds % 86400);
+    for (;;) {
+        bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        unsigned size = month == 1 && leap ? 29 : months[month];
+        if (days < size) break;
+        days -= size;
+        month = (month + 1) % 12;
+        year += month == 0;
+    }
+    snprintf(to, capacity, "%04u%02u%02u-%02u%02u%02u", year, month + 1, days + 1, second / 3600,
+             second / 60 % 60, second % 60);
+}
+
+/* Expands %p, %t, %n and %%; what else begins with % stays. False if it becomes too long. */
+static bool cprofi_path_expand(const char *path, char *to, size_t capacity, bool count) {
+    size_t used = 0;
+    uint32_t number = 0;
+    for (; *path; path++) {
+        char text[32];
+        const char *part = text;
+        size_t size;
+        text[0] = *path;
+        text[1] = 0;
+        if (*path == '%' && path[1]) {
+            switch (*++path) {
+            case 'p': snprintf(text, sizeof text, "%ld", (long)cprofi_os_pid()); break;
+            case 't': cprofi_time_text((uint64_t)time(NULL), text, sizeof text); break;
+            case 'n':
+                if (!number) number = cprofi_load32(&cprofi.files) + 1;
+                snprintf(text, sizeof text, "%lu", (unsigned long)number);
+                break;
+            case '%': break;
+            default: path--;
+            }
+        }
+        size = strlen(part);
+        if (size >= capacity - used) return false;
+        memcpy(to + used, part, size);
+        used += size;
+    }
+    to[used] = 0;
+    if (number && count) cprofi_add32(&cprofi.files, 1);
+    return true;
+}
+
 /* Can the output be written? Tried out for real: a directory may refuse what its mode allows. */
-static cprof_result cprofi_output_check(const char *path) {
+static cprof_result cprofi_output_check(const char *pattern) {
     cprofi_file file;
-    if (cprofi_file_open(&file, path)) {
+    char path[4096];
+    if (cprofi_path_expand(pattern, path, sizeof path, false) && cprofi_file_open(&file, path)) {
         cprofi_file_close(&file, false);
         return CPROF_OK;
     }
@@ -12717,7 +12866,7 @@ static bool cprofi_memory_session(cprofi_session *s) {
 
 /* Forgets what was counted. */
 static void cprofi_counters_clear(cprofi_session *s) {
-    s->wall = s->process = s->sampler_cpu = 0;
+    s->wall = s->limit_from = s->process = s->sampler_cpu = 0;
     s->ticks = s->late_sum = s->late_max = 0;
     s->looks = 0;
     s->samples = s->truncated = s->lost = s->unanswered = s->discarded = s->threads_refused = 0;
@@ -12823,7 +12972,7 @@ static void cprofi_report(const cprof_stats *t, const cprofi_session *s, cprof_r
     cprofi_say("%llu samples at %.0f Hz (%.0f asked), %.2f s of %s time, %llu threads%s -> %s%s%s",
                (unsigned long long)t->samples, t->hz_achieved, t->hz, (double)t->weight_ns / 1e9,
                s->desc.clock == CPROF_WALL ? "wall" : "CPU", (unsigned long long)t->threads_seen,
-               missing, s->desc.output ? s->desc.output : "no file",
+               missing, s->desc.output ? s->written : "no file",
                result == CPROF_OK ? "" : ": ",
                result == CPROF_OK ? "" : cprof_result_string(result));
 }
@@ -12875,6 +13024,7 @@ static void cprofi_pause(cprofi_session *s) {
 
 static void cprofi_resume(cprofi_session *s) {
     if (s->paused) {
+        s->limit_from = s->wall;
         cprofi_os_scan(s, cprofi_os_now());
         cprofi_span_begin(s);
     }
@@ -12895,14 +13045,16 @@ static void cprofi_reset(cprofi_session *s) {
         t->rest_entry = 0;
     }
     s->threads_before = s->thread_count - live;
-    cprofi_span_begin(s);
+    if (!s->paused) cprofi_span_begin(s);
 }
 
 cprof_result cprof_pause(void) { return cprofi_change(cprofi_pause); }
 cprof_result cprof_resume(void) { return cprofi_change(cprofi_resume); }
 cprof_result cprof_reset(void) { return cprofi_change(cprofi_reset); }
 
-cprof_result cprof_write_to(cprof_write_fn write, void *user, cprof_format format) {
+/* Writes what was sampled so far; with `reset`, forgets it in the same moment. */
+static cprof_result cprofi_write_through(cprof_write_fn write, void *user, cprof_format format,
+                                         bool reset) {
     cprofi_session *s = cprofi_session_get();
     cprofi_snapshot snapshot;
     cprofi_remarks remarks;
@@ -12914,7 +13066,9 @@ cprof_result cprof_write_to(cprof_write_fn write, void *user, cprof_format forma
         return CPROF_ERROR_ARGUMENT;
     cprofi_lock(s);
     result = s->desc.hz && s->memory ? CPROF_ERROR_MEMORY : CPROF_ERROR_NO_PROFILE;
+    if (reset && s->phase != CPROFI_RUNNING) result = CPROF_ERROR_NOT_RUNNING;
     if (result == CPROF_ERROR_MEMORY) taken = cprofi_snapshot_take(s, &snapshot);
+    if (taken && reset) cprofi_reset(s);
     cprofi_unlock(s);
     if (!taken) return result;
     result = cprofi_write_snapshot(&snapshot, write, user, &remarks);
@@ -12925,23 +13079,125 @@ cprof_result cprof_write_to(cprof_write_fn write, void *user, cprof_format forma
     return result;
 }
 
-cprof_result cprof_write(const char *path, cprof_format format) {
+static cprof_result cprofi_write_file(const char *pattern, cprof_format format, bool reset) {
+    cprofi_session *s = cprofi_session_get();
     cprofi_file *file;
-    cprof_result result;
-    if (!path) return CPROF_ERROR_ARGUMENT;
+    cprof_result result = CPROF_ERROR_OUTPUT;
+    char path[4096];
+    if (!pattern) return CPROF_ERROR_ARGUMENT;
     file = (cprofi_file *)malloc(sizeof *file);
-    if (!file) return CPROF_ERROR_MEMORY;
-    if (cprofi_file_open(file, path)) {
-        result = cprof_write_to(cprofi_file_write, file, format);
-        if (!cprofi_file_close(file, result == CPROF_OK) && result == CPROF_OK)
-            result = CPROF_ERROR_OUTPUT;
-        if (result == CPROF_ERROR_WRITE) result = CPROF_ERROR_OUTPUT;
-    } else {
-        result = CPROF_ERROR_OUTPUT;
+    if (!file || !s) {
+        free(file);
+        return CPROF_ERROR_MEMORY;
+    }
+    if (cprofi_path_expand(pattern, path, sizeof path, true)) {
+        cprofi_lock(s);
+        memcpy(s->written, path, sizeof path);
+        cprofi_unlock(s);
+        if (cprofi_file_open(file, path)) {
+            result = cprofi_write_through(cprofi_file_write, file, format, reset);
+            if (!cprofi_file_close(file, result == CPROF_OK) && result == CPROF_OK)
+                result = CPROF_ERROR_OUTPUT;
+            if (result == CPROF_ERROR_WRITE) result = CPROF_ERROR_OUTPUT;
+        }
     }
     free(file);
     return result;
 }
+
+cprof_result cprof_write_to(cprof_write_fn write, void *user, cprof_format format) {
+    return cprofi_write_through(write, user, format, false);
+}
+
+cprof_result cprof_write(const char *path, cprof_format format) {
+    return cprofi_write_file(path, format, false);
+}
+
+cprof_result cprof_rotate(const char *path, cprof_format format) {
+    return cprofi_write_file(path, format, true);
+}
+
+/* ---- started by others ---- */
+
+#ifdef CPROFI_LINUX
+/* Starts or stops, by turns, each time that the signal came. */
+static void cprofi_toggle(const cprof_desc *desc) {
+    cprof_result result = cprof_stop();
+    if (result != CPROF_ERROR_NOT_RUNNING) return; /* what went wrong is in the end line */
+    result = cprof_start(desc);
+    if (result != CPROF_OK) cprofi_say("not started: %s", cprof_result_string(result));
+}
+
+cprof_result cprof_toggle_on_signal(int number, const cprof_desc *desc) {
+    static cprof_desc kept;
+    static char output[4096], debug_dir[4096];
+    cprof_result result;
+    if (desc && ((desc->output && strlen(desc->output) >= sizeof output) ||
+                 (desc->debug_dir && strlen(desc->debug_dir) >= sizeof debug_dir)))
+        return CPROF_ERROR_ARGUMENT;
+    result = cprofi_toggle_claim(number);
+    if (result != CPROF_OK) return result;
+    if (desc) kept = *desc;
+    if (desc && desc->output) kept.output = strcpy(output, desc->output);
+    if (desc && desc->debug_dir) kept.debug_dir = strcpy(debug_dir, desc->debug_dir);
+    return cprofi_toggle_begin(number, &kept, cprofi_toggle);
+}
+#else
+cprof_result cprof_toggle_on_signal(int number, const cprof_desc *desc) {
+    (void)number, (void)desc;
+    return CPROF_ERROR_SIGNAL;
+}
+#endif
+
+#ifdef CPROF_AUTOSTART
+/* The number of a signal by its name or number, 0 if it is none. */
+static int cprofi_signal_number(const char *name) {
+    static const struct {
+        const char *name;
+        int number;
+    } names[] = {
+#ifdef SIGUSR1
+        {"USR1", SIGUSR1}, {"USR2", SIGUSR2}, {"HUP", SIGHUP}, {"QUIT", SIGQUIT},
+        {"WINCH", SIGWINCH}, {"URG", SIGURG},
+#endif
+        {"", 0}};
+    if (strncmp(name, "SIG", 3) == 0) name += 3;
+    for (size_t i = 0; i < CPROFI_COUNT(names); i++)
+        if (strcmp(names[i].name, name) == 0) return names[i].number;
+    return atoi(name);
+}
+
+/* Before main, by what the environment says. */
+static void cprofi_autostart(void) {
+    cprof_desc desc;
+    cprof_result result = CPROF_OK;
+    char signal_name[32];
+    int wanted = 0;
+    memset(&desc, 0, sizeof desc);
+    desc.output = "cprof.%p.%n.folded";
+    cprofi_env_number("CPROF_AUTOSTART", &wanted);
+    if (cprofi_os_environment("CPROF_SIGNAL", signal_name, sizeof signal_name) > 1) {
+        signal_name[sizeof signal_name - 1] = 0;
+        result = cprof_toggle_on_signal(cprofi_signal_number(signal_name), &desc);
+        if (result != CPROF_OK)
+            cprofi_say("CPROF_SIGNAL=%s: %s", signal_name, cprof_result_string(result));
+    }
+    if (!wanted) return;
+    result = cprof_start(&desc);
+    if (result != CPROF_OK) cprofi_say("not started: %s", cprof_result_string(result));
+}
+
+#ifdef CPROFI_GNU
+__attribute__((constructor)) static void cprofi_before_main(void) { cprofi_autostart(); }
+#else
+static int cprofi_before_main(void) {
+    cprofi_autostart();
+    return 0;
+}
+#pragma section(".CRT$XCU", read)
+__declspec(allocate(".CRT$XCU")) int (*cprofi_before_main_pointer)(void) = cprofi_before_main;
+#endif
+#endif /* CPROF_AUTOSTART */
 
 cprof_result cprof_begin(const char *path) {
     cprof_desc desc;

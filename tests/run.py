@@ -165,7 +165,7 @@ def script(path, *arguments, **options):
 
 def e2e_suites():
     suites = []
-    for name in ("split", "bursty", "totals", "eintr", "threads", "table", "wall", "lifecycle", "process"):
+    for name in ("split", "bursty", "totals", "eintr", "threads", "table", "wall", "lifecycle", "live", "process"):
         output = BUILD + "/e2e/" + name
         suites.append(Suite(
             "e2e/" + name, run=[output], alone=True,
@@ -181,7 +181,7 @@ def windows_suites():
     """The same programs for Windows, run by Wine. Not there: what is about signals, fork and exec."""
     suites = []
     sources = ["tests/e2e/%s.c" % name for name in (
-        "split", "totals", "threads", "table", "wall", "lifecycle")] + ["tests/windows/clocks.c"]
+        "split", "totals", "threads", "table", "wall", "lifecycle", "live")] + ["tests/windows/clocks.c"]
     for source in sources:
         name = os.path.splitext(os.path.basename(source))[0]
         output = BUILD + "/e2e/windows/" + name + ".exe"
@@ -390,6 +390,7 @@ def all_suites():
     suites.append(script("tests/e2e/inlines_windows.py", windows=True, timeout=600))
     suites.append(script("tests/e2e/names.py", timeout=600))
     suites.append(script("tests/e2e/truth.py", timeout=600))
+    suites.append(script("tests/e2e/autostart.py", windows=True, timeout=300))
     suites.append(script("tests/fuzz/fuzz.py", timeout=600))
     suites.append(script("tests/e2e/demo.py", alone=True, timeout=300))
     suites.append(script("tests/e2e/demo_windows.py", alone=True, windows=True, timeout=700))
