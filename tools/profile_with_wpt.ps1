@@ -139,7 +139,7 @@ function Find-Tool([string] $Name) {
 function Get-FreeGB([string] $Path) {
     try {
         $drive = New-Object System.IO.DriveInfo([IO.Path]::GetPathRoot($Path))
-        return $drive.AvailableFreeSpace / 1GB
+        return $drive.AvailableFreeSpace / 1gb
     } catch {
         return -1
     }
@@ -260,8 +260,8 @@ function Get-Plan {
         throw (New-Failure 2 ('Recording needs administrator rights: open PowerShell with ' +
                 '"Run as administrator" and run this again.'))
     }
-    # By its text, because wpr -status ends with 0 either way. Where that is not English, the exit
-    # code of wpr -start tells.
+    # By its text: the exit code is not documented. Where Windows does not speak English, the exit
+    # code of wpr -start will tell.
     $status = (Invoke-Tool $wpr @('-status')).Text
     if ($status -notmatch 'not recording' -and
         $status -match 'recording is in progress|is recording') {

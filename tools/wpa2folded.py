@@ -382,7 +382,8 @@ class Table:
 
     def take(self, fields, columns, decimal):
         at, stack = columns.at, columns.stack
-        if [re.sub(r'\s+', ' ', f.strip()) for f in fields] == columns.cells:
+        if fields[stack].strip() == columns.cells[stack] and \
+                [re.sub(r'\s+', ' ', f.strip()) for f in fields] == columns.cells:
             self.close(0)           # exports put one after the other
             return
         filled = [i for i in columns.keys if fields[i].strip()]
@@ -615,17 +616,16 @@ def run(arguments):
     table = Table(options)
     for path in options.inputs:
         where = '(standard input)' if path == '-' else path
+        if path == '-' and (sys.stdin is None or sys.stdin.closed):
+            raise Failure('There is no standard input to read.')
         try:
             if path != '-' and options.output != '-' and os.path.exists(options.output) \
                     and os.path.samefile(path, options.output):
                 raise Failure('The output %s is also an input; it was left alone.' % path)
-            if path == '-' and sys.stdin is None:
-                raise Failure('There is no standard input to read.')
-            stream = sys.stdin.buffer if path == '-' else open(path, 'rb')
-            with stream:
+            with sys.stdin.buffer if path == '-' else open(path, 'rb') as stream:
                 table.read(where, stream)
-        except (OSError, ValueError) as e:
-            raise Failure('Cannot read %s: %s.' % (where, getattr(e, 'strerror', None) or e))
+        except OSError as e:
+            raise Failure('Cannot read %s: %s.' % (where, e.strerror or e))
     if table.bad > QUOTED_ROWS:
         say('%d more rows like these.' % (table.bad - QUOTED_ROWS))
     if table.bad:
