@@ -1,7 +1,8 @@
 /* cprof 0.1.0 - a sampling CPU profiler in one C header, for Linux and Windows
 
    It samples every thread of the process it is compiled into, through optimised code without frame
-   pointers, and writes folded stacks, from which tools/flamegraph.py draws a flame graph.
+   pointers, and writes folded stacks, from which tools/flamegraph.py draws a flame graph, or what
+   pprof, speedscope and Firefox Profiler read.
 
    QUICK START
 
@@ -91,6 +92,22 @@
                                      short-lived to be met, and threads that block the signal
 
      Stacks of threads of one name are added up. Unnamed threads have the program's name.
+
+     That is the folded file. The ending of the output's name chooses among these:
+
+     evm.folded, and all others      for tools/flamegraph.py, flamegraph.pl, inferno, speedscope
+     evm.pb, evm.pb.gz               profile.proto, for `go tool pprof`, and what else reads that:
+                                     samples and nanoseconds, addresses, inlined functions, lines,
+                                     labels thread and thread_id (pprof -tagfocus, -tagroot)
+     evm.perf.txt                    the text of `perf script`, for speedscope, Firefox Profiler,
+                                     stackcollapse-perf.pl; evm.perf.data.txt for PerfView. Threads
+                                     apart, one event a period: 10 to 100 times as large. The times
+                                     in it are made up, so only views without time are worth
+                                     reading: Left Heavy, Sandwich, Call Tree, Flame Graph
+
+     All say the same of the same profile: cprof_write writes any of them, or several, after stop.
+     speedscope takes weights from the times: of each thread half the first and half the last event
+     are missing. Firefox Profiler shows an event as 1 ms, whatever the period is.
 
    SIGNALS AND THREADS
 
@@ -207,8 +224,11 @@ typedef enum cprof_clock {
 
 /* How a profile is written. */
 typedef enum cprof_format {
-    CPROF_AUTO = 0, /* by the ending of the file's name; there is one format so far: */
-    CPROF_FOLDED    /* one line a stack: thread;root;...;leaf COUNT, COUNT in sampling periods */
+    CPROF_AUTO = 0,   /* by the ending of the file's name; FOLDED if it is none of these */
+    CPROF_FOLDED,     /* one line a stack: thread;root;...;leaf COUNT, COUNT in sampling periods */
+    CPROF_PPROF,      /* .pb: profile.proto, as `go tool pprof` and others read it */
+    CPROF_PPROF_GZ,   /* .pb.gz: the same in gzip's format, for readers that insist; not smaller */
+    CPROF_PERF_SCRIPT /* .perf.txt, .perf.data.txt: what `perf script` prints; one event a period */
 } cprof_format;
 
 /* How to profile. Zero-initialise, then set what you want: zero means the default. */
@@ -738,7 +758,10 @@ static inline const char *cprofi_string(cprofi_bytes *b) {
    Cost: an unchanged list is one callback, about 100 ns. A change costs a copy of .eh_frame.
    Not handled: other dlmopen namespaces (dl_iterate_phdr does not show them). */
 
-enum { CPROFI_BUILD_ID_MAX = 32 };
+enum {
+    CPROFI_BUILD_ID_MAX = 32,
+    CPROFI_MODULE_CODE = 4 /* executable segments told apart per image; usually there is one */
+};
 
 /* One executable image in the address space. Lives for ever once registered: a sample may refer to
    it long after the image was unloaded. Index 0 of the registry means "no module". */
@@ -750,6 +773,9 @@ typedef struct cprofi_module {
     uint32_t build_id_size;
     uint8_t build_id[CPROFI_BUILD_ID_MAX]; /* Windows: GUID and age of the PDB */
     uint32_t stamp;      /* Windows: the header's TimeDateStamp */
+    uint32_t code_count; /* ELF: its executable segments, */
+    uintptr_t code_lo[CPROFI_MODULE_CODE], code_hi[CPROFI_MODULE_CODE];
+    uint64_t code_offset[CPROFI_MODULE_CODE]; /* and where in the file they begin */
     const char *path;    /* file to read symbols from; "" if there is none (vdso) */
     const char *name;    /* what users call it: last part of the path, or "[vdso]" */
     cprofi_span image;   /* the whole ELF image in memory, for the vdso; else empty */
@@ -762,7 +788,7 @@ typedef struct cprofi_module {
 enum {
     CPROFI_MODULES_MAX = 65535,
     CPROFI_MODULES_HASH = 1024,
-    CPROFI_TABLES_CODE = 4, /* executable segments told apart per image; usually there is one */
+    CPROFI_TABLES_CODE = CPROFI_MODULE_CODE,
     CPROFI_ARENA_BLOCK = 65536
 };
 
@@ -6377,18 +6403,29 @@ static size_t cprofi_os_environment(const char *name, char *to, size_t capacity)
 /* The path without symbolic links, to be freed; NULL if there is none. */
 static char *cprofi_os_real_path(const char *path);
 
-/* The CRC of zlib and .gnu_debuglink over a whole source. */
+/* The CRC of zlib, gzip (RFC 1952, 8) and .gnu_debuglink: begins with ~0 and ends inverted. */
+static void cprofi_crc32_init(uint32_t table[256]) {
+    for (uint32_t i = 0; i < 256; i++) {
+        table[i] = i;
+        for (int bit = 0; bit < 8; bit++) table[i] = table[i] >> 1 ^ (table[i] & 1) * 0xedb88320u;
+    }
+}
+
+static uint32_t cprofi_crc32_add(const uint32_t table[256], uint32_t crc, const uint8_t *data,
+                                 size_t size) {
+    for (size_t i = 0; i < size; i++) crc = crc >> 8 ^ table[(crc ^ data[i]) & 0xff];
+    return crc;
+}
+
+/* It over a whole source. */
 static bool cprofi_crc32_of(const cprofi_source *source, uint32_t *result) {
     uint8_t *buffer = (uint8_t *)malloc(CPROFI_CHUNK);
     cprofi_walk w = cprofi_walk_of(source, buffer, 0, ~(uint64_t)0, 1);
     uint32_t crc = 0xffffffff, table[256];
     const uint8_t *at;
     if (!buffer) return false;
-    for (uint32_t i = 0; i < 256; i++) {
-        table[i] = i;
-        for (int bit = 0; bit < 8; bit++) table[i] = table[i] >> 1 ^ (table[i] & 1) * 0xedb88320u;
-    }
-    while ((at = cprofi_walk_next(&w)) != NULL) crc = crc >> 8 ^ table[(crc ^ *at) & 0xff];
+    cprofi_crc32_init(table);
+    while ((at = cprofi_walk_next(&w)) != NULL) crc = cprofi_crc32_add(table, crc, at, 1);
     free(buffer);
     *result = ~crc;
     return w.offset == source->size;
@@ -7839,7 +7876,8 @@ typedef struct {
     const char *file;          /* NULL: unknown */
     uint32_t line, start_line; /* where it is, and where its function begins; 0: unknown */
     bool inlined;              /* into the next */
-    const char *label;         /* the writers' affair */
+    const char *label;         /* the writers' affair, */
+    uint32_t number;           /* and this too */
 } cprofi_site;
 
 /* What is at an address: the innermost inlined function first, the function that holds the code
@@ -7877,6 +7915,11 @@ typedef struct {
     char first[CPROFI_REMARKS][64];   /* the name of one of them */
 } cprofi_remarks;
 
+/* A readable name, and the one in the file. */
+typedef struct {
+    const char *shown, *raw;
+} cprofi_alias;
+
 typedef struct cprofi_symbols {
     cprofi_text text;
     cprofi_demangle_fn demangle;
@@ -7885,9 +7928,10 @@ typedef struct cprofi_symbols {
     void (*dbghelp_lock)(bool lock);
     bool raw; /* names stay as they are in the file: to compare them with others' */
     cprofi_remarks remarks;
-    struct {
-        const char *raw, *shown;
-    } shown[CPROFI_SHOWN]; /* by hash of `raw` */
+    cprofi_alias shown[CPROFI_SHOWN]; /* by hash of `raw` */
+    bool keep_raw; /* the raw names of all readable ones are kept, for cprofi_symbols_raw */
+    cprofi_alias *aliases;
+    size_t alias_count, alias_capacity;
 } cprofi_symbols;
 
 /* What the system's own reader of debug information says (Windows: DbgHelp, of PDBs) of those of n
@@ -7908,6 +7952,7 @@ static bool cprofi_symbols_init(cprofi_symbols *s, const cprof_desc *desc) {
 static void cprofi_symbols_free(cprofi_symbols *s) {
     cprofi_text_free(&s->text);
     cprofi_demangler_close(s->demangler);
+    free(s->aliases);
     memset(s, 0, sizeof *s);
 }
 
@@ -7941,6 +7986,44 @@ static cprofi_site *cprofi_symbols_sites(cprofi_symbols *s, size_t count) {
     return sites;
 }
 
+static bool cprofi_symbols_alias(cprofi_symbols *s, const char *shown, const char *raw) {
+    cprofi_alias *alias;
+    if (s->alias_count == s->alias_capacity) {
+        size_t capacity = s->alias_capacity * 2 + 256;
+        alias = (cprofi_alias *)realloc(s->aliases, capacity * sizeof *alias);
+        if (!alias) return false;
+        s->aliases = alias;
+        s->alias_capacity = capacity;
+    }
+    alias = &s->aliases[s->alias_count++];
+    alias->shown = shown;
+    alias->raw = cprofi_symbols_copy(s, raw);
+    return alias->raw != NULL;
+}
+
+static int cprofi_compare_aliases(const void *a, const void *b) {
+    uintptr_t x = (uintptr_t)((const cprofi_alias *)a)->shown;
+    uintptr_t y = (uintptr_t)((const cprofi_alias *)b)->shown;
+    return x < y ? -1 : x > y;
+}
+
+/* After all is resolved: call once before cprofi_symbols_raw. */
+static void cprofi_symbols_aliases_done(cprofi_symbols *s) {
+    if (s->alias_count)
+        qsort(s->aliases, s->alias_count, sizeof *s->aliases, cprofi_compare_aliases);
+}
+
+/* What the file calls a function whose readable name (this very string) is another; NULL: nobody
+   knows of another. */
+static const char *cprofi_symbols_raw(const cprofi_symbols *s, const char *shown) {
+    cprofi_alias key = {shown, NULL};
+    const cprofi_alias *alias = NULL;
+    if (s->alias_count)
+        alias = (const cprofi_alias *)bsearch(&key, s->aliases, s->alias_count, sizeof key,
+                                              cprofi_compare_aliases);
+    return alias ? alias->raw : NULL;
+}
+
 /* The name to show for a raw one, which is changed; NULL: out of memory. */
 static const char *cprofi_symbols_show(cprofi_symbols *s, char *raw) {
     const char *name = raw, *kept;
@@ -7962,6 +8045,7 @@ static const char *cprofi_symbols_show(cprofi_symbols *s, char *raw) {
         }
     }
     kept = cprofi_symbols_copy(s, name);
+    if (kept && name != raw && s->keep_raw && !cprofi_symbols_alias(s, kept, raw)) kept = NULL;
     free(readable);
     free(full);
     return kept;
@@ -8715,6 +8799,7 @@ typedef struct {
     uint64_t span_wall, span_process, span_sampler; /* clocks when counting began */
     uint64_t wall, process, sampler_cpu;            /* counted in spans that are over */
     uint64_t limit_from;                            /* `wall` from which max_seconds counts */
+    uint64_t began; /* when the profile did, in ns since 1970 */
     uint64_t ticks, late_sum, late_max;
     uint64_t samples, truncated, lost, unanswered, discarded;
     uint64_t suspensions, suspended, suspended_max; /* Windows; times in ns */
@@ -8733,6 +8818,7 @@ static struct {
 
 /* What each system implements, in its own section. */
 static uint64_t cprofi_os_now(void);
+static uint64_t cprofi_os_calendar(void); /* ns since 1970, UTC */
 static bool cprofi_os_cpu(cprofi_thread *t, uint64_t *ns);
 static uint64_t cprofi_os_cpu_process(void);
 static uint64_t cprofi_os_cpu_sampler(cprofi_session *s);
@@ -9296,7 +9382,12 @@ static void cprofi_stats_fill(cprofi_session *s, cprof_stats *out) {
    turned into whole sampling periods so that none is lost: each line gets the whole part, and the
    periods left over go to the lines with the largest remainders. Lines that come to zero periods
    are left out; their time is in the others. Lines are sorted, so equal profiles give equal
-   files. */
+   files.
+
+   The other formats keep apart what a folded line adds up, the threads of one name and the
+   addresses of one function. perf script's text has one event a period: each line's periods are
+   dealt out among the stacks it stands for, by the same rule, so that the sums are those of the
+   folded file. A pprof file has nanoseconds, and every stack. */
 
 #define CPROFI_LINE_LOST "[lost]"
 #define CPROFI_LINE_UNSAMPLED "[unsampled]"
@@ -9309,8 +9400,12 @@ typedef struct {
     double *scale; /* a thread's factor: ns of its clock per ns of weight */
     cprofi_scope_name *scope_names;
     char *scope_text;
+    uint32_t *tids;
     uint32_t entry_count, thread_count, scope_count;
+    uint32_t main_module; /* 0: not known yet */
+    int32_t pid;
     size_t frame_count;
+    uint64_t lost, began, duration; /* samples; ns since 1970; ns */
     double lost_ns, unsampled_ns, period;
     const cprof_desc *desc; /* in a session that lasts */
     const cprofi_modules *modules; /* records are immutable once made */
@@ -9323,6 +9418,7 @@ static void cprofi_snapshot_free(cprofi_snapshot *c) {
     free(c->scale);
     free(c->scope_names);
     free(c->scope_text);
+    free(c->tids);
 }
 
 static bool cprofi_snapshot_take(cprofi_session *s, cprofi_snapshot *c) {
@@ -9336,6 +9432,12 @@ static bool cprofi_snapshot_take(cprofi_session *s, cprofi_snapshot *c) {
     c->period = 1e9 / s->desc.hz;
     c->desc = &s->desc;
     c->unsampled_ns = (double)stats.unsampled_ns;
+    c->pid = s->pid;
+    c->lost = s->lost;
+    c->began = s->began;
+    c->duration = stats.duration_ns;
+    for (uint32_t id = 1; id < s->modules.count && !c->main_module; id++)
+        if (s->modules.records[id].is_main) c->main_module = id;
     c->entries = (cprofi_entry *)malloc((c->entry_count + 1u) * sizeof *c->entries);
     c->frames = (cprofi_frame *)malloc((c->frame_count + 1) * sizeof *c->frames);
     c->scale = (double *)malloc((c->thread_count + 1u) * sizeof *c->scale);
@@ -9343,8 +9445,9 @@ static bool cprofi_snapshot_take(cprofi_session *s, cprofi_snapshot *c) {
     c->scope_count = s->scope_count;
     c->scope_names = (cprofi_scope_name *)malloc(c->scope_count * sizeof *c->scope_names);
     c->scope_text = (char *)malloc(s->scope_used);
+    c->tids = (uint32_t *)malloc((c->thread_count + 1u) * sizeof *c->tids);
     if (!c->entries || !c->frames || !c->scale || !c->thread_names || !c->scope_names ||
-        !c->scope_text) {
+        !c->scope_text || !c->tids) {
         cprofi_snapshot_free(c);
         return false;
     }
@@ -9355,6 +9458,7 @@ static bool cprofi_snapshot_take(cprofi_session *s, cprofi_snapshot *c) {
     for (uint32_t i = 0; i < c->thread_count; i++) {
         const cprofi_thread *t = &s->threads[i];
         c->scale[i] = cprofi_thread_scale(s, t, cprofi_thread_spent(t));
+        c->tids[i] = t->tid;
         c->lost_ns += (double)t->overflow * c->scale[i];
         memcpy(c->thread_names[i], t->name, CPROFI_NAME_SIZE);
     }
@@ -9542,11 +9646,13 @@ static bool cprofi_names_label(cprofi_names *n, bool lines) {
     return true;
 }
 
-static bool cprofi_names_init(cprofi_names *n, const cprofi_snapshot *c) {
+/* `raw`: cprofi_symbols_raw will be asked. */
+static bool cprofi_names_init(cprofi_names *n, const cprofi_snapshot *c, bool raw) {
     size_t all = c->frame_count + c->scope_count;
     bool ok;
     memset(n, 0, sizeof *n);
     if (!cprofi_symbols_init(&n->symbols, c->desc)) return false;
+    n->symbols.keep_raw = raw;
     n->words = (cprofi_frame *)malloc((all + 1) * sizeof *n->words);
     n->places = (cprofi_place *)malloc((all + 1) * sizeof *n->places);
     ok = n->words && n->places;
@@ -9576,7 +9682,8 @@ static bool cprofi_names_init(cprofi_names *n, const cprofi_snapshot *c) {
 typedef struct {
     const char **names;
     uint32_t depth;
-    double periods; /* first exact, then whole */
+    uint32_t entry, thread; /* one of those it stands for; UINT32_MAX: none */
+    double periods;         /* first exact, then whole */
 } cprofi_line;
 
 typedef struct {
@@ -9594,17 +9701,30 @@ static int cprofi_compare_lines(const void *a, const void *b) {
     return x->depth < y->depth ? -1 : x->depth > y->depth;
 }
 
+/* The same, and lines of equal names in the order in which their stacks arrived. */
+static int cprofi_compare_entries(const void *a, const void *b) {
+    const cprofi_line *x = (const cprofi_line *)a, *y = (const cprofi_line *)b;
+    int order = cprofi_compare_lines(a, b);
+    return order ? order : x->entry < y->entry ? -1 : x->entry > y->entry;
+}
+
+static int cprofi_compare_threads(const void *a, const void *b) {
+    const cprofi_line *x = (const cprofi_line *)a, *y = (const cprofi_line *)b;
+    if (x->thread != y->thread) return x->thread < y->thread ? -1 : 1;
+    return cprofi_compare_entries(a, b);
+}
+
 static void cprofi_line_add(cprofi_lines *l, const char **names, uint32_t depth, double periods) {
     cprofi_line *line = &l->lines[l->count++];
     line->names = names;
     line->depth = depth;
+    line->entry = line->thread = UINT32_MAX;
     line->periods = periods;
 }
 
-/* Sorts the lines and adds up equal ones. */
+/* Of sorted lines, adds up equal ones. */
 static void cprofi_lines_merge(cprofi_lines *l) {
     size_t kept = 0;
-    qsort(l->lines, l->count, sizeof *l->lines, cprofi_compare_lines);
     for (size_t i = 0; i < l->count; i++) {
         if (kept && cprofi_compare_lines(&l->lines[kept - 1], &l->lines[i]) == 0)
             l->lines[kept - 1].periods += l->lines[i].periods;
@@ -9626,22 +9746,48 @@ static int cprofi_compare_remainders(const void *a, const void *b) {
     return x->line < y->line ? -1 : x->line > y->line;
 }
 
-/* Makes the periods whole, their sum the sum rounded. */
-static bool cprofi_lines_round(cprofi_lines *l) {
-    cprofi_remainder *rest = (cprofi_remainder *)malloc((l->count + 1) * sizeof *rest);
-    double sum = 0.5, whole = 0;
-    if (!rest) return false;
-    for (size_t i = 0; i < l->count; i++) {
-        double floor = (double)(uint64_t)l->lines[i].periods;
-        sum += l->lines[i].periods;
+/* Makes the periods of some lines whole, their sum that of `sum`. `rest`: room for as many. */
+static void cprofi_lines_round(cprofi_line *lines, size_t count, double sum,
+                               cprofi_remainder *rest) {
+    double whole = 0;
+    for (size_t i = 0; i < count; i++) {
+        double floor = (double)(uint64_t)lines[i].periods;
         whole += floor;
-        rest[i].remainder = l->lines[i].periods - floor;
+        rest[i].remainder = lines[i].periods - floor;
         rest[i].line = i;
-        l->lines[i].periods = floor;
+        lines[i].periods = floor;
     }
-    qsort(rest, l->count, sizeof *rest, cprofi_compare_remainders);
-    for (size_t i = 0; i < l->count && whole + 1 <= sum; i++, whole++)
-        l->lines[rest[i].line].periods++;
+    qsort(rest, count, sizeof *rest, cprofi_compare_remainders);
+    for (size_t i = 0; i < count && whole + 1 <= sum; i++, whole++) lines[rest[i].line].periods++;
+}
+
+/* Sorted lines become those of a folded file: whole periods, and with `apart` false each stack of
+   names once. */
+static bool cprofi_lines_settle(cprofi_lines *l, bool apart) {
+    cprofi_remainder *rest = (cprofi_remainder *)malloc((l->count + 1) * sizeof *rest);
+    cprofi_lines sums = *l;
+    double sum = 0.5;
+    if (apart) sums.lines = (cprofi_line *)malloc((l->count + 1) * sizeof *sums.lines);
+    if (!rest || !sums.lines) {
+        free(rest);
+        if (apart) free(sums.lines);
+        return false;
+    }
+    if (apart) memcpy(sums.lines, l->lines, l->count * sizeof *sums.lines);
+    cprofi_lines_merge(&sums);
+    for (size_t i = 0; i < sums.count; i++) sum += sums.lines[i].periods;
+    cprofi_lines_round(sums.lines, sums.count, sum, rest);
+    if (apart) {
+        for (size_t i = 0, from = 0, to; i < sums.count; i++, from = to) {
+            for (to = from + 1; to < l->count; to++)
+                if (cprofi_compare_lines(&l->lines[from], &l->lines[to]) != 0) break;
+            cprofi_lines_round(l->lines + from, to - from, sums.lines[i].periods, rest);
+        }
+        qsort(l->lines, l->count, sizeof *l->lines, cprofi_compare_threads);
+        free(sums.lines);
+    } else {
+        *l = sums;
+    }
     free(rest);
     return true;
 }
@@ -9669,54 +9815,74 @@ static int32_t cprofi_scope_rank(const cprofi_snapshot *c, const cprofi_names *n
     return -1;
 }
 
+/* A function, or a scope, as a profile shows it; and the word of the frame that it is from. */
+typedef struct {
+    const cprofi_site *site;
+    cprofi_frame word;
+} cprofi_shown;
+
+static bool cprofi_frame_is_scope(cprofi_frame word) {
+    return word >= CPROFI_FRAME_SPECIALS && word < CPROFI_FRAME_LOWEST;
+}
+
+static void cprofi_shown_add(cprofi_shown *to, const cprofi_site *site, cprofi_frame word) {
+    to->site = site;
+    to->word = word;
+}
+
 /* Frames of a stack, root first: of each the functions inlined into it, and the scopes opened in
    it. Gives each to `to`, unless that is NULL, and returns an upper bound of how many, or how many
    it gave. */
-static uint32_t cprofi_line_sites(const cprofi_entry *e, const cprofi_snapshot *c,
-                                  const cprofi_names *n, const cprofi_site **to) {
+static uint32_t cprofi_line_shown(const cprofi_entry *e, const cprofi_snapshot *c,
+                                  const cprofi_names *n, cprofi_shown *to) {
     uint32_t depth = 0, k = e->depth;
     while (k > 0) {
-        cprofi_frame word = c->frames[e->first + k - 1];
-        bool scope = word >= CPROFI_FRAME_SPECIALS && word < CPROFI_FRAME_LOWEST;
-        const cprofi_place *place = scope ? NULL : cprofi_names_at(n, word);
-        uint32_t count = place ? place->count : 0, given = 0;
-        if (!scope) k--;
+        cprofi_frame code = c->frames[e->first + k - 1], word;
+        const cprofi_place *place = cprofi_frame_is_scope(code) ? NULL : cprofi_names_at(n, code);
+        uint32_t left = place ? place->count : 0;
+        if (place) k--;
         for (; k > 0; k--) { /* its scopes are next to it, towards the leaf */
-            const cprofi_place *name;
             int32_t rank;
             word = c->frames[e->first + k - 1];
-            if (word < CPROFI_FRAME_SPECIALS || word >= CPROFI_FRAME_LOWEST) break;
-            name = cprofi_names_at(n, word);
+            if (!cprofi_frame_is_scope(word)) break;
             rank = cprofi_scope_rank(c, n, word, place);
             if (!to) depth++;
             if (!to || rank < 0) continue;
-            for (; given < (uint32_t)rank; given++) to[depth++] = &place->sites[count - 1 - given];
-            to[depth++] = &name->sites[0];
+            while (place && left + (uint32_t)rank > place->count)
+                cprofi_shown_add(&to[depth++], &place->sites[--left], code);
+            cprofi_shown_add(&to[depth++], &cprofi_names_at(n, word)->sites[0], word);
         }
-        if (!to) depth += count;
-        for (; to && given < count; given++) to[depth++] = &place->sites[count - 1 - given];
+        if (!to) depth += left;
+        while (to && left) cprofi_shown_add(&to[depth++], &place->sites[--left], code);
     }
     return depth;
 }
 
-static bool cprofi_lines_init(cprofi_lines *l, const cprofi_snapshot *c, cprofi_names *n) {
+/* As many as any stack of the snapshot may need. */
+static cprofi_shown *cprofi_shown_room(const cprofi_snapshot *c, const cprofi_names *n) {
+    uint32_t most = 1;
+    for (uint32_t i = 0; i < c->entry_count; i++) {
+        uint32_t depth = cprofi_line_shown(&c->entries[i], c, n, NULL);
+        if (depth > most) most = depth;
+    }
+    return (cprofi_shown *)malloc(most * sizeof(cprofi_shown));
+}
+
+/* Lines of a folded file; `apart`: each stack of a thread has its own, by thread. */
+static bool cprofi_lines_init(cprofi_lines *l, const cprofi_snapshot *c, cprofi_names *n,
+                              bool apart) {
     static const char *const lost[] = {"[cprof]", CPROFI_LINE_LOST};
     static const char *const unsampled[] = {"[cprof]", CPROFI_LINE_UNSAMPLED};
     const char **threads = (const char **)malloc((c->thread_count + 1u) * sizeof *threads);
-    const cprofi_site **sites = NULL;
+    cprofi_shown *shown = cprofi_shown_room(c, n);
     const char **at;
     size_t size = c->entry_count + 4u;
-    uint32_t most = 1;
     memset(l, 0, sizeof *l);
-    for (uint32_t i = 0; i < c->entry_count; i++) {
-        uint32_t depth = cprofi_line_sites(&c->entries[i], c, n, NULL);
-        size += depth;
-        if (depth > most) most = depth;
-    }
+    for (uint32_t i = 0; i < c->entry_count; i++)
+        size += cprofi_line_shown(&c->entries[i], c, n, NULL);
     l->lines = (cprofi_line *)malloc((c->entry_count + 2u) * sizeof *l->lines);
     l->names = (const char **)malloc(size * sizeof *l->names);
-    sites = (const cprofi_site **)malloc(most * sizeof *sites);
-    if (!l->lines || !l->names || !threads || !sites) goto failed;
+    if (!l->lines || !l->names || !threads || !shown) goto failed;
     for (uint32_t i = 0; i < c->thread_count; i++) {
         threads[i] = cprofi_name_clean(&n->symbols, c->thread_names[i]);
         if (!threads[i]) goto failed;
@@ -9724,23 +9890,25 @@ static bool cprofi_lines_init(cprofi_lines *l, const cprofi_snapshot *c, cprofi_
     at = l->names;
     for (uint32_t i = 0; i < c->entry_count; i++) {
         const cprofi_entry *e = &c->entries[i];
-        uint32_t depth = cprofi_line_sites(e, c, n, sites);
+        uint32_t depth = cprofi_line_shown(e, c, n, shown);
         at[0] = threads[e->thread];
-        for (uint32_t k = 0; k < depth; k++) at[k + 1] = sites[k]->label;
+        for (uint32_t k = 0; k < depth; k++) at[k + 1] = shown[k].site->label;
         cprofi_line_add(l, at, depth + 1, (double)e->weight * c->scale[e->thread] / c->period);
+        l->lines[i].entry = i;
+        l->lines[i].thread = e->thread;
         at += depth + 1;
     }
     memcpy(at, lost, sizeof lost);
     memcpy(at + 2, unsampled, sizeof unsampled);
     cprofi_line_add(l, at, 2, c->lost_ns / c->period);
     cprofi_line_add(l, at + 2, 2, c->unsampled_ns / c->period);
-    cprofi_lines_merge(l);
-    if (!cprofi_lines_round(l)) goto failed;
-    free(sites);
+    qsort(l->lines, l->count, sizeof *l->lines, cprofi_compare_entries);
+    if (!cprofi_lines_settle(l, apart)) goto failed;
+    free(shown);
     free(threads);
     return true;
 failed:
-    free(sites);
+    free(shown);
     free(threads);
     cprofi_lines_free(l);
     return false;
@@ -9748,17 +9916,62 @@ failed:
 
 /* ---- output ---- */
 
+enum { CPROFI_BLOCK = 65535 }; /* bytes written at once; the most a stored block can have */
+
 typedef struct {
     cprof_write_fn write;
     void *user;
-    bool failed;
+    bool failed; /* once refused, nothing more is offered */
+    bool gzip;
+    uint32_t crc, size; /* gzip: of all that is stored; the size modulo 2^32 */
+    uint32_t crc_table[256];
     size_t used;
-    char buffer[65536];
+    char buffer[CPROFI_BLOCK];
 } cprofi_writer;
 
-static void cprofi_writer_flush(cprofi_writer *w) {
-    if (w->used && !w->failed) w->failed = !w->write(w->user, w->buffer, w->used);
+static void cprofi_writer_hand(cprofi_writer *w, const void *data, size_t size) {
+    if (size && !w->failed) w->failed = !w->write(w->user, data, size);
+}
+
+/* gzip (RFC 1952): nothing is compressed, the blocks are stored (RFC 1951, 3.2.4). */
+static void cprofi_writer_init(cprofi_writer *w, cprof_write_fn write, void *user, bool gzip) {
+    static const uint8_t head[10] = {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255};
+    w->write = write;
+    w->user = user;
+    w->failed = false;
+    w->gzip = gzip;
+    w->crc = UINT32_MAX;
+    w->size = 0;
     w->used = 0;
+    cprofi_crc32_init(w->crc_table);
+    if (gzip) cprofi_writer_hand(w, head, sizeof head);
+}
+
+static void cprofi_writer_flush(cprofi_writer *w) {
+    if (!w->used) return;
+    if (w->gzip) {
+        uint8_t low = (uint8_t)(w->used & 0xff), high = (uint8_t)(w->used >> 8);
+        uint8_t head[5] = {0, low, high, (uint8_t)(low ^ 0xff), (uint8_t)(high ^ 0xff)};
+        cprofi_writer_hand(w, head, sizeof head);
+        w->crc = cprofi_crc32_add(w->crc_table, w->crc, (const uint8_t *)w->buffer, w->used);
+        w->size += (uint32_t)w->used;
+    }
+    cprofi_writer_hand(w, w->buffer, w->used);
+    w->used = 0;
+}
+
+/* Writes what is left; false if anything was refused. */
+static bool cprofi_writer_end(cprofi_writer *w) {
+    cprofi_writer_flush(w);
+    if (w->gzip) {
+        uint8_t tail[13] = {1, 0, 0, 0xff, 0xff}; /* the last block, empty */
+        for (int i = 0; i < 4; i++) {
+            tail[5 + i] = (uint8_t)(~w->crc >> (8 * i) & 0xff);
+            tail[9 + i] = (uint8_t)(w->size >> (8 * i) & 0xff);
+        }
+        cprofi_writer_hand(w, tail, sizeof tail);
+    }
+    return !w->failed;
 }
 
 static void cprofi_writer_put(cprofi_writer *w, const char *text, size_t size) {
@@ -9787,24 +10000,635 @@ static void cprofi_write_folded(cprofi_writer *w, const cprofi_lines *l) {
     }
 }
 
+/* The file of a module as others know it. */
+static const char *cprofi_module_file(const cprofi_module *m) {
+    bool special = !m->path || !*m->path || cprofi_name_starts(m->path, "/proc/self/");
+    return special ? m->name : m->path;
+}
+
+/* ---- perf script ----
+
+   What `perf script` prints for one sample, and what its readers take it apart by:
+
+       thread PID/TID SECONDS:  PERIOD cpu-clock:
+       <tab>         ADDRESS function (file)          leaf first; a line for each inlined one
+                                                      an empty line
+
+   Every event stands for one sampling period, because most readers count events (Firefox Profiler,
+   PerfView) or the time between them (speedscope), and ignore the period; those that do not
+   (stackcollapse-perf.pl) find it the same everywhere. The table does not know when a stack was
+   seen. So the times only number the events of a thread, one period apart, and the events of a
+   stack follow each other.
+
+   Readers find the fields by patterns. What these would misread is altered: blanks in the names of
+   threads and files, parentheses in those of files, and '(' at the beginning of a function's name
+   ("(anonymous namespace)::f"), which two of them skip: "::" is put before it. */
+
+/* Copies a name into `to`, without what is special to readers: blanks, and what `more` lists. */
+static void cprofi_perf_word(char *to, size_t capacity, const char *from, const char *more) {
+    size_t n = 0;
+    for (; *from && n + 1 < capacity; from++, n++)
+        to[n] = (unsigned char)*from <= ' ' || *from == 127 || strchr(more, *from) ? '_' : *from;
+    to[n] = 0;
+}
+
+/* Puts a text to to + size, unless `to` is NULL. Returns the new size. */
+static size_t cprofi_perf_add(char *to, size_t size, const char *text) {
+    size_t length = strlen(text);
+    if (to) memcpy(to + size, text, length);
+    return size + length;
+}
+
+static size_t cprofi_perf_frame(char *to, size_t size, uintptr_t address, const char *name,
+                                const char *file) {
+    char head[32];
+    snprintf(head, sizeof head, "\t%16llx ", (unsigned long long)address);
+    size = cprofi_perf_add(to, size, head);
+    if (*name == '(') size = cprofi_perf_add(to, size, "::");
+    size = cprofi_perf_add(to, size, name);
+    size = cprofi_perf_add(to, size, " (");
+    size = cprofi_perf_add(to, size, file);
+    return cprofi_perf_add(to, size, ")\n");
+}
+
+/* The stack of a line to `to`, unless NULL; how many bytes it needs. */
+static size_t cprofi_perf_stack(const cprofi_snapshot *c, const cprofi_names *n,
+                                const cprofi_line *line, cprofi_shown *shown, char *to) {
+    size_t size = 0;
+    uint32_t depth;
+    if (line->entry == UINT32_MAX) return cprofi_perf_frame(to, 0, 0, line->names[1], "[cprof]");
+    depth = cprofi_line_shown(&c->entries[line->entry], c, n, shown);
+    while (depth-- > 0) {
+        cprofi_frame word = shown[depth].word;
+        uint32_t id = CPROFI_FRAME_MODULE(word);
+        bool special = word < CPROFI_FRAME_LOWEST;
+        const char *module = !special ? "[jit]" : cprofi_frame_is_scope(word) ? "[scope]"
+                                                                              : "[cprof]";
+        char file[4096];
+        if (id) module = cprofi_module_file(&c->modules->records[id]);
+        cprofi_perf_word(file, sizeof file, module, "()");
+        size = cprofi_perf_frame(to, size, special ? 0 : CPROFI_FRAME_ADDRESS(word),
+                                 shown[depth].site->label, file);
+    }
+    return size;
+}
+
+/* `l`: lines apart, by thread. False only when out of memory. */
+static bool cprofi_write_perf(cprofi_writer *w, const cprofi_lines *l, const cprofi_snapshot *c,
+                              const cprofi_names *n) {
+    const char *clock = c->desc->clock == CPROF_WALL ? "wall" : "cpu";
+    uint64_t period = (uint64_t)(c->period + 0.5), events = 0;
+    cprofi_shown *shown = cprofi_shown_room(c, n);
+    char text[512], *stack = NULL;
+    size_t room = 0;
+    bool ok = shown != NULL;
+    snprintf(text, sizeof text,
+             "# ========\n# cprof " CPROF_VERSION ": an event is %llu ns of %s time\n"
+             "# times only number the events of a thread, stack by stack: no order is known\n"
+             "# ========\n#\n\n", (unsigned long long)period, clock);
+    cprofi_writer_put(w, text, strlen(text));
+    for (size_t i = 0; i < l->count && ok && !w->failed; i++) {
+        const cprofi_line *line = &l->lines[i];
+        char thread[CPROFI_NAME_SIZE];
+        size_t size;
+        if (!i || l->lines[i - 1].thread != line->thread) events = 0;
+        if (line->periods < 1) continue;
+        cprofi_perf_word(thread, sizeof thread, line->names[0], "");
+        if (thread[0] == '#' || thread[0] == ':' || thread[0] == '-' || thread[0] == '{')
+            thread[0] = '_';
+        size = cprofi_perf_stack(c, n, line, shown, NULL);
+        if (size + 1 > room) {
+            free(stack);
+            room = size * 2 + 1;
+            stack = (char *)malloc(room);
+            ok = stack != NULL;
+            if (!ok) break;
+        }
+        cprofi_perf_stack(c, n, line, shown, stack);
+        for (uint64_t k = 0; k < (uint64_t)line->periods && !w->failed; k++) {
+            uint64_t time = ++events * period;
+            /* a name of one letter needs a second blank: some look for two characters at least */
+            snprintf(text, sizeof text, "%s%s %ld/%lu %llu.%09llu: %10llu %s-clock: \n", thread,
+                     thread[1] ? "" : " ", (long)c->pid,
+                     line->thread == UINT32_MAX ? 0 : (unsigned long)c->tids[line->thread],
+                     (unsigned long long)(time / 1000000000u),
+                     (unsigned long long)(time % 1000000000u), (unsigned long long)period, clock);
+            cprofi_writer_put(w, text, strlen(text));
+            cprofi_writer_put(w, stack, size);
+            cprofi_writer_put(w, "\n", 1);
+        }
+    }
+    free(stack);
+    free(shown);
+    return ok;
+}
+
+/* ---- pprof ----
+
+   profile.proto (github.com/google/pprof, proto/profile.proto). A message is a sequence of fields:
+   a key, number << 3 | type, and a number as a varint (type 0), or a length and as many bytes
+   (type 2). The length comes first; so a message is "written" twice, the first time only to count.
+   Fields may come in any order: strings and functions are known last and still cost no memory but
+   their indices.
+
+       sample:   ids of locations, leaf first; samples, ns; labels thread, thread_id, and scope for
+                 each that was open, the outermost first
+       location: a word of the table, an address in a mapping; lines, the innermost inlined first
+       mapping:  an executable segment as /proc/self/maps shows it (Windows: the whole image), so
+                 that readers find their way from an address to the file's tables
+       function: name, name in the file, source, first line
+
+   Nothing is rounded away: the ns of all samples add up to those of the profile, whole; and
+   [lost], [unsampled] and [truncated] are functions of no mapping. A mapping whose functions have
+   no names is marked so, which makes pprof look for them in a file with the same build id. */
+
+typedef struct {
+    cprofi_writer *to; /* NULL: only count */
+    uint64_t size;
+} cprofi_proto;
+
+static void cprofi_proto_bytes(cprofi_proto *p, const char *bytes, size_t size) {
+    if (p->to) cprofi_writer_put(p->to, bytes, size);
+    p->size += size;
+}
+
+static void cprofi_proto_varint(cprofi_proto *p, uint64_t v) {
+    char bytes[10];
+    size_t n = 0;
+    for (; v > 0x7f; v >>= 7) bytes[n++] = (char)(uint8_t)(v | 0x80);
+    bytes[n++] = (char)v;
+    cprofi_proto_bytes(p, bytes, n);
+}
+
+/* Zero is what a field has that is not there. */
+static void cprofi_proto_number(cprofi_proto *p, uint32_t field, uint64_t v) {
+    if (!v) return;
+    cprofi_proto_varint(p, field << 3);
+    cprofi_proto_varint(p, v);
+}
+
+typedef void (*cprofi_proto_body)(cprofi_proto *p, const void *what);
+
+static void cprofi_proto_message(cprofi_proto *p, uint32_t field, cprofi_proto_body body,
+                                 const void *what) {
+    cprofi_proto count = {NULL, 0};
+    body(&count, what);
+    cprofi_proto_varint(p, field << 3 | 2);
+    cprofi_proto_varint(p, count.size);
+    if (p->to) body(p, what);
+    else p->size += count.size;
+}
+
+/* Bytes of the character in UTF-8 (RFC 3629) at `s`; 0: it is none. */
+static size_t cprofi_utf8(const char *s) {
+    const uint8_t *b = (const uint8_t *)s;
+    size_t n = b[0] < 0x80 ? 1 : b[0] < 0xc2 ? 0 : b[0] < 0xe0 ? 2 : b[0] < 0xf0 ? 3 : 4;
+    if (b[0] > 0xf4) return 0;
+    for (size_t i = 1; i < n; i++)
+        if ((b[i] & 0xc0) != 0x80) return 0;
+    if ((b[0] == 0xe0 && b[1] < 0xa0) || (b[0] == 0xed && b[1] > 0x9f) ||
+        (b[0] == 0xf0 && b[1] < 0x90) || (b[0] == 0xf4 && b[1] > 0x8f))
+        return 0;
+    return n;
+}
+
+/* A string must be UTF-8, or strict readers refuse the whole file: what is not becomes '?'. Control
+   characters become blanks. */
+static void cprofi_proto_string(cprofi_proto *p, uint32_t field, const char *text) {
+    size_t size = strlen(text);
+    cprofi_proto_varint(p, field << 3 | 2);
+    cprofi_proto_varint(p, size);
+    for (size_t i = 0, n; i < size; i += n ? n : 1) {
+        n = cprofi_utf8(text + i);
+        if (!n) cprofi_proto_bytes(p, "?", 1);
+        else if ((unsigned char)text[i] < ' ' || text[i] == 127) cprofi_proto_bytes(p, " ", 1);
+        else cprofi_proto_bytes(p, text + i, n);
+    }
+}
+
+typedef struct {
+    const char *name, *system, *file;
+    uint32_t start_line;
+    cprofi_site *site; /* one of those in it */
+} cprofi_function;
+
+typedef struct {
+    uintptr_t lo, hi;
+    uint64_t offset; /* in the file, of `lo` */
+    uint32_t module;
+    const char *file, *build_id;
+    bool functions, files, lines;
+} cprofi_mapping;
+
+typedef struct {
+    const cprofi_snapshot *c;
+    cprofi_names *n;
+    cprofi_site special[2];   /* [lost] and [unsampled] */
+    cprofi_function *functions; /* sorted; a function's id is its index + 1 */
+    cprofi_mapping *mappings;   /* likewise */
+    uint32_t *locations;        /* of each frame of the snapshot: index of its word + 1 */
+    cprofi_shown *shown;        /* of the stack that is being written, and its locations */
+    uint32_t *stack;
+    const char **strings;       /* sorted, so the first is "" */
+    size_t function_count, mapping_count, string_count;
+} cprofi_pprof;
+
+static int cprofi_compare_strings(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static uint64_t cprofi_pprof_string(const cprofi_pprof *p, const char *text) {
+    const char *const *at = (const char *const *)bsearch(
+        &text, p->strings, p->string_count, sizeof text, cprofi_compare_strings);
+    return at ? (uint64_t)(at - p->strings) : 0;
+}
+
+static int cprofi_compare_functions(const void *a, const void *b) {
+    const cprofi_function *x = (const cprofi_function *)a, *y = (const cprofi_function *)b;
+    int order = strcmp(x->name, y->name);
+    if (!order) order = strcmp(x->system, y->system);
+    if (!order) order = strcmp(x->file, y->file);
+    if (order) return order;
+    return x->start_line < y->start_line ? -1 : x->start_line > y->start_line;
+}
+
+/* What the file calls a function: of one that was demangled we know, a plain word is its own name.
+   "": a name that only people use. (A reader may demangle what has two equal names once more.) */
+static const char *cprofi_pprof_system(const cprofi_pprof *p, const char *name) {
+    const char *raw = cprofi_symbols_raw(&p->n->symbols, name);
+    if (raw) return raw;
+    return strpbrk(name, "<>[](): ") ? "" : name;
+}
+
+static void cprofi_pprof_function(cprofi_pprof *p, cprofi_site *site) {
+    cprofi_function *f = &p->functions[p->function_count++];
+    f->name = site->function;
+    f->system = cprofi_pprof_system(p, f->name);
+    f->file = site->file ? site->file : "";
+    f->start_line = site->start_line;
+    f->site = site;
+}
+
+/* All functions, each once, and their numbers to the sites. */
+static bool cprofi_pprof_functions(cprofi_pprof *p) {
+    size_t count = CPROFI_COUNT(p->special), kept = 0;
+    for (size_t i = 0; i < p->n->count; i++) count += p->n->places[i].count;
+    p->functions = (cprofi_function *)malloc(count * sizeof *p->functions);
+    if (!p->functions) return false;
+    for (size_t i = 0; i < p->n->count; i++)
+        for (uint32_t k = 0; k < p->n->places[i].count; k++)
+            cprofi_pprof_function(p, &p->n->places[i].sites[k]);
+    for (size_t i = 0; i < CPROFI_COUNT(p->special); i++) cprofi_pprof_function(p, &p->special[i]);
+    qsort(p->functions, count, sizeof *p->functions, cprofi_compare_functions);
+    for (size_t i = 0; i < count; i++) {
+        if (!kept || cprofi_compare_functions(&p->functions[kept - 1], &p->functions[i]) != 0)
+            p->functions[kept++] = p->functions[i];
+        p->functions[i].site->number = (uint32_t)kept;
+    }
+    p->function_count = kept;
+    return true;
+}
+
+/* As text: of a build id its bytes; of a GUID its numbers as they are usually written, then the
+   age, which together is how symbol servers know the PDB. */
+static const char *cprofi_pprof_build_id(cprofi_pprof *p, const cprofi_module *m) {
+    static const uint8_t order[16] = {3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15};
+    char text[2 * CPROFI_BUILD_ID_MAX + 16] = "";
+    size_t size = m->build_id_size;
+    bool guid = !m->code_count && size == 20;
+    for (size_t i = 0; i < (guid ? 16 : size); i++)
+        snprintf(text + 2 * i, 3, guid ? "%02X" : "%02x", m->build_id[guid ? order[i] : i]);
+    if (guid) snprintf(text + 32, 9, "%lX", (unsigned long)cprofi_get32(m->build_id + 16));
+    return cprofi_symbols_copy(&p->n->symbols, text);
+}
+
+/* The mappings of a module. */
+static bool cprofi_pprof_map(cprofi_pprof *p, uint32_t id) {
+    const cprofi_module *m = &p->c->modules->records[id];
+    const char *build_id = cprofi_pprof_build_id(p, m);
+    for (uint32_t i = 0; i < m->code_count || i == 0; i++) {
+        cprofi_mapping *to = &p->mappings[p->mapping_count++];
+        memset(to, 0, sizeof *to);
+        to->module = id;
+        to->file = cprofi_module_file(m);
+        to->build_id = build_id;
+        to->lo = m->code_count ? m->code_lo[i] & ~(uintptr_t)4095 : m->lo;
+        to->hi = m->code_count ? (m->code_hi[i] + 4095) & ~(uintptr_t)4095 : m->hi;
+        if (m->code_count) to->offset = m->code_offset[i] & ~(uint64_t)4095;
+    }
+    return build_id != NULL;
+}
+
+/* The mapping of a word + 1; 0: it is in none. */
+static size_t cprofi_pprof_mapping(const cprofi_pprof *p, cprofi_frame word) {
+    uint32_t id = CPROFI_FRAME_MODULE(word);
+    uintptr_t address = CPROFI_FRAME_ADDRESS(word);
+    for (size_t i = 0; id && i < p->mapping_count; i++)
+        if (p->mappings[i].module == id && p->mappings[i].lo <= address &&
+            address < p->mappings[i].hi)
+            return i + 1;
+    return 0;
+}
+
+/* The program first, then what else was met. */
+static bool cprofi_pprof_mappings(cprofi_pprof *p) {
+    const cprofi_names *n = p->n;
+    uint32_t last = 0;
+    size_t modules = 1;
+    bool ok = true;
+    for (size_t i = 0; i < n->count; last = CPROFI_FRAME_MODULE(n->words[i++]))
+        if (CPROFI_FRAME_MODULE(n->words[i]) != last) modules++;
+    p->mappings =
+        (cprofi_mapping *)malloc(modules * CPROFI_MODULE_CODE * sizeof *p->mappings);
+    if (!p->mappings) return false;
+    if (p->c->main_module) ok = cprofi_pprof_map(p, p->c->main_module);
+    last = 0;
+    for (size_t i = 0; i < n->count && ok; last = CPROFI_FRAME_MODULE(n->words[i++])) {
+        uint32_t id = CPROFI_FRAME_MODULE(n->words[i]);
+        if (id != last && id != p->c->main_module) ok = cprofi_pprof_map(p, id);
+    }
+    for (size_t i = 0; i < n->count && ok; i++) {
+        size_t at = cprofi_pprof_mapping(p, n->words[i]);
+        for (uint32_t k = 0; k < n->places[i].count && at; k++) {
+            const cprofi_site *site = &n->places[i].sites[k];
+            if (site->function[0] != '[') p->mappings[at - 1].functions = true;
+            if (site->file) p->mappings[at - 1].files = true;
+            if (site->line) p->mappings[at - 1].lines = true;
+        }
+    }
+    return ok;
+}
+
+static const char *const cprofi_pprof_words[] = {
+    "",       "samples",   "count",   "cpu",      "wall", "nanoseconds",
+    "thread", "thread_id", "[cprof]", "[unnamed]", "scope"};
+
+static const char *cprofi_pprof_thread(const cprofi_snapshot *c, uint32_t thread) {
+    const char *name = c->thread_names[thread];
+    return *name ? name : "[unnamed]";
+}
+
+static bool cprofi_pprof_strings(cprofi_pprof *p) {
+    size_t count = CPROFI_COUNT(cprofi_pprof_words), kept = 0;
+    size_t most = count + 3 * p->function_count + 2 * p->mapping_count + p->c->thread_count;
+    const char **s = (const char **)malloc(most * sizeof *s);
+    p->strings = s;
+    if (!s) return false;
+    memcpy(s, cprofi_pprof_words, sizeof cprofi_pprof_words);
+    for (size_t i = 0; i < p->function_count; i++) {
+        s[count++] = p->functions[i].name;
+        s[count++] = p->functions[i].system;
+        s[count++] = p->functions[i].file;
+    }
+    for (size_t i = 0; i < p->mapping_count; i++) {
+        s[count++] = p->mappings[i].file;
+        s[count++] = p->mappings[i].build_id;
+    }
+    for (uint32_t i = 0; i < p->c->thread_count; i++) s[count++] = p->c->thread_names[i];
+    qsort(s, count, sizeof *s, cprofi_compare_strings);
+    for (size_t i = 0; i < count; i++)
+        if (!kept || strcmp(s[kept - 1], s[i]) != 0) s[kept++] = s[i];
+    p->string_count = kept;
+    return true;
+}
+
+static bool cprofi_pprof_locations(cprofi_pprof *p) {
+    const cprofi_snapshot *c = p->c;
+    p->locations = (uint32_t *)malloc((c->frame_count + 1) * sizeof *p->locations);
+    p->shown = cprofi_shown_room(c, p->n);
+    p->stack = (uint32_t *)malloc((CPROFI_MAX_DEPTH + CPROFI_SCOPES + 1) * sizeof *p->stack);
+    for (size_t i = 0; p->locations && i < c->frame_count; i++)
+        p->locations[i] = (uint32_t)(cprofi_names_at(p->n, c->frames[i]) - p->n->places) + 1;
+    return p->locations && p->shown && p->stack;
+}
+
+/* ---- its messages: what they are of, and their bodies ---- */
+
+typedef struct {
+    const cprofi_pprof *p;
+    const char *type, *unit;
+} cprofi_pprof_type;
+
+static void cprofi_pprof_type_body(cprofi_proto *p, const void *what) {
+    const cprofi_pprof_type *t = (const cprofi_pprof_type *)what;
+    cprofi_proto_number(p, 1, cprofi_pprof_string(t->p, t->type));
+    cprofi_proto_number(p, 2, cprofi_pprof_string(t->p, t->unit));
+}
+
+typedef struct {
+    const cprofi_pprof *p;
+    const uint32_t *locations;
+    uint32_t depth, shown; /* locations; elements of p->shown, among them the scopes */
+    uint64_t values[2];
+    const char *thread, *scope;
+    uint32_t tid; /* 0: none */
+} cprofi_pprof_sample;
+
+static void cprofi_pprof_stack_body(cprofi_proto *p, const void *what) {
+    const cprofi_pprof_sample *s = (const cprofi_pprof_sample *)what;
+    for (uint32_t i = 0; i < s->depth; i++) cprofi_proto_varint(p, s->locations[i]);
+}
+
+static void cprofi_pprof_values_body(cprofi_proto *p, const void *what) {
+    const cprofi_pprof_sample *s = (const cprofi_pprof_sample *)what;
+    for (size_t i = 0; i < CPROFI_COUNT(s->values); i++) cprofi_proto_varint(p, s->values[i]);
+}
+
+static void cprofi_pprof_thread_body(cprofi_proto *p, const void *what) {
+    const cprofi_pprof_sample *s = (const cprofi_pprof_sample *)what;
+    cprofi_proto_number(p, 1, cprofi_pprof_string(s->p, "thread"));
+    cprofi_proto_number(p, 2, cprofi_pprof_string(s->p, s->thread));
+}
+
+static void cprofi_pprof_tid_body(cprofi_proto *p, const void *what) {
+    const cprofi_pprof_sample *s = (const cprofi_pprof_sample *)what;
+    cprofi_proto_number(p, 1, cprofi_pprof_string(s->p, "thread_id"));
+    cprofi_proto_number(p, 3, s->tid);
+}
+
+static void cprofi_pprof_scope_body(cprofi_proto *p, const void *what) {
+    const cprofi_pprof_sample *s = (const cprofi_pprof_sample *)what;
+    cprofi_proto_number(p, 1, cprofi_pprof_string(s->p, "scope"));
+    cprofi_proto_number(p, 2, cprofi_pprof_string(s->p, s->scope));
+}
+
+static void cprofi_pprof_sample_body(cprofi_proto *p, const void *what) {
+    const cprofi_pprof_sample *s = (const cprofi_pprof_sample *)what;
+    cprofi_proto_message(p, 1, cprofi_pprof_stack_body, s);
+    cprofi_proto_message(p, 2, cprofi_pprof_values_body, s);
+    cprofi_proto_message(p, 3, cprofi_pprof_thread_body, s);
+    if (s->tid) cprofi_proto_message(p, 3, cprofi_pprof_tid_body, s);
+    for (uint32_t i = 0; i < s->shown; i++) {
+        cprofi_pprof_sample scope = *s;
+        scope.scope = s->p->shown[i].site->function;
+        if (cprofi_frame_is_scope(s->p->shown[i].word))
+            cprofi_proto_message(p, 3, cprofi_pprof_scope_body, &scope);
+    }
+}
+
+typedef struct {
+    const cprofi_pprof *p;
+    size_t index;
+} cprofi_pprof_item;
+
+static void cprofi_pprof_mapping_body(cprofi_proto *p, const void *what) {
+    const cprofi_pprof_item *item = (const cprofi_pprof_item *)what;
+    const cprofi_mapping *m = &item->p->mappings[item->index];
+    cprofi_proto_number(p, 1, item->index + 1);
+    cprofi_proto_number(p, 2, m->lo);
+    cprofi_proto_number(p, 3, m->hi);
+    cprofi_proto_number(p, 4, m->offset);
+    cprofi_proto_number(p, 5, cprofi_pprof_string(item->p, m->file));
+    cprofi_proto_number(p, 6, cprofi_pprof_string(item->p, m->build_id));
+    cprofi_proto_number(p, 7, m->functions);
+    cprofi_proto_number(p, 8, m->files);
+    cprofi_proto_number(p, 9, m->lines);
+    cprofi_proto_number(p, 10, m->lines); /* what tells the lines tells what was inlined */
+}
+
+static void cprofi_pprof_line_body(cprofi_proto *p, const void *what) {
+    const cprofi_site *site = (const cprofi_site *)what;
+    cprofi_proto_number(p, 1, site->number);
+    cprofi_proto_number(p, 2, site->line);
+}
+
+static void cprofi_pprof_location_body(cprofi_proto *p, const void *what) {
+    const cprofi_pprof_item *item = (const cprofi_pprof_item *)what;
+    const cprofi_names *n = item->p->n;
+    cprofi_frame word = item->index < n->count ? n->words[item->index] : 0;
+    cprofi_proto_number(p, 1, item->index + 1);
+    cprofi_proto_number(p, 2, cprofi_pprof_mapping(item->p, word));
+    if (word >= CPROFI_FRAME_LOWEST) cprofi_proto_number(p, 3, CPROFI_FRAME_ADDRESS(word));
+    if (item->index >= n->count)
+        cprofi_proto_message(p, 4, cprofi_pprof_line_body,
+                             &item->p->special[item->index - n->count]);
+    else
+        for (uint32_t k = 0; k < n->places[item->index].count; k++)
+            cprofi_proto_message(p, 4, cprofi_pprof_line_body, &n->places[item->index].sites[k]);
+}
+
+static void cprofi_pprof_function_body(cprofi_proto *p, const void *what) {
+    const cprofi_pprof_item *item = (const cprofi_pprof_item *)what;
+    const cprofi_function *f = &item->p->functions[item->index];
+    cprofi_proto_number(p, 1, item->index + 1);
+    cprofi_proto_number(p, 2, cprofi_pprof_string(item->p, f->name));
+    cprofi_proto_number(p, 3, cprofi_pprof_string(item->p, f->system));
+    cprofi_proto_number(p, 4, cprofi_pprof_string(item->p, f->file));
+    cprofi_proto_number(p, 5, f->start_line);
+}
+
+static void cprofi_pprof_items(cprofi_proto *out, uint32_t field, cprofi_proto_body body,
+                               const cprofi_pprof *p, size_t count) {
+    cprofi_pprof_item item = {p, 0};
+    for (; item.index < count; item.index++) cprofi_proto_message(out, field, body, &item);
+}
+
+/* The table's entries, [lost] and [unsampled]. What one loses when it is rounded the next gets. */
+static void cprofi_pprof_samples(cprofi_proto *out, const cprofi_pprof *p) {
+    const cprofi_snapshot *c = p->c;
+    uint64_t given = 0;
+    double sum = 0;
+    for (uint32_t i = 0; i < c->entry_count + CPROFI_COUNT(p->special); i++) {
+        uint32_t special = (uint32_t)p->n->count + 1;
+        cprofi_pprof_sample s = {p, &special, 1, 0, {0, 0}, "[cprof]", NULL, 0};
+        if (i < c->entry_count) {
+            const cprofi_entry *e = &c->entries[i];
+            s.locations = p->stack;
+            s.depth = 0;
+            for (uint32_t k = 0; k < e->depth; k++)
+                if (!cprofi_frame_is_scope(c->frames[e->first + k]))
+                    p->stack[s.depth++] = p->locations[e->first + k];
+            s.shown = cprofi_line_shown(e, c, p->n, p->shown);
+            s.values[0] = e->count;
+            s.thread = cprofi_pprof_thread(c, e->thread);
+            s.tid = c->tids[e->thread];
+            sum += (double)e->weight * c->scale[e->thread];
+        } else if (i == c->entry_count) {
+            s.values[0] = c->lost;
+            sum += c->lost_ns;
+        } else {
+            special++;
+            sum += c->unsampled_ns;
+        }
+        s.values[1] = (uint64_t)(sum + 0.5) - given;
+        given += s.values[1];
+        if (s.values[0] || s.values[1])
+            cprofi_proto_message(out, 2, cprofi_pprof_sample_body, &s);
+    }
+}
+
+static void cprofi_pprof_free(cprofi_pprof *p) {
+    free(p->functions);
+    free(p->mappings);
+    free(p->locations);
+    free(p->shown);
+    free(p->stack);
+    free(p->strings);
+}
+
+static bool cprofi_pprof_init(cprofi_pprof *p, const cprofi_snapshot *c, cprofi_names *n) {
+    memset(p, 0, sizeof *p);
+    p->c = c;
+    p->n = n;
+    p->special[0].function = CPROFI_LINE_LOST;
+    p->special[1].function = CPROFI_LINE_UNSAMPLED;
+    cprofi_symbols_aliases_done(&n->symbols);
+    if (cprofi_pprof_functions(p) && cprofi_pprof_mappings(p) && cprofi_pprof_strings(p) &&
+        cprofi_pprof_locations(p))
+        return true;
+    cprofi_pprof_free(p);
+    return false;
+}
+
+/* False only when out of memory. */
+static bool cprofi_write_pprof(cprofi_writer *w, const cprofi_snapshot *c, cprofi_names *n) {
+    cprofi_pprof p;
+    cprofi_proto out = {w, 0};
+    cprofi_pprof_type samples = {&p, "samples", "count"};
+    cprofi_pprof_type time = {&p, c->desc->clock == CPROF_WALL ? "wall" : "cpu", "nanoseconds"};
+    if (!cprofi_pprof_init(&p, c, n)) return false;
+    cprofi_proto_message(&out, 1, cprofi_pprof_type_body, &samples);
+    cprofi_proto_message(&out, 1, cprofi_pprof_type_body, &time);
+    cprofi_pprof_samples(&out, &p);
+    cprofi_pprof_items(&out, 3, cprofi_pprof_mapping_body, &p, p.mapping_count);
+    cprofi_pprof_items(&out, 4, cprofi_pprof_location_body, &p,
+                       n->count + CPROFI_COUNT(p.special));
+    cprofi_pprof_items(&out, 5, cprofi_pprof_function_body, &p, p.function_count);
+    for (size_t i = 0; i < p.string_count; i++) cprofi_proto_string(&out, 6, p.strings[i]);
+    cprofi_proto_number(&out, 9, c->began);
+    cprofi_proto_number(&out, 10, c->duration);
+    cprofi_proto_message(&out, 11, cprofi_pprof_type_body, &time);
+    cprofi_proto_number(&out, 12, (uint64_t)(c->period + 0.5));
+    cprofi_pprof_free(&p);
+    return true;
+}
+
+static bool cprofi_write_lines(cprofi_writer *w, const cprofi_snapshot *c, cprofi_names *n,
+                               bool perf) {
+    cprofi_lines lines;
+    bool ok = true;
+    if (!cprofi_lines_init(&lines, c, n, perf)) return false;
+    if (perf) ok = cprofi_write_perf(w, &lines, c, n);
+    else cprofi_write_folded(w, &lines);
+    cprofi_lines_free(&lines);
+    return ok;
+}
+
 /* The one way to a profile: names what is in the snapshot and writes it. */
-static cprof_result cprofi_write_snapshot(const cprofi_snapshot *c, cprof_write_fn write,
-                                          void *user, cprofi_remarks *remarks) {
+static cprof_result cprofi_write_snapshot(const cprofi_snapshot *c, cprof_format format,
+                                          cprof_write_fn write, void *user,
+                                          cprofi_remarks *remarks) {
+    bool gzip = format == CPROF_PPROF_GZ, pprof = gzip || format == CPROF_PPROF;
     cprof_result result = CPROF_ERROR_MEMORY;
     cprofi_names names;
-    cprofi_lines lines;
     cprofi_writer *w;
-    if (!cprofi_names_init(&names, c)) return result;
+    if (!cprofi_names_init(&names, c, pprof)) return result;
     w = (cprofi_writer *)malloc(sizeof *w);
-    if (w && cprofi_lines_init(&lines, c, &names)) {
-        w->write = write;
-        w->user = user;
-        w->failed = false;
-        w->used = 0;
-        cprofi_write_folded(w, &lines);
-        cprofi_writer_flush(w);
-        result = w->failed ? CPROF_ERROR_WRITE : CPROF_OK;
-        cprofi_lines_free(&lines);
+    if (w) {
+        cprofi_writer_init(w, write, user, gzip);
+        if (pprof ? cprofi_write_pprof(w, c, &names)
+                  : cprofi_write_lines(w, c, &names, format == CPROF_PERF_SCRIPT))
+            result = cprofi_writer_end(w) ? CPROF_OK : CPROF_ERROR_WRITE;
     }
     free(w);
     *remarks = names.symbols.remarks;
@@ -9991,6 +10815,7 @@ typedef struct {
     const uint8_t *build_id;
     size_t build_id_size;
     uintptr_t code_lo[CPROFI_TABLES_CODE], code_hi[CPROFI_TABLES_CODE];
+    uint64_t code_offset[CPROFI_TABLES_CODE];
     size_t code_count;
 } cprofi_image;
 
@@ -10031,16 +10856,20 @@ static void cprofi_image_notes(cprofi_image *image, cprofi_span notes, size_t al
     }
 }
 
-static void cprofi_image_code(cprofi_image *image, uintptr_t lo, uintptr_t hi) {
+static void cprofi_image_code(cprofi_image *image, uintptr_t lo, uintptr_t hi, uint64_t offset) {
     size_t n = image->code_count;
     if (lo >= hi) return;
     if (n == CPROFI_TABLES_CODE) { /* more than anybody has: let the last one cover the rest */
-        if (lo < image->code_lo[n - 1]) image->code_lo[n - 1] = lo;
+        if (lo < image->code_lo[n - 1]) {
+            image->code_lo[n - 1] = lo;
+            image->code_offset[n - 1] = offset;
+        }
         if (hi > image->code_hi[n - 1]) image->code_hi[n - 1] = hi;
         return;
     }
     image->code_lo[n] = lo;
     image->code_hi[n] = hi;
+    image->code_offset[n] = offset;
     image->code_count = n + 1;
 }
 
@@ -10054,7 +10883,7 @@ static bool cprofi_image_read(cprofi_image *image) {
         if (p->p_type != PT_LOAD || end < start) continue;
         if (start < image->lo) image->lo = start;
         if (end > image->hi) image->hi = end;
-        if (p->p_flags & PF_X) cprofi_image_code(image, start, end);
+        if (p->p_flags & PF_X) cprofi_image_code(image, start, end, p->p_offset);
     }
     for (size_t i = 0; i < image->phnum; i++) {
         const ElfW(Phdr) *p = &image->phdr[i];
@@ -10244,6 +11073,10 @@ static void cprofi_image_enter(cprofi_modules *m, cprofi_image *image) {
         record->is_main = image->is_main;
         record->build_id_size = (uint32_t)image->build_id_size;
         if (image->build_id) memcpy(record->build_id, image->build_id, image->build_id_size);
+        record->code_count = (uint32_t)image->code_count;
+        memcpy(record->code_lo, image->code_lo, sizeof record->code_lo);
+        memcpy(record->code_hi, image->code_hi, sizeof record->code_hi);
+        memcpy(record->code_offset, image->code_offset, sizeof record->code_offset);
         if (image->is_vdso) {
             record->image.data = (const uint8_t *)image->lo;
             record->image.size = (size_t)((image->hi - image->lo + 4095) & ~(uintptr_t)4095);
@@ -10319,6 +11152,8 @@ static uint64_t cprofi_clock_read(clockid_t id) {
 }
 
 static uint64_t cprofi_os_now(void) { return cprofi_clock_read(CLOCK_MONOTONIC); }
+
+static uint64_t cprofi_os_calendar(void) { return cprofi_clock_read(CLOCK_REALTIME); }
 
 static uint64_t cprofi_os_cpu_process(void) { return cprofi_clock_read(CLOCK_PROCESS_CPUTIME_ID); }
 
@@ -11270,6 +12105,12 @@ static uint64_t cprofi_os_now(void) {
 
 static uint64_t cprofi_filetime_ns(const FILETIME *t) {
     return ((uint64_t)t->dwHighDateTime << 32 | t->dwLowDateTime) * 100;
+}
+
+static uint64_t cprofi_os_calendar(void) {
+    FILETIME now;
+    GetSystemTimeAsFileTime(&now);
+    return cprofi_filetime_ns(&now) - (uint64_t)11644473600u * 1000000000u; /* from 1601 to 1970 */
 }
 
 /* CPU time of a thread by the system's coarse clock. */
@@ -12731,7 +13572,7 @@ static cprof_result cprofi_desc_complete(cprofi_session *s, const cprof_desc *de
         s->culprit = "max_seconds";
     else if (!cprofi_in_range((int)d->clock, CPROF_CPU, CPROF_WALL))
         s->culprit = "clock";
-    else if (!cprofi_in_range((int)d->format, CPROF_AUTO, CPROF_FOLDED))
+    else if (!cprofi_in_range((int)d->format, CPROF_AUTO, CPROF_PERF_SCRIPT))
         s->culprit = "format";
     else
         s->culprit = NULL;
@@ -12866,6 +13707,7 @@ static bool cprofi_memory_session(cprofi_session *s) {
 
 /* Forgets what was counted. */
 static void cprofi_counters_clear(cprofi_session *s) {
+    s->began = cprofi_os_calendar();
     s->wall = s->limit_from = s->process = s->sampler_cpu = 0;
     s->ticks = s->late_sum = s->late_max = 0;
     s->looks = 0;
@@ -13062,7 +13904,7 @@ static cprof_result cprofi_write_through(cprof_write_fn write, void *user, cprof
     bool taken = false;
     memset(&remarks, 0, sizeof remarks);
     if (!s) return CPROF_ERROR_MEMORY;
-    if (!write || !cprofi_in_range((int)format, CPROF_AUTO, CPROF_FOLDED))
+    if (!write || !cprofi_in_range((int)format, CPROF_AUTO, CPROF_PERF_SCRIPT))
         return CPROF_ERROR_ARGUMENT;
     cprofi_lock(s);
     result = s->desc.hz && s->memory ? CPROF_ERROR_MEMORY : CPROF_ERROR_NO_PROFILE;
@@ -13071,12 +13913,30 @@ static cprof_result cprofi_write_through(cprof_write_fn write, void *user, cprof
     if (taken && reset) cprofi_reset(s);
     cprofi_unlock(s);
     if (!taken) return result;
-    result = cprofi_write_snapshot(&snapshot, write, user, &remarks);
+    result = cprofi_write_snapshot(&snapshot, format, write, user, &remarks);
     cprofi_snapshot_free(&snapshot);
     cprofi_lock(s);
     s->remarks = remarks;
     cprofi_unlock(s);
     return result;
+}
+
+/* The format that the ending of a file's name asks for. */
+static cprof_format cprofi_format_of(const char *path) {
+    static const struct {
+        const char *ending;
+        cprof_format format;
+    } endings[] = {{".pb", CPROF_PPROF},
+                   {".pb.gz", CPROF_PPROF_GZ},
+                   {".perf.txt", CPROF_PERF_SCRIPT},
+                   {".perf.data.txt", CPROF_PERF_SCRIPT}};
+    size_t size = strlen(path);
+    for (size_t i = 0; i < CPROFI_COUNT(endings); i++) {
+        size_t tail = strlen(endings[i].ending);
+        if (size >= tail && strcmp(path + size - tail, endings[i].ending) == 0)
+            return endings[i].format;
+    }
+    return CPROF_FOLDED;
 }
 
 static cprof_result cprofi_write_file(const char *pattern, cprof_format format, bool reset) {
@@ -13085,6 +13945,7 @@ static cprof_result cprofi_write_file(const char *pattern, cprof_format format, 
     cprof_result result = CPROF_ERROR_OUTPUT;
     char path[4096];
     if (!pattern) return CPROF_ERROR_ARGUMENT;
+    if (format == CPROF_AUTO) format = cprofi_format_of(pattern);
     file = (cprofi_file *)malloc(sizeof *file);
     if (!file || !s) {
         free(file);
