@@ -54,7 +54,8 @@
      CPROF_HZ=1000         overrides the rate      CPROF_OUTPUT=file  ... the output file
      CPROF_CLOCK=cpu|wall  ... the clock           CPROF_ENABLE=0     start and stop do nothing
      CPROF_LINES=1         names with file:line    CPROF_DEBUG_DIR=d  ... the place of debug files
-     CPROF_SECONDS=60      ... max_seconds
+     CPROF_SECONDS=60      ... max_seconds         CPROF_THREADS=list  ... threads
+     CPROF_CUT_ABOVE=main  ... cut_above
 
    HOW IT WORKS
 
@@ -253,6 +254,15 @@ typedef struct cprof_desc {
                                 step (vm.c) for code that the compiler assigns to no line */
     const char *debug_dir;   /* where separate debug files may be, besides the usual places: a
                                 directory, or several with ':' between (';' on Windows) */
+    /* What of it is written. All threads are sampled, and in the stats, all the same. */
+    const char *threads;     /* only those whose names match: patterns with * and ?, separated by
+                                commas, a ! before those that are not wanted: "worker*,!worker-9".
+                                The name counts that a thread has when the profile is written */
+    bool (*thread_wanted)(void *user, const char *name, uint32_t tid); /* or so; may not call cprof */
+    void *thread_user;
+    const char *cut_above;   /* functions, separated by ';': frames between the root and the first
+                                of them are left out, such as the start of the C library */
+    bool merge_threads;      /* folded: lines do not begin with the thread's name */
     void (*dbghelp_lock)(bool lock); /* Windows: called around each use of DbgHelp, which only one
                                 thread at a time may use: takes the lock of a host that uses it
                                 too. Rust's standard library need not be told */
@@ -8754,6 +8764,7 @@ typedef struct {
     cprof_desc desc; /* every field filled in */
     char output[4096];
     char debug_dir[4096];
+    char thread_patterns[1024], cut_above[1024];
     char written[4096];     /* the file last written, its path expanded */
     cprofi_remarks remarks; /* of the last write */
     const char *culprit; /* the field or variable that start refused */
@@ -9397,7 +9408,7 @@ typedef struct {
     cprofi_entry *entries;
     cprofi_frame *frames;
     char (*thread_names)[CPROFI_NAME_SIZE];
-    double *scale; /* a thread's factor: ns of its clock per ns of weight */
+    double *scale; /* a thread's factor: ns of its clock per ns of weight; -1: it is not wanted */
     cprofi_scope_name *scope_names;
     char *scope_text;
     uint32_t *tids;
@@ -9421,11 +9432,52 @@ static void cprofi_snapshot_free(cprofi_snapshot *c) {
     free(c->tids);
 }
 
+/* Whether a name matches a pattern of * and ?, which ends at a comma. */
+static bool cprofi_pattern_matches(const char *pattern, const char *name) {
+    const char *star = NULL, *from = name;
+    for (;;) {
+        bool over = !*pattern || *pattern == ',';
+        if (*pattern == '*') {
+            star = ++pattern;
+            from = name;
+        } else if (*name && !over && (*pattern == '?' || *pattern == *name)) {
+            pattern++;
+            name++;
+        } else if (!*name && over) {
+            return true;
+        } else if (star && *from) { /* the star takes one more */
+            pattern = star;
+            name = ++from;
+        } else {
+            return false;
+        }
+    }
+}
+
+/* Does the desc want this thread to be written? */
+static bool cprofi_thread_wanted(const cprofi_session *s, const cprofi_thread *t) {
+    const char *p = s->desc.threads;
+    bool wanted = true, asked = false, found = false;
+    while (p && *p) {
+        bool not_this = *p == '!', match = cprofi_pattern_matches(p + not_this, t->name);
+        if (not_this && match) wanted = false;
+        if (!not_this) {
+            asked = true;
+            found = found || match;
+        }
+        p = strchr(p, ',');
+        if (p) p++;
+    }
+    if (asked && !found) wanted = false;
+    if (wanted && s->desc.thread_wanted)
+        wanted = s->desc.thread_wanted(s->desc.thread_user, t->name, t->tid);
+    return wanted;
+}
+
 static bool cprofi_snapshot_take(cprofi_session *s, cprofi_snapshot *c) {
     cprof_stats stats;
     memset(c, 0, sizeof *c);
     cprofi_stats_fill(s, &stats);
-    c->entry_count = s->table.entry_count;
     c->frame_count = (size_t)s->table.frame_count;
     c->thread_count = s->thread_count;
     c->modules = &s->modules;
@@ -9438,7 +9490,7 @@ static bool cprofi_snapshot_take(cprofi_session *s, cprofi_snapshot *c) {
     c->duration = stats.duration_ns;
     for (uint32_t id = 1; id < s->modules.count && !c->main_module; id++)
         if (s->modules.records[id].is_main) c->main_module = id;
-    c->entries = (cprofi_entry *)malloc((c->entry_count + 1u) * sizeof *c->entries);
+    c->entries = (cprofi_entry *)malloc((s->table.entry_count + 1u) * sizeof *c->entries);
     c->frames = (cprofi_frame *)malloc((c->frame_count + 1) * sizeof *c->frames);
     c->scale = (double *)malloc((c->thread_count + 1u) * sizeof *c->scale);
     c->thread_names = (char(*)[CPROFI_NAME_SIZE])malloc((c->thread_count + 1u) * CPROFI_NAME_SIZE);
@@ -9451,17 +9503,20 @@ static bool cprofi_snapshot_take(cprofi_session *s, cprofi_snapshot *c) {
         cprofi_snapshot_free(c);
         return false;
     }
-    memcpy(c->entries, s->table.entries, c->entry_count * sizeof *c->entries);
     memcpy(c->frames, s->table.frames, c->frame_count * sizeof *c->frames);
     memcpy(c->scope_names, s->scope_names, c->scope_count * sizeof *c->scope_names);
     memcpy(c->scope_text, s->scope_text, s->scope_used);
     for (uint32_t i = 0; i < c->thread_count; i++) {
         const cprofi_thread *t = &s->threads[i];
-        c->scale[i] = cprofi_thread_scale(s, t, cprofi_thread_spent(t));
+        bool wanted = cprofi_thread_wanted(s, t);
+        c->scale[i] = wanted ? cprofi_thread_scale(s, t, cprofi_thread_spent(t)) : -1;
         c->tids[i] = t->tid;
-        c->lost_ns += (double)t->overflow * c->scale[i];
+        if (wanted) c->lost_ns += (double)t->overflow * c->scale[i];
         memcpy(c->thread_names[i], t->name, CPROFI_NAME_SIZE);
     }
+    for (uint32_t i = 0; i < s->table.entry_count; i++)
+        if (c->scale[s->table.entries[i].thread] >= 0)
+            c->entries[c->entry_count++] = s->table.entries[i];
     return true;
 }
 
@@ -9646,6 +9701,32 @@ static bool cprofi_names_label(cprofi_names *n, bool lines) {
     return true;
 }
 
+/* Is it one of those in `list`, which are separated by ';'? */
+static bool cprofi_name_listed(const char *list, const char *name) {
+    size_t size = strlen(name);
+    while (list && *list) {
+        const char *end = strchr(list, ';');
+        size_t part = end ? (size_t)(end - list) : strlen(list);
+        if (part == size && memcmp(list, name, size) == 0) return true;
+        list = end ? end + 1 : NULL;
+    }
+    return false;
+}
+
+/* Leaves out the frames between the root and the first function of desc.cut_above. */
+static void cprofi_names_cut(const cprofi_names *n, const cprofi_snapshot *c) {
+    for (uint32_t i = 0; c->desc->cut_above && i < c->entry_count; i++) {
+        cprofi_entry *e = &c->entries[i];
+        bool found = false;
+        for (uint32_t k = e->depth; k > 0 && !found; k--) {
+            const cprofi_place *place = cprofi_names_at(n, c->frames[e->first + k - 1]);
+            for (uint32_t j = 0; j < place->count && !found; j++)
+                found = cprofi_name_listed(c->desc->cut_above, place->sites[j].function);
+            if (found) e->depth = k;
+        }
+    }
+}
+
 /* `raw`: cprofi_symbols_raw will be asked. */
 static bool cprofi_names_init(cprofi_names *n, const cprofi_snapshot *c, bool raw) {
     size_t all = c->frame_count + c->scope_count;
@@ -9671,6 +9752,7 @@ static bool cprofi_names_init(cprofi_names *n, const cprofi_snapshot *c, bool ra
         ok = cprofi_names_module(n, c, from, to);
     }
     if (ok) cprofi_names_roots(n, c);
+    if (ok) cprofi_names_cut(n, c);
     ok = ok && cprofi_names_label(n, c->desc->lines);
     if (!ok) cprofi_names_free(n);
     return ok;
@@ -9891,9 +9973,11 @@ static bool cprofi_lines_init(cprofi_lines *l, const cprofi_snapshot *c, cprofi_
     for (uint32_t i = 0; i < c->entry_count; i++) {
         const cprofi_entry *e = &c->entries[i];
         uint32_t depth = cprofi_line_shown(e, c, n, shown);
+        uint32_t from = !apart && c->desc->merge_threads && depth ? 1 : 0;
         at[0] = threads[e->thread];
         for (uint32_t k = 0; k < depth; k++) at[k + 1] = shown[k].site->label;
-        cprofi_line_add(l, at, depth + 1, (double)e->weight * c->scale[e->thread] / c->period);
+        cprofi_line_add(l, at + from, depth + 1 - from,
+                        (double)e->weight * c->scale[e->thread] / c->period);
         l->lines[i].entry = i;
         l->lines[i].thread = e->thread;
         at += depth + 1;
@@ -13582,6 +13666,13 @@ static cprof_result cprofi_desc_complete(cprofi_session *s, const cprof_desc *de
     s->culprit = "debug_dir";
     if (!cprofi_desc_string(&d->debug_dir, "CPROF_DEBUG_DIR", s->debug_dir, sizeof s->debug_dir))
         return CPROF_ERROR_ARGUMENT;
+    s->culprit = "threads";
+    if (!cprofi_desc_string(&d->threads, "CPROF_THREADS", s->thread_patterns,
+                            sizeof s->thread_patterns))
+        return CPROF_ERROR_ARGUMENT;
+    s->culprit = "cut_above";
+    if (!cprofi_desc_string(&d->cut_above, "CPROF_CUT_ABOVE", s->cut_above, sizeof s->cut_above))
+        return CPROF_ERROR_ARGUMENT;
     s->culprit = NULL;
     return CPROF_OK;
 }
@@ -13789,6 +13880,11 @@ static void cprofi_report(const cprof_stats *t, const cprofi_session *s, cprof_r
     CPROFI_REPORT(t->lost, ", %llu lost (table full: raise max_stacks)",
                   (unsigned long long)t->lost);
     CPROFI_REPORT(t->truncated, ", %llu truncated", (unsigned long long)t->truncated);
+    for (uint32_t i = 0, named = 0; i < s->thread_count; i++) {
+        named += !cprofi_thread_wanted(s, &s->threads[i]);
+        CPROFI_REPORT(named && i + 1 == s->thread_count, ", %lu threads not wanted",
+                      (unsigned long)named);
+    }
     CPROFI_REPORT(t->scopes_excess, ", %llu scopes more than 64 deep not shown",
                   (unsigned long long)t->scopes_excess);
     CPROFI_REPORT(t->scopes_unnamed, ", %llu scopes without room for their names",

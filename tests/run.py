@@ -165,7 +165,7 @@ def script(path, *arguments, **options):
 
 def e2e_suites():
     suites = []
-    for name in ("split", "bursty", "totals", "eintr", "threads", "table", "wall", "lifecycle", "live", "process"):
+    for name in ("split", "bursty", "totals", "eintr", "threads", "table", "wall", "lifecycle", "live", "select", "process"):
         output = BUILD + "/e2e/" + name
         suites.append(Suite(
             "e2e/" + name, run=[output], alone=True,
@@ -181,7 +181,7 @@ def windows_suites():
     """The same programs for Windows, run by Wine. Not there: what is about signals, fork and exec."""
     suites = []
     sources = ["tests/e2e/%s.c" % name for name in (
-        "split", "totals", "threads", "table", "wall", "lifecycle", "live")] + ["tests/windows/clocks.c"]
+        "split", "totals", "threads", "table", "wall", "lifecycle", "live", "select")] + ["tests/windows/clocks.c"]
     for source in sources:
         name = os.path.splitext(os.path.basename(source))[0]
         output = BUILD + "/e2e/windows/" + name + ".exe"
