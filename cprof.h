@@ -258,8 +258,8 @@ typedef struct cprof_desc {
     const char *threads;     /* only those whose names match: patterns with * and ?, separated by
                                 commas, a ! before those that are not wanted: "worker*,!worker-9".
                                 The name counts that a thread has when the profile is written */
-    bool (*thread_wanted)(void *user, const char *name, uint32_t tid); /* or so; may not call cprof */
-    void *thread_user;
+    bool (*thread_wanted)(void *user, const char *name, uint32_t tid); /* or by a function, which */
+    void *thread_user;                                                 /* may not call cprof */
     const char *cut_above;   /* functions, separated by ';': frames between the root and the first
                                 of them are left out, such as the start of the C library */
     bool merge_threads;      /* folded: lines do not begin with the thread's name */
@@ -9973,9 +9973,12 @@ static bool cprofi_lines_init(cprofi_lines *l, const cprofi_snapshot *c, cprofi_
     for (uint32_t i = 0; i < c->entry_count; i++) {
         const cprofi_entry *e = &c->entries[i];
         uint32_t depth = cprofi_line_shown(e, c, n, shown);
-        uint32_t from = !apart && c->desc->merge_threads && depth ? 1 : 0;
+        uint32_t from = !apart && c->desc->merge_threads && depth ? 1 : 0, cut = 0;
+        for (uint32_t k = 0; c->desc->cut_above && k < depth && !cut; k++) /* what it's inlined in */
+            if (cprofi_name_listed(c->desc->cut_above, shown[k].site->function)) cut = k;
+        depth -= cut;
         at[0] = threads[e->thread];
-        for (uint32_t k = 0; k < depth; k++) at[k + 1] = shown[k].site->label;
+        for (uint32_t k = 0; k < depth; k++) at[k + 1] = shown[k + cut].site->label;
         cprofi_line_add(l, at + from, depth + 1 - from,
                         (double)e->weight * c->scale[e->thread] / c->period);
         l->lines[i].entry = i;

@@ -26,7 +26,7 @@ static const char usage_text[] =
     "      --profile               sample the replay with cprof\n"
     "      --profile-hz HZ         samples per second of CPU time, 1 to 10000 (default: cprof's)\n"
     "      --profile-scopes KIND   also show: block (numbers), tx (and transactions), opcode; default off\n"
-    "      --profile-output PATH   default flamegraph.folded; must end in .folded\n"
+    "      --profile-output PATH   default flamegraph.folded; or .pb, .pb.gz, .perf.txt\n"
     "  evm gen --datadir DIR -b FIRST -e LAST [--seed N]          write DIR/chain.evm\n"
     "  evm run --code HEX [options]                               run code, print the result as JSON\n"
     "      --input HEX             call data (default: empty)\n"
@@ -327,6 +327,12 @@ typedef struct range_options {
     bool have_first, have_last, profile, profile_detail;
 } range_options;
 
+static bool ends_with(const char *text, const char *ending)
+{
+    size_t n = strlen(text), size = strlen(ending);
+    return n > size && strcmp(text + n - size, ending) == 0;
+}
+
 static bool parse_scopes(const char *text, profile_scopes *scopes)
 {
     static const char *const names[] = {"off", "block", "tx", "opcode"};
@@ -364,8 +370,9 @@ static int parse_range(range_options *o, arguments *a, bool generate)
         else if (!generate && is_option_with_value(a, "--profile-scopes"))
             good = o->profile_detail = a->value != NULL && parse_scopes(a->value, &profile_scopes_wanted);
         else if (!generate && is_option_with_value(a, "--profile-output")) {
-            size_t n = a->value != NULL ? strlen(a->value) : 0;
-            good = o->profile_detail = n > 7 && strcmp(a->value + n - 7, ".folded") == 0;
+            good = o->profile_detail = a->value != NULL &&
+                (ends_with(a->value, ".folded") || ends_with(a->value, ".pb") ||
+                 ends_with(a->value, ".pb.gz") || ends_with(a->value, ".perf.txt"));
             o->profile_output = a->value;
         } else
             return usage_error("unknown argument", a->name);

@@ -36,6 +36,19 @@ static e2e_profile profile(cprof_desc *desc)
     return profile_take();
 }
 
+/* For a check that fails. */
+static const char *roots_of(const e2e_profile *p)
+{
+    static char text[2000];
+    size_t used = 0;
+    text[0] = 0;
+    for (int i = 0; i < p->stacks && used < sizeof text - 400; i++)
+        used += (size_t)snprintf(text + used, sizeof text - used, " %.80s;%.80s..%.80s %llu", p->stack[i].frame[0],
+                                 p->stack[i].frames > 1 ? p->stack[i].frame[1] : "", p->stack[i].frame[p->stack[i].frames - 1],
+                                 (unsigned long long)p->stack[i].count);
+    return text;
+}
+
 /* Which of the four threads are in it, as bits. */
 static unsigned found(const e2e_profile *p)
 {
@@ -56,7 +69,7 @@ int main(void)
         desc.threads = cases[i].patterns;
         p = profile(&desc);
         check(found(&p) == cases[i].expected, e2e_format("threads \"%s\"", cases[i].patterns ? cases[i].patterns : "(none)"),
-              "%x, not %x", found(&p), cases[i].expected);
+              "%x, not %x:%s", found(&p), cases[i].expected, roots_of(&p));
         profile_free(&p);
     }
     memset(&desc, 0, sizeof desc);
@@ -69,7 +82,7 @@ int main(void)
     memset(&desc, 0, sizeof desc);
     desc.cut_above = "no such function;application";
     p = profile(&desc);
-    check(p.stacks > 0 && found(&p) == 15, "with cut_above all threads are there", "%x", found(&p));
+    check(p.stacks > 0 && found(&p) == 15, "with cut_above all threads are there", "%x:%s", found(&p), roots_of(&p));
     for (int i = 0; i < p.stacks; i++) {
         const e2e_stack *s = &p.stack[i];
         if (!stack_has(s, "burn_a")) continue;
