@@ -506,7 +506,6 @@ class cprof_scope_guard {
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #ifdef CPROFI_LINUX
 #define CPROFI_CFI 1 /* stacks are unwound by .eh_frame, in the signal handler */
@@ -524,6 +523,7 @@ class cprof_scope_guard {
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
 #if defined(__GLIBC__) && !defined(__USE_GNU)
@@ -541,6 +541,7 @@ class cprof_scope_guard {
 #endif
 #include <windows.h>
 #include <dbghelp.h>
+#include <intrin.h>
 #include <tlhelp32.h>
 #endif /* CPROFI_WINDOWS */
 
@@ -1155,14 +1156,6 @@ static cprofi_scopes *cprofi_scopes_own(void) {
     cprofi_scoped_unlock();
     if (own) cprofi_os_scopes_set(own);
     return own;
-}
-
-/* In a forked child: the one thread there is has a new id. */
-CPROFI_UNUSED static void cprofi_scopes_forked(void) {
-    cprofi_scopes *own = cprofi_os_scopes();
-    cprofi_scoped.lock = 0;
-    for (uint32_t i = 0; i < cprofi_scoped.count; i++) cprofi_scoped.threads[i].tid = 0;
-    if (own) own->tid = cprofi_os_tid();
 }
 
 /* The scopes of a thread, or NULL. */
@@ -9974,7 +9967,7 @@ static bool cprofi_lines_init(cprofi_lines *l, const cprofi_snapshot *c, cprofi_
         const cprofi_entry *e = &c->entries[i];
         uint32_t depth = cprofi_line_shown(e, c, n, shown);
         uint32_t from = !apart && c->desc->merge_threads && depth ? 1 : 0, cut = 0;
-        for (uint32_t k = 0; c->desc->cut_above && k < depth && !cut; k++) /* what it's inlined in */
+        for (uint32_t k = 0; c->desc->cut_above && k < depth && !cut; k++) /* inlined in others */
             if (cprofi_name_listed(c->desc->cut_above, shown[k].site->function)) cut = k;
         depth -= cut;
         at[0] = threads[e->thread];
@@ -10483,7 +10476,8 @@ static bool cprofi_pprof_locations(cprofi_pprof *p) {
     const cprofi_snapshot *c = p->c;
     p->locations = (uint32_t *)malloc((c->frame_count + 1) * sizeof *p->locations);
     p->shown = cprofi_shown_room(c, p->n);
-    p->stack = (uint32_t *)malloc((CPROFI_MAX_DEPTH + CPROFI_SCOPES + 1) * sizeof *p->stack);
+    p->stack = (uint32_t *)malloc(((size_t)CPROFI_MAX_DEPTH + (size_t)CPROFI_SCOPES + 1) *
+                                  sizeof *p->stack);
     for (size_t i = 0; p->locations && i < c->frame_count; i++)
         p->locations[i] = (uint32_t)(cprofi_names_at(p->n, c->frames[i]) - p->n->places) + 1;
     return p->locations && p->shown && p->stack;
@@ -11952,8 +11946,11 @@ static size_t cprofi_os_text(cprofi_session *s, const char *from, char *to, size
 static void cprofi_fork_prepare(void) { cprofi_lock(cprofi.session); }
 static void cprofi_fork_parent(void) { cprofi_unlock(cprofi.session); }
 static void cprofi_fork_child(void) {
+    cprofi_scopes *own = cprofi_os_scopes();
     memset(cprofi.session, 0, sizeof *cprofi.session);
-    cprofi_scopes_forked();
+    cprofi_scoped.lock = 0; /* the one thread there is has a new id */
+    for (uint32_t i = 0; i < cprofi_scoped.count; i++) cprofi_scoped.threads[i].tid = 0;
+    if (own) own->tid = cprofi_os_tid();
 }
 
 /* A program that exits in the middle of a profile still gets what was sampled. */
@@ -13710,7 +13707,9 @@ static bool cprofi_path_expand(const char *path, char *to, size_t capacity, bool
         if (*path == '%' && path[1]) {
             switch (*++path) {
             case 'p': snprintf(text, sizeof text, "%ld", (long)cprofi_os_pid()); break;
-            case 't': cprofi_time_text((uint64_t)time(NULL), text, sizeof text); break;
+            case 't':
+                cprofi_time_text(cprofi_os_calendar() / 1000000000u, text, sizeof text);
+                break;
             case 'n':
                 if (!number) number = cprofi_load32(&cprofi.files) + 1;
                 snprintf(text, sizeof text, "%lu", (unsigned long)number);
@@ -13771,7 +13770,7 @@ static size_t cprofi_memory_cut(cprofi_session *s, char *base) {
     CPROFI_CUT(int32_t, s->slots_free, CPROFI_SLOTS);
     CPROFI_CUT(int32_t, s->flying, CPROFI_SLOTS);
     CPROFI_CUT(uintptr_t, s->stack_copy, CPROFI_STACK_COPY / sizeof(uintptr_t));
-    CPROFI_CUT(cprofi_frame, s->keys, CPROFI_MAX_DEPTH + CPROFI_SCOPES + 1);
+    CPROFI_CUT(cprofi_frame, s->keys, (size_t)CPROFI_MAX_DEPTH + (size_t)CPROFI_SCOPES + 1);
     CPROFI_CUT(cprofi_scopes, s->scopes_copy, 1);
     CPROFI_CUT(cprofi_scope_name, s->scope_names, CPROFI_SCOPE_NAMES);
     CPROFI_CUT(uint32_t, s->scope_index, 2 * CPROFI_SCOPE_NAMES);

@@ -50,6 +50,7 @@ MICROSOFT = """
 #include <string.h>
 #include <windows.h>
 #include <dbghelp.h>
+#include <intrin.h>
 #include <tlhelp32.h>
 #undef __GNUC__
 #undef __clang__
@@ -75,10 +76,11 @@ SINCE_XP = set("""
     GetCurrentProcess GetCurrentProcessId GetCurrentThread GetCurrentThreadId
     GetEnvironmentVariableW GetFileAttributesW GetFileSizeEx GetFileType GetFullPathNameW
     GetLastError GetModuleFileNameW GetModuleHandleExW GetModuleHandleW GetProcAddress
-    GetProcessTimes GetStdHandle GetThreadContext LoadLibraryW LocalFree Module32FirstW
+    GetProcessTimes GetStdHandle GetSystemTimeAsFileTime GetThreadContext LoadLibraryW LocalFree Module32FirstW
     Module32NextW MoveFileExW MultiByteToWideChar OpenThread QueryPerformanceCounter
-    QueryPerformanceFrequency ReadFile ReleaseMutex ResumeThread SetEvent SetThreadPriority
-    SetWaitableTimer Sleep SuspendThread Thread32First Thread32Next VirtualAlloc VirtualFree
+    QueryPerformanceFrequency ReadFile ReadProcessMemory ReleaseMutex ResumeThread SetEvent SetThreadPriority
+    SetWaitableTimer Sleep SuspendThread Thread32First Thread32Next TlsAlloc TlsFree TlsGetValue
+    TlsSetValue VirtualAlloc VirtualFree
     VirtualQuery WaitForMultipleObjects WaitForSingleObject WideCharToMultiByte WriteFile
     """.split())
 

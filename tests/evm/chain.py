@@ -332,9 +332,14 @@ class Test:
                          says="--profile-hz")
         self.rejects("a profile that does not end in .folded",
                      ["-b", 1000, "-e", 1001] + data + ["--profile", "--profile-output", "x.svg"], says=".svg")
+        for bad in ("", "opcodes", "BLOCK", "1"):
+            self.rejects("scopes %r" % bad, ["-b", 1000, "-e", 1001] + data + ["--profile", "--profile-scopes", bad],
+                         says="--profile-scopes")
+        self.rejects("--profile-scopes without --profile", ["-b", 1000, "-e", 1001] + data + ["--profile-scopes", "tx"],
+                     says="--profile")
         self.rejects("--profile-hz without --profile", ["-b", 1000, "-e", 1001] + data + ["--profile-hz", 100],
                      says="--profile")
-        for option in ("-b", "-e", "--datadir", "--threads", "--profile-hz", "--profile-output"):
+        for option in ("-b", "-e", "--datadir", "--threads", "--profile-hz", "--profile-output", "--profile-scopes"):
             self.rejects("%s without a value" % option, [option], says=option)
         self.rejects("a range before the file's", ["-b", FIRST - 1, "-e", LAST] + data, 1, "1000..1019")
         self.rejects("a range beyond the file's", ["-b", FIRST, "-e", LAST + 1] + data, 1, "1000..1019")
