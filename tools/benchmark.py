@@ -26,8 +26,9 @@ of the largest of them, and unknown where Python itself takes more. Standard inp
 goes to a temporary file. What a run leaves in its process group (Windows: its job) is ended.
 
 Exit code: 0 all runs are done; 1 a run failed, or results could not be written; 2 wrong usage;
-130 Ctrl-C (128 + N for signal N). No child is left in any case, and what was measured before a
-failure or a signal is still shown and written, marked as incomplete.
+130 Ctrl-C (128 + N for signal N). No child is left, but for one that has left its process group, or
+if this script itself is killed the hard way. What was measured before a failure or a signal is
+still shown and written, marked as incomplete.
 Python 3.8 or later, standard library only. Run with --help for the options.
 
 Contents: >>statistics  >>figures  >>process  >>runs  >>report  >>main
