@@ -378,6 +378,11 @@ def flamegraph_suites():
             if is_suite(path)]
 
 
+def tools_suites():
+    return [script(path, timeout=600) for path in sorted(glob.glob("tests/tools/*.py"))
+            if is_suite(path)]
+
+
 def is_suite(path):
     """Helpers that a suite imports are not suites; suites can be run."""
     with open(path) as file:
@@ -385,7 +390,7 @@ def is_suite(path):
 
 
 def all_suites():
-    suites = compile_suites() + unit_suites() + evm_suites() + flamegraph_suites() + e2e_suites()
+    suites = compile_suites() + unit_suites() + evm_suites() + flamegraph_suites() + tools_suites() + e2e_suites()
     suites.append(script("tests/e2e/inlines.py", timeout=600))
     suites.append(script("tests/e2e/inlines_windows.py", windows=True, timeout=600))
     suites.append(script("tests/e2e/names.py", timeout=600))
