@@ -375,9 +375,10 @@ def _():
     whole, totals = want[()][0], sorted((t for t, _, _ in want.values()), reverse=True)
     p = draw(folded(lines))
     keep = [k for k, v in want.items() if v[0] > totals[7000]]
+    kept = set(keep)
     true(len(keep) > 6000, 'the model keeps %d' % len(keep))
     same([b.path for b in p.boxes], keep, 'frames')
-    gone = sum(v[0] for k, v in want.items() if k not in set(keep) and k[:-1] in set(keep))
+    gone = sum(v[0] for k, v in want.items() if k not in kept and k[:-1] in kept)
     px = (totals[7000] + 1) * p.inner / whole
     true('{:,} frames, {:.2f}%, hidden: narrower than {:.2g} px'.format(
         len(want) - len(keep), float(100 * gone / whole), float(px)) in p.notes(), p.notes())
