@@ -5,7 +5,7 @@ BURN(burn_a)
 
 #define MS 1000000u
 
-E2E_NOINLINE static void application(void) { burn_a(80 * MS); E2E_NO_TAIL(); }
+E2E_NOINLINE static void application(void) { burn_a(200 * MS); E2E_NO_TAIL(); }
 
 static void *thread_main(void *name)
 {
