@@ -133,12 +133,41 @@ E2E_NOINLINE static void recurse(int n)
     E2E_NO_TAIL();
 }
 
+static bool holds(const e2e_profile *p, const char *text)
+{
+    size_t size = strlen(text);
+    for (size_t i = 0; i + size <= p->size; i++)
+        if (memcmp(p->text + i, text, size) == 0) return true;
+    return false;
+}
+
+/* In perf script's text scopes are frames of the file [scope]; in profile.proto labels. Of the latter
+   only the strings are looked for here; formats.py knows how to take such a file apart. */
+static void check_formats(void)
+{
+    e2e_profile perf, pprof;
+    const char *at, *two;
+    memset(&perf, 0, sizeof perf);
+    memset(&pprof, 0, sizeof pprof);
+    check_ok(cprof_write_to(e2e_receive, &perf, CPROF_PERF_SCRIPT), "perf script");
+    check_ok(cprof_write_to(e2e_receive, &pprof, CPROF_PPROF), "pprof");
+    at = perf.text ? strstr(perf.text, " three ([scope])\n") : NULL;
+    two = at ? strstr(at, " two ([scope])\n") : NULL;
+    check(two && strstr(two, " middle (") && strstr(two, " one ([scope])\n"), "scopes are frames in perf script", "%.300s",
+          at ? at : "there is none");
+    check(holds(&pprof, "\5scope") && holds(&pprof, "\5three"), "scopes are labels in pprof", "%lu bytes",
+          (unsigned long)pprof.size);
+    profile_free(&perf);
+    profile_free(&pprof);
+}
+
 static void test_places(void)
 {
     e2e_profile p;
     if (!begin()) return;
     outer();
     p = end();
+    check_formats();
     FOLLOW(&p, "nested scopes stand between the frames they were opened between", "burn_a",
            "outer", "one", "middle", "two", "three", "inner", "burn_a");
     FOLLOW(&p, "a scope that has ended is gone, the outer one stays", "burn_b",
