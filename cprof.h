@@ -12464,9 +12464,11 @@ static void cprofi_windows_book_calls(cprofi_session *s, cprofi_thread *t) {
     t->os.kernel_booked = kernel;
     t->os.call_count = 0;
     for (uint32_t i = 0; i < n; i++) sum += (double)t->os.calls[i].weight;
-    for (uint32_t i = 0; i < n && sum > 0; i++)
-        cprofi_window_add(s, t, t->os.calls[i].entry,
-                          weight * (double)t->os.calls[i].weight / sum);
+    for (uint32_t i = 0; i < n && sum > 0; i++) {
+        uint32_t entry = t->os.calls[i].entry;
+        if (entry != UINT32_MAX) s->table.entries[entry].count++;
+        cprofi_window_add(s, t, entry, weight * (double)t->os.calls[i].weight / sum);
+    }
 }
 
 /* Does a sample count? Not in a system call: that one waits until kernel time tells. */

@@ -59,10 +59,11 @@ PACKAGES = [
     ("dwz", lambda: shutil.which("dwz")),
     ("cargo", lambda: shutil.which("cargo")),
     ("rustc", lambda: shutil.which("rustc")),
+    ("golang-go", lambda: shutil.which("go")),
+    ("nodejs", lambda: shutil.which("node")),
+    ("npm", lambda: shutil.which("npm")),
 ]
 if glob.glob(os.path.join(ROOT, "tests/flamegraph/*.py")):
-    PACKAGES.append(("nodejs", lambda: shutil.which("node")))
-    PACKAGES.append(("npm", lambda: shutil.which("npm")))
     PACKAGES.append(("chromium", lambda: any(map(shutil.which, (
         "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")))))
 
@@ -331,6 +332,19 @@ def unit_suites():
     return suites
 
 
+def formats_suites():
+    """Compared on both systems; and once more all of it is written under the sanitizers."""
+    base = BUILD + "/e2e/formats-sanitized"
+
+    def build():
+        os.makedirs(os.path.join(ROOT, base + ".d"), exist_ok=True)
+        make(base, CXX + ["-std=gnu++11", "-O1", "-g"] + sanitizer_flags() + ["-I.", "-pthread", "tests/e2e/formats.cpp", "-o", base])
+
+    return [Suite("e2e/formats-sanitized", build=build, run=[base, base + ".d", "30"]),
+            script("tests/e2e/formats.py", BUILD, timeout=900),
+            script("tests/e2e/formats_windows.py", BUILD, windows=True, timeout=900)]
+
+
 def evm_suites():
     sources = sorted(glob.glob("examples/evm/*.c"))
     binary, switch = BUILD + "/evm", BUILD + "/evm-switch"
@@ -366,6 +380,7 @@ def all_suites():
     suites.append(script("tests/e2e/inlines_windows.py", windows=True, timeout=600))
     suites.append(script("tests/e2e/names.py", timeout=600))
     suites.append(script("tests/e2e/truth.py", timeout=600))
+    suites += formats_suites()
     suites.append(script("tests/fuzz/fuzz.py", timeout=600))
     suites.append(script("tests/e2e/demo.py", alone=True, timeout=300))
     suites.append(script("tests/e2e/demo_windows.py", alone=True, windows=True, timeout=700))

@@ -75,7 +75,7 @@ SINCE_XP = set("""
     GetCurrentProcess GetCurrentProcessId GetCurrentThread GetCurrentThreadId
     GetEnvironmentVariableW GetFileAttributesW GetFileSizeEx GetFileType GetFullPathNameW
     GetLastError GetModuleFileNameW GetModuleHandleExW GetModuleHandleW GetProcAddress
-    GetProcessTimes GetStdHandle GetThreadContext LoadLibraryW LocalFree Module32FirstW
+    GetProcessTimes GetStdHandle GetSystemTimeAsFileTime GetThreadContext LoadLibraryW LocalFree Module32FirstW
     Module32NextW MoveFileExW MultiByteToWideChar OpenThread QueryPerformanceCounter
     QueryPerformanceFrequency ReadFile ReleaseMutex ResumeThread SetEvent SetThreadPriority
     SetWaitableTimer Sleep SuspendThread Thread32First Thread32Next VirtualAlloc VirtualFree

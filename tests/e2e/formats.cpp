@@ -120,11 +120,12 @@ extern "C" NOINLINE uint64_t descend(uint64_t x, int depth) {
 
 static volatile uint64_t sink;
 
-/* Burns this thread's CPU time in fn. */
+/* Burns this thread's CPU time in fn; the clock, dear under Wine, is read once a millisecond or so. */
 template <class F> static inline void burn(double ms, F fn) {
     double end = cpu_ms() + ms;
     uint64_t x = 1;
-    while (cpu_ms() < end) x = fn(x);
+    while (cpu_ms() < end)
+        for (int i = 0; i < 40; i++) x = fn(x);
     sink = x;
 }
 
