@@ -156,6 +156,7 @@
      - CPU time spent while a thread is on its way to sleep or being woken, a few microseconds each
        time, may be missed or be booked on the system call.
      - dlmopen'd name spaces are not seen.
+     - Scopes belong to threads: those of coroutines that are switched inside one get mixed up.
      - Linux keeps 15 bytes of a thread's name.
 
    CONTENTS (search for two > and the name)
@@ -1047,7 +1048,8 @@ static bool cprofi_modules_refresh(cprofi_modules *m) {
 
    An array is its thread's until somebody needs it and that thread is no more; nothing has to
    happen at a thread's end. A scope costs some 5 ns to open and close.
-   Not handled: scopes of a coroutine that moves to another thread. */
+   Not handled: coroutines that are switched inside a scope. A thread has one array, whichever of
+   them it runs, so the scopes of two may be taken for each other's. */
 
 enum {
     CPROFI_SCOPES = 64,         /* open at a time in a thread */

@@ -104,7 +104,7 @@ def mingw():
     for compiler, standards, language in ((GCC, matrix.C_STANDARDS, "c"), (GXX, matrix.CXX_STANDARDS, "c++")):
         for standard in standards:
             for key in ("declarations", "implementation"):
-                levels = {"c99": ("-O0", "-O1", "-O2", "-O3"), "c++11": ("-O2",)}.get(standard, ())
+                levels = {"c99": ("-O0", "-O2"), "c++11": ("-O2",)}.get(standard, ())
                 for level in levels if key == "implementation" else ():
                     name = "%s %s %s: %s" % (compiler, standard, level, key)
                     jobs.append((name, [compiler, "-std=" + standard, level, "-I."] + WARNINGS

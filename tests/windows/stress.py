@@ -39,7 +39,7 @@ def build(directory):
 
 def main():
     directory = os.path.join(sys.argv[1] if len(sys.argv) > 1 else "build", "windows")
-    seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 20
+    seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 12
     os.makedirs(os.path.join(ROOT, directory), exist_ok=True)
     if not build(directory):
         done()
