@@ -165,7 +165,7 @@ def script(path, *arguments, **options):
 
 
 # What these count does not depend on how much CPU they get.
-IN_COMPANY = ("table", "lifecycle", "live", "select", "process")
+IN_COMPANY = ("table", "live", "select", "process")
 
 
 def e2e_flags(name):

@@ -179,8 +179,9 @@ static void test_signal(void)
         do { burn_a(20 * MS); cprof_get_stats(&stats); } while (stats.samples < 200);
         raise(SIGUSR2);
         if (!check(appears(in("by-signal.folded")), "the next one writes it", "no file")) return;
-        check(profile_read(in("by-signal.folded"), &p) && profile_total(&p, NULL, "burn_a") >= 100,
-              "with what was between them", "%llu periods", (unsigned long long)profile_total(&p, NULL, "burn_a"));
+        if (!check(profile_read(in("by-signal.folded"), &p), "and it can be read", "%s", p.malformed ? p.malformed : "")) return;
+        check(profile_total(&p, NULL, "burn_a") >= 100, "with what was between them", "%llu periods",
+              (unsigned long long)profile_total(&p, NULL, "burn_a"));
         profile_free(&p);
         e2e_delete(in("by-signal.folded"));
         while (cprof_stop() != CPROF_ERROR_NOT_RUNNING) nap_ns(MS); /* it is idle again a moment after it has written */
