@@ -97,18 +97,17 @@
      That is the folded file. The ending of the output's name chooses among these:
 
      evm.folded, and all others      for tools/flamegraph.py, flamegraph.pl, inferno, speedscope
-     evm.pb, evm.pb.gz               profile.proto, for `go tool pprof`, and what else reads that:
+     evm.pb, evm.pb.gz               profile.proto, for `go tool pprof` and what else reads that:
                                      samples and nanoseconds, addresses, inlined functions, lines,
-                                     labels thread and thread_id (pprof -tagfocus, -tagroot)
+                                     labels thread, thread_id, scope (-tags, -tagfocus, -tagroot)
      evm.perf.txt                    the text of `perf script`, for speedscope, Firefox Profiler,
-                                     stackcollapse-perf.pl; evm.perf.data.txt for PerfView. Threads
-                                     apart, one event a period: 10 to 100 times as large. The times
-                                     in it are made up, so only views without time are worth
-                                     reading: Left Heavy, Sandwich, Call Tree, Flame Graph
+                                     stackcollapse-perf.pl; .perf.data.txt is what PerfView opens
 
-     All say the same of the same profile: cprof_write writes any of them, or several, after stop.
-     speedscope takes weights from the times: of each thread half the first and half the last event
-     are missing. Firefox Profiler shows an event as 1 ms, whatever the period is.
+     All say the same of the same profile; cprof_write writes several, if wanted, after cprof_stop.
+     In the text of perf script each thread is apart and each period an event, so it is 30 to 100
+     times as large. Its times only number the events: views over time show nothing real. speedscope
+     takes weights from them, and so shows of each thread's first and last event one half; of a .pb
+     it shows no inlined functions.
 
    SIGNALS AND THREADS
 
@@ -9759,8 +9758,9 @@ static bool cprofi_names_init(cprofi_names *n, const cprofi_snapshot *c, bool ra
 typedef struct {
     const char **names;
     uint32_t depth;
-    uint32_t entry, thread; /* one of those it stands for; UINT32_MAX: none */
-    double periods;         /* first exact, then whole */
+    uint32_t entry; /* one of those it stands for; UINT32_MAX: none */
+    uint32_t tid;   /* of its thread; 0: none */
+    double periods; /* first exact, then whole */
 } cprofi_line;
 
 typedef struct {
@@ -9787,7 +9787,7 @@ static int cprofi_compare_entries(const void *a, const void *b) {
 
 static int cprofi_compare_threads(const void *a, const void *b) {
     const cprofi_line *x = (const cprofi_line *)a, *y = (const cprofi_line *)b;
-    if (x->thread != y->thread) return x->thread < y->thread ? -1 : 1;
+    if (x->tid != y->tid) return x->tid < y->tid ? -1 : 1;
     return cprofi_compare_entries(a, b);
 }
 
@@ -9795,7 +9795,8 @@ static void cprofi_line_add(cprofi_lines *l, const char **names, uint32_t depth,
     cprofi_line *line = &l->lines[l->count++];
     line->names = names;
     line->depth = depth;
-    line->entry = line->thread = UINT32_MAX;
+    line->entry = UINT32_MAX;
+    line->tid = 0;
     line->periods = periods;
 }
 
@@ -9977,7 +9978,7 @@ static bool cprofi_lines_init(cprofi_lines *l, const cprofi_snapshot *c, cprofi_
         cprofi_line_add(l, at + from, depth + 1 - from,
                         (double)e->weight * c->scale[e->thread] / c->period);
         l->lines[i].entry = i;
-        l->lines[i].thread = e->thread;
+        l->lines[i].tid = c->tids[e->thread];
         at += depth + 1;
     }
     memcpy(at, lost, sizeof lost);
@@ -10155,7 +10156,8 @@ static size_t cprofi_perf_stack(const cprofi_snapshot *c, const cprofi_names *n,
     return size;
 }
 
-/* `l`: lines apart, by thread. False only when out of memory. */
+/* `l`: lines apart, by thread. The system may have used an id twice: times must not go back then.
+   False only when out of memory. */
 static bool cprofi_write_perf(cprofi_writer *w, const cprofi_lines *l, const cprofi_snapshot *c,
                               const cprofi_names *n) {
     const char *clock = c->desc->clock == CPROF_WALL ? "wall" : "cpu";
@@ -10173,7 +10175,7 @@ static bool cprofi_write_perf(cprofi_writer *w, const cprofi_lines *l, const cpr
         const cprofi_line *line = &l->lines[i];
         char thread[CPROFI_NAME_SIZE];
         size_t size;
-        if (!i || l->lines[i - 1].thread != line->thread) events = 0;
+        if (!i || l->lines[i - 1].tid != line->tid) events = 0;
         if (line->periods < 1) continue;
         cprofi_perf_word(thread, sizeof thread, line->names[0], "");
         if (thread[0] == '#' || thread[0] == ':' || thread[0] == '-' || thread[0] == '{')
@@ -10191,8 +10193,7 @@ static bool cprofi_write_perf(cprofi_writer *w, const cprofi_lines *l, const cpr
             uint64_t time = ++events * period;
             /* a name of one letter needs a second blank: some look for two characters at least */
             snprintf(text, sizeof text, "%s%s %ld/%lu %llu.%09llu: %10llu %s-clock: \n", thread,
-                     thread[1] ? "" : " ", (long)c->pid,
-                     line->thread == UINT32_MAX ? 0 : (unsigned long)c->tids[line->thread],
+                     thread[1] ? "" : " ", (long)c->pid, (unsigned long)line->tid,
                      (unsigned long long)(time / 1000000000u),
                      (unsigned long long)(time % 1000000000u), (unsigned long long)period, clock);
             cprofi_writer_put(w, text, strlen(text));

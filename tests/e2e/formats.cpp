@@ -369,6 +369,20 @@ static void profile_empty() {
     write_all("empty", std::vector<Job>(), before);
 }
 
+/* The same profile again, as if the threads after the first had had one id, one after the other. */
+static void reuse_id(const std::vector<Job> &jobs, uint64_t before) {
+    cprofi_session *s = cprofi.session;
+    std::vector<Job> others = jobs;
+    std::vector<uint32_t> tids;
+    for (uint32_t i = 0; i < s->thread_count; i++) {
+        tids.push_back(s->threads[i].tid);
+        for (size_t k = 1; k < jobs.size(); k++)
+            if (s->threads[i].tid == jobs[k].tid) others[k].tid = s->threads[i].tid = jobs[1].tid;
+    }
+    write_all("reused", others, before);
+    for (uint32_t i = 0; i < s->thread_count; i++) s->threads[i].tid = tids[i];
+}
+
 static void profile_main() {
     cprof_desc desc;
     memset(&desc, 0, sizeof desc);
@@ -384,6 +398,7 @@ static void profile_main() {
     burn(burn_ms, plain_c);
     cprof_stop();
     write_all("all", jobs, before);
+    reuse_id(jobs, before);
     check_refusals();
     check_arguments();
 #ifdef __linux__
