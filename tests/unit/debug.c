@@ -4,7 +4,7 @@
 
    Run:   cc -g -O1 -I. tests/unit/debug.c -o debug -lpthread && ./debug
    Best with -fsanitize=address,undefined. CPROF_TEST_ROUNDS: how many damaged inputs of each kind
-   (20000). CPROF_TEST_LARGE may name a large file to compute a CRC of. */
+   (8000). CPROF_TEST_LARGE may name a large file to compute a CRC of. */
 #define CPROF_IMPLEMENTATION
 #include "cprof.h"
 
@@ -48,7 +48,7 @@ static double milliseconds(void) {
 
 static int rounds(void) {
     const char *wanted = getenv("CPROF_TEST_ROUNDS");
-    return wanted ? atoi(wanted) : 20000;
+    return wanted ? atoi(wanted) : 8000;
 }
 
 static char scratch[256];

@@ -1150,7 +1150,7 @@ static void test_split(void) {
 static void test_fuzz(const char *name, const char *compiler, const char *options) {
     enum { WANTS = 200 };
     const char *rounds_text = getenv("CPROF_TEST_FUZZ");
-    const size_t rounds = rounds_text ? strtoul(rounds_text, NULL, 10) : 80;
+    const size_t rounds = rounds_text ? strtoul(rounds_text, NULL, 10) : 50;
     char path[300];
     size_t sizes[CPROFI_DWARF_SECTIONS], answered = 0, damaged = 0;
     uint8_t *original[CPROFI_DWARF_SECTIONS], *copy[CPROFI_DWARF_SECTIONS];

@@ -17,7 +17,7 @@ from checks import ROOT, check, done, run
 GCC = "x86_64-w64-mingw32-gcc"
 FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-I."]
 TIMEOUT = 120   # only what hangs takes as long
-REPEAT = 8
+REPEAT = 5
 
 # What the program prints besides check lines, and its status. The library's DllMain speaks last.
 ENDS = {
