@@ -9042,16 +9042,20 @@ static void cprofi_windows_close(cprofi_session *s) {
     for (uint32_t i = 0; i < s->thread_count; i++) cprofi_window_close(s, &s->threads[i]);
 }
 
+/* A thread is often named after it was started: look again after 1, 2, 4, 8, ... samples. */
+static void cprofi_sample_counted(cprofi_session *s, cprofi_thread *t) {
+    s->samples++;
+    t->samples++;
+    if ((t->samples & (t->samples - 1)) == 0) cprofi_os_name(s, t);
+}
+
 /* Adds a sample to a thread's window. */
 static void cprofi_window_add(cprofi_session *s, cprofi_thread *t, uint32_t entry, double weight) {
     if (entry == UINT32_MAX) s->lost++;
-    s->samples++;
-    t->samples++;
     t->window[t->window_count].entry = entry;
     t->window[t->window_count++].weight = (float)weight;
     if (t->window_count == CPROFI_WINDOW || s->desc.clock == CPROF_WALL) cprofi_window_close(s, t);
-    /* A thread is often named after it was started: look again after 1, 2, 4, 8, ... samples. */
-    if ((t->samples & (t->samples - 1)) == 0) cprofi_os_name(s, t);
+    cprofi_sample_counted(s, t);
 }
 
 /* Books one captured stack. Returns its entry, or UINT32_MAX when the table is full. */
@@ -9154,9 +9158,8 @@ static void cprofi_look_wall(cprofi_session *s, uint64_t elapsed) {
         if (t->rest_entry && t->rest_cpu == t->cpu && t->charged == 0 && t->slot < 0) {
             s->table.entries[t->rest_entry - 1].weight += elapsed;
             s->table.entries[t->rest_entry - 1].count++;
-            s->samples++;
-            t->samples++;
             t->hit += elapsed;
+            cprofi_sample_counted(s, t);
             continue;
         }
         t->rest_entry = 0;

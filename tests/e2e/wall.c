@@ -90,6 +90,16 @@ static void *busy_main(void *argument)
     return NULL;
 }
 
+/* Has its name only when it has some samples, then sleeps, and is gone before the profile ends. */
+static void *late_main(void *argument)
+{
+    uint64_t until = thread_cpu() + 100000000u;
+    while (thread_cpu() < until) fn_busy(10000);
+    name_thread("w-late");
+    nap_ns(1000000000u);
+    return argument;
+}
+
 /* The share of a thread's stacks that have both its start function and the given frame. */
 static double share(const e2e_profile *p, const char *thread, const char *start, const char *frame)
 {
@@ -111,7 +121,7 @@ int main(void)
     cprof_desc desc;
     cprof_stats stats;
     e2e_profile p;
-    pthread_t thread[4];
+    pthread_t thread[5];
 #ifndef _WIN32 /* which stops a thread to see where it is, and does not count switches */
     long before[3];
 #endif
@@ -133,6 +143,7 @@ int main(void)
     desc.quiet = true;
     check_ok(cprof_start(&desc), "start");
     start = wall();
+    if (pthread_create(&thread[4], NULL, late_main, NULL)) return 1;
     nap_ns(2500000000u);
     elapsed = wall() - start;
 #ifndef _WIN32
@@ -160,6 +171,8 @@ int main(void)
           100 * share(&p, "w-cond", "cond_main", "wait_here"));
     check(share(&p, "w-busy", "busy_main", "fn_busy") > 0.95, "a busy thread is in its function", "%.1f%%",
           100 * share(&p, "w-busy", "busy_main", "fn_busy"));
+    check(profile_thread(&p, "w-late") > HZ * 0.9, "a thread that got its name late has it when it slept ever since",
+          "%llu periods", (unsigned long long)profile_thread(&p, "w-late"));
     if (e2e_failures) profile_print(&p);
     profile_free(&p);
 
@@ -168,7 +181,7 @@ int main(void)
     pthread_mutex_lock(&mutex);
     pthread_cond_broadcast(&condition);
     pthread_mutex_unlock(&mutex);
-    for (int i = 0; i < 4; i++) pthread_join(thread[i], NULL);
+    for (int i = 0; i < 5; i++) pthread_join(thread[i], NULL);
     check(interrupted == 0, "no EINTR", "%d calls", interrupted);
     return e2e_done();
 }
