@@ -8503,9 +8503,9 @@ enum {
 typedef struct {
     pthread_t sampler;
     cprofi_unwinder unwinder;
-    int tasks, loadavg; /* descriptors of /proc/self/task and /proc/loadavg */
-    uint64_t links, last_pid, next_full, next_loadavg;
-    bool scanned, pid_trusted;
+    int tasks; /* descriptor of /proc/self/task */
+    uint64_t links, next_full;
+    bool scanned;
     uint32_t kept[CPROFI_KEPT_OPEN]; /* threads whose files are open: index + 1 */
     uint32_t kept_next;
     char listing[8192];
@@ -8774,6 +8774,7 @@ typedef struct {
     uint32_t thread_count;
     uint32_t *live;      /* indices of the live ones */
     uint32_t live_count;
+    bool ended;          /* a thread was found to have, since the system last cleared this */
     uint32_t *candidates;
     uint64_t threads_refused; /* looks at threads for which there was no record left */
     uint32_t threads_before;  /* records of threads that had ended before the last reset */
@@ -9198,6 +9199,7 @@ static void cprofi_read_clocks(cprofi_session *s) {
             s->live[kept++] = s->live[i];
         } else { /* ended, or its id was given to a new thread, which the next scan will find */
             t->live = false;
+            s->ended = true;
             cprofi_os_forget(s, t);
         }
     }
@@ -10731,9 +10733,9 @@ static cprof_result cprofi_write_snapshot(const cprofi_snapshot *c, cprof_format
    State: /proc/self/task/TID/syscall (Linux 2.6.27) says "running" of a runnable thread, else the
    system call with stack pointer and program counter: 0.9 us with the descriptor kept open.
    Threads: the link count of /proc/self/task is 2 + the number of threads. Entries come in order
-   of creation, so what was added is at the tail. That a thread ended and another began shows in
-   the last process id in /proc/loadavg, where that can be trusted. A full scan every 50 ms finds
-   whatever was missed.
+   of creation, so what was added is at the tail. When a thread ends, its clock can no longer be
+   read, so that another began at the same time does not go unnoticed. A full scan once a second
+   finds whatever was missed; every 50 ms where the link count does not tell (some sandboxes).
    Asking: rt_tgsigqueueinfo, because only a queued signal carries a value (the slot and its
    sequence number). When the limit of pending signals is reached, the kernel delivers it all the
    same, but without the value, as if sent by kill() from process 0: then the slot is found by
@@ -10743,8 +10745,8 @@ static cprof_result cprofi_write_snapshot(const cprofi_snapshot *c, cprof_format
 
 #ifdef CPROFI_LINUX
 
-#define CPROFI_SCAN_NS 50000000u    /* full scan at least that often */
-#define CPROFI_LOADAVG_NS 4000000u  /* look at the last process id that often */
+#define CPROFI_SCAN_NS 1000000000u /* full scan at least that often, */
+#define CPROFI_SCAN_BLIND_NS 50000000u /* and that where the link count is not the threads' */
 #define CPROFI_SWITCH_NS 30000u     /* from one thread to the sampler, and to its clock */
 #define CPROFI_SIGNAL_MAGIC 0x6370u /* "cp": tells our values from the host's */
 
@@ -11449,38 +11451,20 @@ static void cprofi_thread_found(cprofi_session *s, uint32_t tid) {
     cprofi_thread_remember(s, (uint32_t)(t - s->threads));
 }
 
-/* The last process id given out, 0 if that cannot be told: the number after the last space. */
-static uint64_t cprofi_last_pid(const cprofi_session *s) {
-    char text[128];
-    const char *last;
-    ssize_t n = s->os.loadavg < 0 ? -1 : pread(s->os.loadavg, text, sizeof text - 1, 0);
-    if (n <= 0) return 0;
-    text[n] = 0;
-    last = strrchr(text, ' ');
-    return last ? strtoull(last + 1, NULL, 10) : 0;
-}
-
 /* Finds new threads, and looks no further than it must. */
 static void cprofi_os_scan(cprofi_session *s, uint64_t now) {
     cprofi_os *os = &s->os;
     struct stat info;
-    uint64_t links;
+    uint64_t links, entries = 0;
     long n;
-    bool full = !os->scanned || now >= os->next_full;
+    bool full = !os->scanned || s->ended || now >= os->next_full;
     if (fstat(os->tasks, &info) != 0) return;
     links = info.st_nlink;
-    if (os->pid_trusted && now >= os->next_loadavg) {
-        uint64_t pid = cprofi_last_pid(s);
-        full = full || pid != os->last_pid;
-        os->last_pid = pid;
-        os->next_loadavg = now + CPROFI_LOADAVG_NS;
-    }
     if (!full && links == os->links) return;
-    if (full || links < os->links) {
-        lseek(os->tasks, 0, SEEK_SET);
-        os->next_full = now + CPROFI_SCAN_NS;
-    }
+    full = full || links < os->links;
+    if (full) lseek(os->tasks, 0, SEEK_SET);
     os->links = links;
+    s->ended = false;
     while ((n = syscall(SYS_getdents64, os->tasks, os->listing, sizeof os->listing)) > 0) {
         for (long at = 0; at + 19 < n;) { /* struct linux_dirent64: see getdents64(2) */
             uint16_t length;
@@ -11488,8 +11472,10 @@ static void cprofi_os_scan(cprofi_session *s, uint64_t now) {
             if (os->listing[at + 19] != '.')
                 cprofi_thread_found(s, (uint32_t)strtoul(os->listing + at + 19, NULL, 10));
             at += length;
+            entries++; /* . and .. too, as in the link count */
         }
     }
+    if (full) os->next_full = now + (entries == links ? CPROFI_SCAN_NS : CPROFI_SCAN_BLIND_NS);
     os->scanned = true;
 }
 
@@ -11775,13 +11761,10 @@ static void cprofi_short_slice(void) {
 
 static void *cprofi_sampler_main(void *argument) {
     cprofi_session *s = (cprofi_session *)argument;
-    uint64_t pid_before = s->os.last_pid;
     prctl(PR_SET_NAME, "cprof", 0, 0, 0);
     prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
     cprofi_short_slice();
     cprofi_store32(&s->sampler_tid, (uint32_t)syscall(SYS_gettid));
-    s->os.last_pid = cprofi_last_pid(s);
-    s->os.pid_trusted = s->os.last_pid != pid_before; /* it saw this very thread come */
     cprofi_modules_refresh(&s->modules);
     cprofi_unwind_learn(&s->os.unwinder);
     cprofi_os_scan(s, cprofi_os_now());
@@ -11803,7 +11786,7 @@ static bool cprofi_os_can_ask(const cprofi_session *s) {
 static cprof_result cprofi_os_prepare(cprofi_session *s) {
     if (!cprofi_unwind_init(&s->os.unwinder)) return CPROF_ERROR_MEMORY;
     if (s->os.unwinder.probe == CPROFI_PROBE_NONE) return CPROF_ERROR_SYSTEM;
-    s->os.tasks = s->os.loadavg = -1;
+    s->os.tasks = -1;
     return cprofi_signal_install(s->desc.signal);
 }
 
@@ -11813,13 +11796,11 @@ static cprof_result cprofi_os_start(cprofi_session *s) {
     sigset_t all, before;
     int error;
     memset(s->os.kept, 0, sizeof s->os.kept);
-    s->os.links = s->os.next_full = s->os.next_loadavg = 0;
-    s->os.scanned = s->os.pid_trusted = false;
+    s->os.links = s->os.next_full = 0;
+    s->os.scanned = s->ended = false;
     s->known_count = 0;
     s->os.tasks = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (s->os.tasks < 0 || !cprofi_os_can_ask(s)) return CPROF_ERROR_SYSTEM;
-    s->os.loadavg = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
-    s->os.last_pid = cprofi_last_pid(s);
     s->ready = 0;
     s->sampler_tid = 0;
     sigfillset(&all);
@@ -11840,8 +11821,7 @@ static void cprofi_os_close(cprofi_session *s) {
     s->signal_gone = !cprofi_signal_restore(s->desc.signal, s->given_up != 0);
     for (uint32_t i = 0; i < s->thread_count; i++) cprofi_os_forget(s, &s->threads[i]);
     if (s->os.tasks >= 0) close(s->os.tasks);
-    if (s->os.loadavg >= 0) close(s->os.loadavg);
-    s->os.tasks = s->os.loadavg = -1;
+    s->os.tasks = -1;
 }
 
 /* ---- the signal that starts and stops a profile ---- */

@@ -267,6 +267,7 @@ def cost_row(title, found):
             "%.1f" % found["sampler_us_per_look"] if "sampler_us_per_look" in found else ""]
 
 
+TITLES = {"empty": "cprof, empty handler", "floor": "a thread that only signals", "timer": "kernel timer, notes the PC"}
 COST_HEAD = ["", "CPU more", "95% interval", "wall, 95% interval", "samples/CPU s", "us a sample", "sampler us a look"]
 
 
@@ -287,9 +288,9 @@ def cost(all_peers):
             table(COST_HEAD, rows)
     say("  target, 100 Hz, 1 thread: the interval's upper end is below 0.5%; and a kernel timer as trigger")
     rows = []
-    for name in ("cprof", "empty", "timer"):
-        found = measure(workload, all_peers[name], 100, 20 if QUICK else 600, 1, 30, 100.0, 4)
-        rows.append(cost_row({"empty": "cprof, empty handler", "timer": "timer, only notes the PC"}.get(name, name), found))
+    for name in ("cprof", "empty", "floor", "timer"):
+        found = measure(workload, all_peers[name], 100, 20 if QUICK else 320, 1, 30, 100.0, 4)
+        rows.append(cost_row(TITLES.get(name, name), found))
         result["100 Hz " + name] = found
     table(COST_HEAD, rows)
     found = result["100 Hz cprof"]
@@ -327,7 +328,7 @@ def programs():
     """(name, command, what the root of its samples is called)"""
     status, text = command(["make", "build/evm", "build/chain/.complete"], cwd=ROOT)
     if status == 0:
-        evm = [os.path.join(ROOT, "build", "evm"), "-b", "1000", "-e", "2000", "--datadir", os.path.join(ROOT, "build", "chain")]
+        evm = [os.path.join(ROOT, "build", "evm"), "-b", "1000", "-e", "1100" if QUICK else "1300", "--datadir", os.path.join(ROOT, "build", "chain")]
         for threads in sorted({1, CORES, 4 * CORES}):
             yield "EVM, %d thread%s" % (threads, "s" if threads > 1 else ""), evm + ["--threads", str(threads)], ("main", "worker_main")
     else:
@@ -336,9 +337,9 @@ def programs():
     if templates:
         yield "C++, nested templates", [templates, "100" if QUICK else "800"], ("main",)
     workload = peers.program("workloads", *PLAIN)
-    yield "malloc", [workload, "malloc", "8000" if QUICK else "40000"], ("work_root",)
-    yield "system calls", [workload, "syscall", "500" if QUICK else "3000"], ("work_root",)
-    yield "recursion 1,000 deep", [workload, "recursion", "1000", "1" if QUICK else "3"], ("recursion_root",)
+    yield "malloc", [workload, "malloc", "4000" if QUICK else "12000"], ("work_root",)
+    yield "system calls", [workload, "syscall", "300" if QUICK else "1000"], ("work_root",)
+    yield "recursion 1,000 deep", [workload, "recursion", "1000", "1" if QUICK else "2"], ("recursion_root",)
 
 
 def real(all_peers):
@@ -348,7 +349,7 @@ def real(all_peers):
     if not preload:
         say(why)
         return None
-    result, turns = [], 2 if QUICK else 5
+    result, turns = [], 2 if QUICK else 3
     for title, arguments, roots in programs():
         rows = []
         for peer in chosen(all_peers, "cprof", "gperftools", "pprof-rs", "perf fp", "perf dwarf"):

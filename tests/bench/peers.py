@@ -158,6 +158,7 @@ def build(want=None):
     if "cprof" in peers: # the sampler may use a whole core, not a quarter
         peers["cprof uncapped"] = Peer("cprof uncapped", peers["cprof"].agent, read_folded, BENCH_PERCENT="100")
     add("empty", lambda: shared("empty", "-DCPROF_TEST_EMPTY_HANDLER", "tests/bench/agents/cprof.c"), read_folded)
+    add("floor", lambda: shared("floor", "tests/bench/agents/floor.c"), read_addresses)
     add("timer", lambda: shared("timer", "tests/bench/agents/timer.c"), read_addresses)
     add("gperftools", gperftools_agent, read_gperftools)
     add("pprof-rs", lambda: rust_agent(None), read_folded)
