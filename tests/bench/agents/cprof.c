@@ -29,10 +29,10 @@ int agent_end(char *json, size_t size)
     int result = cprof_stop() == CPROF_OK ? 0 : -1;
     cprof_get_stats(&s);
     snprintf(json, size, "\"samples\": %llu, \"weight_s\": %.6f, \"unsampled_s\": %.6f, \"lost\": %llu, "
-             "\"truncated\": %llu, \"ticks\": %llu, \"sampler_s\": %.6f, \"stacks\": %llu, \"late_us\": %.1f",
+             "\"truncated\": %llu, \"ticks\": %llu, \"sampler_s\": %.6f, \"stacks\": %llu, \"late_us\": %.1f, \"discarded\": %llu, \"unanswered\": %llu",
              (unsigned long long)s.samples, (double)s.weight_ns / 1e9, (double)s.unsampled_ns / 1e9,
              (unsigned long long)s.lost, (unsigned long long)s.truncated, (unsigned long long)s.ticks,
-             (double)s.sampler_cpu_ns / 1e9, (unsigned long long)s.unique_stacks, (double)s.late_ns / 1e3);
+             (double)s.sampler_cpu_ns / 1e9, (unsigned long long)s.unique_stacks, (double)s.late_ns / 1e3, (unsigned long long)s.discarded, (unsigned long long)s.unanswered);
     return result;
 }
 
