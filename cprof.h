@@ -8513,16 +8513,16 @@ typedef struct {
 
 typedef struct {
     int syscall_fd, schedstat_fd; /* descriptors kept open, or -1 */
-    bool sleeps_known;
-    uint64_t sleeps; /* as of the last sample that needed to know */
+    bool switches_known;
+    uint64_t sleeps, pushes; /* as of the last sample that needed to know */
 } cprofi_os_thread;
 
 typedef struct {
     int schedstat_fd;
     uint64_t delay;    /* ns it had waited for a CPU in its life, when asked */
     uint64_t answered; /* when the handler came */
-    uint32_t after_syscall; /* it was stopped right behind a system call instruction, */
-    uint64_t sleeps;        /* and had gone to sleep of its own will this many times */
+    uint32_t after_syscall; /* it was stopped right behind a system call instruction */
+    uint64_t sleeps, pushes; /* how often it went to sleep, and was taken off a CPU, in its life */
     char schedstat[64];     /* as the handler read it */
     cprofi_regs regs;
     cprofi_view view;
@@ -11514,24 +11514,24 @@ static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, ui
    It was waiting since it was put into the queue: the time it answered less the time it waited.
    Unless that is when the sampler woke up, it was waiting for somebody else.
    Put there because it woke up itself, it was asleep before: then it is stopped behind a system
-   call. But so is a thread for which the kernel was working. If it has not gone to sleep once since
-   it was last met in such a place, that is what it is. */
+   call. But so is a thread for which the kernel was working. That is what it is if it has not gone
+   to sleep once since it last waited for a CPU when it was asked, or if it was taken off one since
+   (which the sampler has just done, then). */
 static bool cprofi_os_counts(cprofi_session *s, cprofi_thread *t, const cprofi_slot *q) {
     uint64_t delay;
+    bool awake = t->os.switches_known &&
+                 (t->os.sleeps == q->os.sleeps || t->os.pushes != q->os.pushes);
     (void)s;
     if (q->running) return true;
+    t->os.sleeps = q->os.sleeps;
+    t->os.pushes = q->os.pushes;
+    t->os.switches_known = true;
     if (q->os.schedstat_fd >= 0 && cprofi_schedstat_delay(q->os.schedstat, &delay)) {
         uint64_t since = q->os.answered - (delay - q->os.delay);
         if (since + CPROFI_SWITCH_NS < q->woke || since > q->woke + CPROFI_SWITCH_NS / 3)
             return false;
     }
-    if (q->os.after_syscall) {
-        bool awake = t->os.sleeps_known && t->os.sleeps == q->os.sleeps;
-        t->os.sleeps = q->os.sleeps;
-        t->os.sleeps_known = true;
-        return awake;
-    }
-    return true;
+    return awake || !q->os.after_syscall;
 }
 
 /* Whether a thread's CPU clock differs between two readings. They are taken back to back: if the
@@ -11653,13 +11653,14 @@ static void cprofi_signal_pushed(const cprofi_unwinder *u, cprofi_slot *q) {
         cprofi_unwind_syscall(SYS_clock_gettime, CLOCK_MONOTONIC, (uintptr_t)&now, 0, 0, 0, 0);
         q->os.answered = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
     }
+    cprofi_unwind_syscall(SYS_getrusage, RUSAGE_THREAD, (uintptr_t)&usage, 0, 0, 0, 0);
+    q->os.sleeps = (uint64_t)usage.ru_nvcsw;
+    q->os.pushes = (uint64_t)usage.ru_nivcsw;
     q->os.after_syscall = 0;
     if (!cprofi_view_read(u, &view, at & ~(uintptr_t)7, &low) ||
         !cprofi_view_read(u, &view, (at + 1) & ~(uintptr_t)7, &high) ||
         (low >> 8 * (at & 7) & 0xff) != 0x0f || (high >> 8 * ((at + 1) & 7) & 0xff) != 0x05)
         return;
-    cprofi_unwind_syscall(SYS_getrusage, RUSAGE_THREAD, (uintptr_t)&usage, 0, 0, 0, 0);
-    q->os.sleeps = (uint64_t)usage.ru_nvcsw;
     q->os.after_syscall = 1;
 }
 
