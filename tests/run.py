@@ -319,6 +319,7 @@ def compile_suites():
     return [script("tests/compile/matrix.py", BUILD, timeout=600),
             script("tests/compile/windows.py", BUILD, timeout=600),
             script("tests/compile/layout.py", BUILD),
+            script("tests/compile/signal_safety.py", BUILD),
             script("tests/compile/handler_stack.py", BUILD),
             script("tests/compile/suspended.py", BUILD)]
 
