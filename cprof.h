@@ -617,17 +617,22 @@ static inline bool cprofi_cas32(uint32_t *p, uint32_t expected, uint32_t wanted)
 #endif
 #define CPROFI_CALLER_PC() ((uintptr_t)_ReturnAddress() - 1)
 #define CPROFI_PRINTF(at, first)
+/* [signal] */
 static inline uint32_t cprofi_load32_seq(const uint32_t *p) {
     return (uint32_t)InterlockedCompareExchange((volatile LONG *)(uint32_t *)p, 0, 0);
 }
+/* [signal] */
 static inline void cprofi_store32_seq(uint32_t *p, uint32_t v) {
     InterlockedExchange((volatile LONG *)p, (LONG)v);
 }
+/* [signal] */
 static inline uint32_t cprofi_load32(const uint32_t *p) { return cprofi_load32_seq(p); }
+/* [signal] */
 static inline void cprofi_store32(uint32_t *p, uint32_t v) { cprofi_store32_seq(p, v); }
 static inline void cprofi_add32(uint32_t *p, uint32_t v) {
     InterlockedExchangeAdd((volatile LONG *)p, (LONG)v);
 }
+/* [signal] */
 static inline bool cprofi_cas32(uint32_t *p, uint32_t expected, uint32_t wanted) {
     return InterlockedCompareExchange((volatile LONG *)p, (LONG)wanted, (LONG)expected) ==
            (LONG)expected;
@@ -10812,7 +10817,7 @@ static bool cprofi_os_lookup(cprofi_symbols *s, const cprofi_module *m, const ui
 static char cprofi_os_list_separator(void) { return ':'; }
 
 static size_t cprofi_os_environment(const char *name, char *to, size_t capacity) {
-    const char *value = getenv(name);
+    const char *value = secure_getenv(name); /* of a set-user-ID program: nothing */
     size_t size = value ? strlen(value) + 1 : 0;
     if (size && size <= capacity) memcpy(to, value, size);
     return size;
@@ -11966,28 +11971,47 @@ void cprof_thread_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
 
 /* ---- files ---- */
 
+/* Where anybody may write, /tmp for one, others may put links under the names that are expected, to
+   have the user's files overwritten. So a link is followed only if it is the user's own or root's
+   (as the kernel's protected_symlinks has it, see proc(5), which realpath is not subject to), and
+   the temporary file is always a new one. */
 static bool cprofi_file_open(cprofi_file *f, const char *path) {
     struct stat info;
-    char *real = realpath(path, NULL); /* a link stays a link: what it points to is replaced */
-    int n = snprintf(f->path, sizeof f->path, "%s", real ? real : path);
-    free(real);
+    bool there = lstat(path, &info) == 0;
+    char *real = NULL;
+    int n;
     f->temporary[0] = 0;
     f->fd = -1;
+    if (strncmp(path, "/dev/std", 8) == 0 || strncmp(path, "/dev/fd/", 8) == 0 ||
+        strncmp(path, "/proc/", 6) == 0) {
+        f->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC); /* stdout, even if that is a file */
+        return f->fd >= 0;
+    }
+    if (there && S_ISLNK(info.st_mode)) { /* a link stays a link: what it points to is replaced */
+        if (info.st_uid != geteuid() && info.st_uid != 0) {
+            errno = EACCES;
+            return false;
+        }
+        real = realpath(path, NULL);
+        there = real && lstat(real, &info) == 0;
+    }
+    n = snprintf(f->path, sizeof f->path, "%s", real ? real : path);
+    free(real);
     if (n <= 0 || (size_t)n >= sizeof f->path) {
         errno = n ? ENAMETOOLONG : ENOENT;
         return false;
     }
-    if (strncmp(path, "/dev/", 5) == 0 || strncmp(path, "/proc/", 6) == 0) {
-        f->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC); /* stdout, even if that is a file */
+    if (there && !S_ISREG(info.st_mode)) {
+        f->fd = open(f->path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
         return f->fd >= 0;
     }
-    if (stat(f->path, &info) == 0 && !S_ISREG(info.st_mode)) {
-        f->fd = open(f->path, O_WRONLY | O_CLOEXEC);
-        return f->fd >= 0;
+    if (there && access(f->path, W_OK) != 0) return false;
+    for (int number = 0; f->fd < 0 && number < 100; number++) {
+        snprintf(f->temporary, sizeof f->temporary, "%s.%d.%d.tmp", f->path, (int)getpid(), number);
+        f->fd = open(f->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+                     there ? info.st_mode & 0777 : 0666);
+        if (f->fd < 0 && errno != EEXIST) return false;
     }
-    if (access(f->path, F_OK) == 0 && access(f->path, W_OK) != 0) return false;
-    snprintf(f->temporary, sizeof f->temporary, "%s.%d.tmp", f->path, (int)getpid());
-    f->fd = open(f->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     return f->fd >= 0;
 }
 
@@ -14075,18 +14099,24 @@ static void cprofi_toggle(const cprof_desc *desc) {
     if (result != CPROF_OK) cprofi_say("not started: %s", cprof_result_string(result));
 }
 
+static bool cprofi_too_long(const char *string) { return string && strlen(string) >= 4096; }
+
 cprof_result cprof_toggle_on_signal(int number, const cprof_desc *desc) {
     static cprof_desc kept;
-    static char output[4096], debug_dir[4096];
+    static char copies[4][4096]; /* the caller's strings may be gone when the signal comes */
+    const char **strings[] = {&kept.output, &kept.debug_dir, &kept.threads, &kept.cut_above};
+    cprof_desc wanted;
     cprof_result result;
-    if (desc && ((desc->output && strlen(desc->output) >= sizeof output) ||
-                 (desc->debug_dir && strlen(desc->debug_dir) >= sizeof debug_dir)))
+    memset(&wanted, 0, sizeof wanted);
+    if (desc) wanted = *desc;
+    if (cprofi_too_long(wanted.output) || cprofi_too_long(wanted.debug_dir) ||
+        cprofi_too_long(wanted.threads) || cprofi_too_long(wanted.cut_above))
         return CPROF_ERROR_ARGUMENT;
     result = cprofi_toggle_claim(number);
     if (result != CPROF_OK) return result;
-    if (desc) kept = *desc;
-    if (desc && desc->output) kept.output = strcpy(output, desc->output);
-    if (desc && desc->debug_dir) kept.debug_dir = strcpy(debug_dir, desc->debug_dir);
+    kept = wanted;
+    for (size_t i = 0; i < CPROFI_COUNT(strings); i++)
+        if (*strings[i]) *strings[i] = strcpy(copies[i], *strings[i]);
     return cprofi_toggle_begin(number, &kept, cprofi_toggle);
 }
 #else
