@@ -420,6 +420,7 @@ def all_suites():
     suites.append(script("tests/e2e/inlines_windows.py", windows=True, timeout=600))
     suites.append(script("tests/e2e/names.py", timeout=600))
     suites.append(script("tests/e2e/truth.py", timeout=600))
+    suites.append(script("tests/e2e/examples.py", timeout=600))
     suites.append(script("tests/e2e/autostart.py", windows=True, timeout=300))
     suites += formats_suites()
     suites.append(script("tests/fuzz/fuzz.py", timeout=600))

@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""analyze.py: static analysis of the implementation: clang-tidy, cppcheck, gcc -fanalyzer. Each finding
+is either mended, or stands in ACCEPTED with the reason why it is none; a new one fails, and so does an
+entry that nothing is found for. A null pointer that is used and memory that is leaked, planted in a
+copy, have to be found.
+
+    analyze.py BUILD-DIRECTORY [TOOL...]
+
+Not part of `make test`: it takes minutes. Debian packages: clang-tidy, cppcheck, gcc.
+"""
+
+import os
+import re
+import shutil
+import sys
+
+from checks import ROOT, check, done, note, run, skip
+from layout import functions, strip
+
+# What the tools are asked. Whole families that are left out, and why:
+#   bugprone-easily-swappable-parameters  half of all functions that have two numbers
+#   bugprone-narrowing-conversions        -Wconversion and -Wsign-conversion say the same, and are clean
+#   bugprone-reserved-identifier, cert-dcl37-c  _GNU_SOURCE, which is for programs to define
+#   cert-err33-c                          results of snprintf and fclose that do not matter
+#   clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling  asks for Annex K, which no
+#                                         system has
+CLANG_TIDY = ("-*,bugprone-*,clang-analyzer-*,cert-*,-bugprone-easily-swappable-parameters,-bugprone-narrowing-conversions,"
+              "-bugprone-reserved-identifier,-cert-dcl37-c,-cert-err33-c,"
+              "-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling")
+
+# (tool, check, function): why it is right as it is.
+ACCEPTED = {
+}
+
+PLANTED = """
+static int cprofi_planted_null(int size) {
+    char *memory = (char *)malloc(16);
+    int *nothing = NULL;
+    free(memory);
+    return size > 3 ? *nothing : 0;
+}
+
+static int cprofi_planted_leak(int size) {
+    char *memory = (char *)malloc(16);
+    if (!memory) return 0;
+    memory[0] = (char)size;
+    if (size > 3) return memory[0];
+    free(memory);
+    return 1;
+}
+
+int cprof_planted(int size);
+int cprof_planted(int size) { return cprofi_planted_null(size) + cprofi_planted_leak(size); }
+"""
+
+
+def clang_tidy(path):
+    return run(["clang-tidy", path, "--quiet", "--checks=" + CLANG_TIDY, "--header-filter=.*", "--", "-std=c99", "-I."], timeout=1800)[1], \
+        r"^(\S+?):(\d+):\d+: (?:warning|error): (.*) \[([\w.,-]+)\]$"
+
+
+def cppcheck(path):
+    return run(["cppcheck", "--enable=warning,performance,portability", "--inconclusive", "--std=c99", "--platform=unix64", "--quiet",
+                "--max-configs=1", "-D__linux__=1", "-D__x86_64__=1", "-D__LP64__=1", "-D__GNUC__=12", "-I.",
+                "--template={file}:{line}:{column}: warning: {message} [{id}]", path], timeout=1800)[1], \
+        r"^(\S+?):(\d+):\d+: warning: (.*) \[([\w-]+)\]$"
+
+
+def gcc_analyzer(path):
+    return run(["gcc", "-std=c99", "-O1", "-fanalyzer", "-I.", "-c", path, "-o", path[:-2] + ".o"], timeout=1800)[1], \
+        r"^(\S+?):(\d+):\d+: warning: (.*) \[.*(-Wanalyzer[\w-]+).*\]$"
+
+
+TOOLS = [("clang-tidy", clang_tidy), ("cppcheck", cppcheck), ("gcc", gcc_analyzer)]
+
+
+def findings(tool, path, header):
+    """{(check, function): [line: message]} of what is in the header."""
+    with open(header) as file:
+        text = file.read()
+    places = [(line, line + (head + body).count("\n"), name) for name, head, body, line in functions(text, strip(text))]
+    words, pattern = tool(path)
+    found, others = {}, []
+    for line in words.splitlines():
+        match = re.match(pattern, line)
+        if not match:
+            continue
+        if os.path.realpath(os.path.join(ROOT, match.group(1))) != os.path.realpath(header):
+            others.append(line)
+            continue
+        at = int(match.group(2))
+        where = ([name for first, last, name in places if first <= at <= last] or ["-"])[-1]
+        found.setdefault((match.group(4), where), []).append("%d: %s" % (at, match.group(3)))
+    return found, others, words
+
+
+def main():
+    directory = os.path.join(ROOT, sys.argv[1] if len(sys.argv) > 1 else "build", "compile", "analyze")
+    os.makedirs(directory, exist_ok=True)
+    own, copy = os.path.join(directory, "own.c"), os.path.join(directory, "planted.h")
+    with open(os.path.join(ROOT, "cprof.h")) as file:
+        text = file.read()
+    with open(own, "w") as file:
+        file.write('#define CPROF_IMPLEMENTATION\n#include "cprof.h"\n')
+    at = text.index("/* >>api:")
+    with open(copy, "w") as file:
+        file.write(text[:at] + PLANTED + text[at:])
+    with open(os.path.join(directory, "planted.c"), "w") as file:
+        file.write('#define CPROF_IMPLEMENTATION\n#include "planted.h"\n')
+    for name, tool in TOOLS:
+        if len(sys.argv) > 2 and name not in sys.argv[2:]:
+            continue
+        if not shutil.which(name):
+            skip(name, "not installed")
+            continue
+        found, others, words = findings(tool, own, os.path.join(ROOT, "cprof.h"))
+        new = {key: what for key, what in found.items() if (name,) + key not in ACCEPTED}
+        check(not new, name + ": nothing new is found", "\n".join("%s in %s: %s" % (key + (w,)) for key, what in sorted(new.items()) for w in what))
+        stale = [key for key in ACCEPTED if key[0] == name and key[1:] not in found]
+        check(not stale, name + ": what is accepted is found", "\n".join(" ".join(key) for key in stale))
+        note("%s: %d findings in %d functions, all accepted for a reason" % (name, sum(map(len, found.values())), len({f for _, f in found})))
+        found, others, words = findings(tool, os.path.join(directory, "planted.c"), copy)
+        for fault in ("cprofi_planted_null", "cprofi_planted_leak"):
+            check([key for key in found if key[1] == fault], "%s: %s is found" % (name, fault), words[-1000:])
+    done()
+
+
+if __name__ == "__main__":
+    main()
