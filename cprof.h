@@ -1941,11 +1941,10 @@ static bool cprofi_expression_binary(uint8_t op, uintptr_t a, uintptr_t b, uintp
 /* [signal] dup, drop, over, pick, swap, rot. The new depth, or 0 (also: stack would be empty). */
 static size_t cprofi_expression_shuffle(cprofi_bytes *b, uint8_t op, uintptr_t *stack,
                                         size_t depth) {
-    size_t pick = op == 0x12 ? 0 : op == 0x14 ? 1 : 0;
+    size_t pick = op == 0x14 ? 1 : op == 0x15 ? cprofi_u8(b) : 0;
     uintptr_t top = depth ? stack[depth - 1] : 0;
     switch (op) {
-    case 0x15: pick = cprofi_u8(b); /* fall through */
-    case 0x12: case 0x14:
+    case 0x12: case 0x14: case 0x15:
         if (pick >= depth || depth == CPROFI_EXPRESSION_STACK) return 0;
         stack[depth] = stack[depth - 1 - pick];
         return depth + 1;
@@ -2869,7 +2868,9 @@ static cprofi_seh_entry cprofi_seh_x64_entry(const uint8_t *p) {
 
 static bool cprofi_seh_x64_find(const cprofi_seh_image *image, uint64_t rva, cprofi_seh_entry *e) {
     const uint8_t *p = cprofi_seh_search(image, rva, 12);
-    return p && (*e = cprofi_seh_x64_entry(p), rva < e->end);
+    if (!p) return false;
+    *e = cprofi_seh_x64_entry(p);
+    return rva < e->end;
 }
 
 /* Reads the unwind info of an entry, which an odd address makes that of another entry. */
@@ -2946,7 +2947,10 @@ static bool cprofi_seh_x64_ends(const cprofi_seh_image *image, cprofi_bytes code
     const uint8_t *start = code.at;
     uint8_t op = cprofi_u8(&code), rex = 0, modrm;
     if (op == 0xf2) op = cprofi_u8(&code); /* bnd: no matter */
-    if ((op & 0xf0) == 0x40) rex = op, op = cprofi_u8(&code);
+    if ((op & 0xf0) == 0x40) {
+        rex = op;
+        op = cprofi_u8(&code);
+    }
     switch (op) {
     case 0xc2: case 0xc3: return !code.bad; /* ret */
     case 0xf3: return cprofi_u8(&code) == 0xc3; /* rep ret */
@@ -3277,8 +3281,8 @@ static size_t cprofi_seh_arm64_expand(uint32_t word, bool epilogue, uint8_t *out
     }
     if (local && (cr < 2 || local > 64)) cprofi_seh_put_alloc(out, &n, local / 2);
     for (i = 0; i < 4 && homes && !epilogue; i++) cprofi_seh_put(out, &n, 0xe3);
-    i = floats;
-    if (i % 2) i--, cprofi_seh_put(out, &n, 0xdc00 | i << 6 | (ints + i));
+    i = floats & ~1u;
+    if (floats % 2) cprofi_seh_put(out, &n, 0xdc00 | i << 6 | (ints + i));
     while (i > 0) {
         i -= 2;
         cprofi_seh_put(out, &n, i + ints ? 0xd800 | i << 6 | (ints + i) : 0xda00 | (saved - 1));
@@ -3522,7 +3526,7 @@ static void *cprofi_text_room(cprofi_text *t, size_t size) {
 }
 
 /* A copy of `length` bytes and a zero; NULL: out of memory. */
-static const char *cprofi_text_keep(cprofi_text *t, const char *text, size_t length) {
+static char *cprofi_text_keep(cprofi_text *t, const char *text, size_t length) {
     char *copy = (char *)cprofi_text_room(t, length + 1);
     if (!copy) return NULL;
     memcpy(copy, text, length);
@@ -7984,7 +7988,7 @@ static void cprofi_symbols_result(cprofi_symbols *s, const cprofi_module *m,
         cprofi_symbols_remark(s, m, CPROFI_REMARK_DAMAGED);
 }
 
-static const char *cprofi_symbols_copy(cprofi_symbols *s, const char *text) {
+static char *cprofi_symbols_copy(cprofi_symbols *s, const char *text) {
     return cprofi_text_keep(&s->text, text, strlen(text));
 }
 
@@ -9550,7 +9554,7 @@ static const char *cprofi_name_clean(cprofi_symbols *symbols, const char *name) 
     char *copy;
     while (*bad && *bad != ';' && (unsigned char)*bad >= ' ' && *bad != 127) bad++;
     if (!*bad && *name) return name;
-    copy = (char *)cprofi_symbols_copy(symbols, *name ? name : "[unnamed]");
+    copy = cprofi_symbols_copy(symbols, *name ? name : "[unnamed]");
     for (char *p = copy; p && *p; p++) {
         if (*p == ';') *p = ':';
         if ((unsigned char)*p < ' ' || *p == 127) *p = ' ';
@@ -9830,7 +9834,8 @@ typedef struct {
 
 static int cprofi_compare_remainders(const void *a, const void *b) {
     const cprofi_remainder *x = (const cprofi_remainder *)a, *y = (const cprofi_remainder *)b;
-    if (x->remainder != y->remainder) return x->remainder > y->remainder ? -1 : 1;
+    if (x->remainder > y->remainder) return -1;
+    if (x->remainder < y->remainder) return 1;
     return x->line < y->line ? -1 : x->line > y->line;
 }
 

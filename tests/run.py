@@ -55,6 +55,7 @@ PACKAGES = [
     ("wine", lambda: not wine.missing()),
     ("wine64", wine.has_64_bit),
     ("llvm", lambda: shutil.which("llvm-symbolizer")),
+    ("tcc", lambda: shutil.which("tcc")),
     ("lld", lambda: shutil.which("ld.lld")),
     ("dwz", lambda: shutil.which("dwz")),
     ("cargo", lambda: shutil.which("cargo")),
