@@ -8527,6 +8527,8 @@ typedef struct {
 } cprofi_os_thread;
 
 typedef struct {
+    uint32_t prepared; /* the number of the request that schedstat_fd belongs to: the handler may
+                          come before that is known, by a signal without a value */
     int schedstat_fd;
     uint64_t delay;    /* ns it had waited for a CPU in its life, when asked */
     uint64_t answered; /* when the handler came */
@@ -9294,19 +9296,22 @@ static void cprofi_sampler_run(cprofi_session *s) {
     uint64_t cost_before = cprofi_os_cpu_sampler(s);
     for (;;) {
         uint32_t bell = cprofi_load32(&s->bell);
-        uint64_t now, cost, suspended;
+        uint64_t now, cost, suspended, deadline;
         if (cprofi_load32(&s->phase) != CPROFI_RUNNING) return;
         if (cprofi_load32(&s->paused)) {
             cprofi_os_wait(&s->bell, bell, UINT64_MAX);
             continue;
         }
-        if (cprofi_os_now() < s->deadline) {
-            cprofi_os_wait(&s->bell, bell, s->deadline);
+        cprofi_lock_sampler(s);
+        deadline = s->deadline;
+        cprofi_unlock(s);
+        if (cprofi_os_now() < deadline) {
+            cprofi_os_wait(&s->bell, bell, deadline);
             s->woke = cprofi_os_now();
             if (cprofi_load32(&s->bell) != bell) continue;
         }
         cprofi_lock_sampler(s);
-        if (s->phase == CPROFI_RUNNING && !s->paused) {
+        if (cprofi_load32(&s->phase) == CPROFI_RUNNING && !s->paused) {
             now = cprofi_os_now(); /* after the lock: a reset may have moved last_tick */
             if (now > s->deadline) {
                 s->late_sum += now - s->deadline;
@@ -9363,7 +9368,7 @@ static void cprofi_stats_fill(cprofi_session *s, cprof_stats *out) {
     out->duration_ns = s->wall;
     out->cpu_ns = s->process;
     out->sampler_cpu_ns = s->sampler_cpu;
-    if (s->phase == CPROFI_RUNNING && !s->paused) { /* the open span */
+    if (cprofi_load32(&s->phase) == CPROFI_RUNNING && !s->paused) { /* the open span */
         cprofi_read_clocks(s);
         out->duration_ns += cprofi_os_now() - s->span_wall;
         out->cpu_ns += cprofi_os_cpu_process() - s->span_process;
@@ -11510,6 +11515,7 @@ static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, ui
         text[n > 0 ? n : 0] = 0;
         if (cprofi_schedstat_delay(text, &q->os.delay)) q->os.schedstat_fd = t->os.schedstat_fd;
     }
+    cprofi_store32(&q->os.prepared, seq);
     memset(&info, 0, sizeof info);
     info.si_signo = s->desc.signal;
     info.si_code = SI_QUEUE;
@@ -11655,7 +11661,9 @@ static void cprofi_signal_pushed(const cprofi_unwinder *u, cprofi_slot *q) {
     uintptr_t at = q->os.regs.r[CPROFI_PC] - 2, low, high;
     struct timespec now;
     struct rusage usage;
-    if (q->os.schedstat_fd >= 0) {
+    q->os.schedstat[0] = 0;
+    if (cprofi_load32(&q->os.prepared) == cprofi_load32(&q->word) >> 2 &&
+        q->os.schedstat_fd >= 0) {
         long n = cprofi_unwind_syscall(SYS_pread64, (uintptr_t)q->os.schedstat_fd,
                                        (uintptr_t)q->os.schedstat, sizeof q->os.schedstat - 1, 0,
                                        0, 0);
@@ -11708,7 +11716,7 @@ static void cprofi_signal_handler(int number, siginfo_t *info, void *context) {
     if (!cprofi_signal_ours(s, info, &q)) {
         cprofi_signal_chain(number, info, context);
     } else if (q) {
-        uint32_t word = q->word;
+        uint32_t word = cprofi_load32(&q->word);
         cprofi_signal_capture(s, q, context);
         cprofi_store32(&q->word, CPROFI_SLOT_WORD(word >> 2, CPROFI_DONE));
     }
@@ -13831,7 +13839,7 @@ static void cprofi_counters_clear(cprofi_session *s) {
 static cprof_result cprofi_start_locked(cprofi_session *s, const cprof_desc *desc) {
     int enabled = 1;
     cprof_result result;
-    if (s->phase != CPROFI_IDLE) return CPROF_ERROR_RUNNING;
+    if (cprofi_load32(&s->phase) != CPROFI_IDLE) return CPROF_ERROR_RUNNING;
     s->culprit = "CPROF_ENABLE";
     if (!cprofi_env_number("CPROF_ENABLE", &enabled)) return CPROF_ERROR_ARGUMENT;
     s->culprit = NULL;
@@ -13940,7 +13948,7 @@ cprof_result cprof_stop(void) {
     cprof_stats stats;
     if (!s) return CPROF_ERROR_MEMORY;
     cprofi_lock(s);
-    if (s->disabled || s->phase != CPROFI_RUNNING) {
+    if (s->disabled || cprofi_load32(&s->phase) != CPROFI_RUNNING) {
         result = s->disabled ? CPROF_OK : CPROF_ERROR_NOT_RUNNING;
         s->disabled = 0;
         cprofi_unlock(s);
@@ -13965,7 +13973,7 @@ static cprof_result cprofi_change(void (*change)(cprofi_session *s)) {
     cprof_result result = CPROF_OK;
     if (!s) return CPROF_ERROR_MEMORY;
     cprofi_lock(s);
-    if (s->phase == CPROFI_RUNNING)
+    if (cprofi_load32(&s->phase) == CPROFI_RUNNING)
         change(s);
     else if (!s->disabled)
         result = CPROF_ERROR_NOT_RUNNING;
@@ -14023,7 +14031,7 @@ static cprof_result cprofi_write_through(cprof_write_fn write, void *user, cprof
         return CPROF_ERROR_ARGUMENT;
     cprofi_lock(s);
     result = s->desc.hz && s->memory ? CPROF_ERROR_MEMORY : CPROF_ERROR_NO_PROFILE;
-    if (reset && s->phase != CPROFI_RUNNING) result = CPROF_ERROR_NOT_RUNNING;
+    if (reset && cprofi_load32(&s->phase) != CPROFI_RUNNING) result = CPROF_ERROR_NOT_RUNNING;
     if (result == CPROF_ERROR_MEMORY) taken = cprofi_snapshot_take(s, &snapshot);
     if (taken && reset) cprofi_reset(s);
     cprofi_unlock(s);
@@ -14121,7 +14129,8 @@ cprof_result cprof_toggle_on_signal(int number, const cprof_desc *desc) {
     if (result != CPROF_OK) return result;
     kept = wanted;
     for (size_t i = 0; i < CPROFI_COUNT(strings); i++)
-        if (*strings[i]) *strings[i] = strcpy(copies[i], *strings[i]);
+        if (*strings[i])
+            *strings[i] = (char *)memcpy(copies[i], *strings[i], strlen(*strings[i]) + 1);
     return cprofi_toggle_begin(number, &kept, cprofi_toggle);
 }
 #else
