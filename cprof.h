@@ -8962,8 +8962,10 @@ static void cprofi_threads_make_room(cprofi_session *s) {
     for (uint32_t i = 0; i < s->live_count; i++) cprofi_thread_remember(s, s->live[i]);
 }
 
+/* A wild address, off a stack that was not what it seemed, must not look like a scope's word. */
 static cprofi_frame cprofi_key(const cprofi_session *s, uintptr_t address) {
     uint64_t module = cprofi_modules_find(&s->modules, address);
+    if (address < CPROFI_FRAME_LOWEST) address = CPROFI_FRAME_LOWEST;
     return module << CPROFI_FRAME_ADDRESS_BITS | CPROFI_FRAME_ADDRESS(address);
 }
 

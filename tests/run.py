@@ -351,7 +351,7 @@ def race_suite():
     program = BUILD + "/e2e/race"
 
     def build():
-        compile_c("tests/e2e/race.c", program, ["-O1", "-g", "-fsanitize=thread", "-I.", "-pthread"], ["gcc"])
+        compile_c("tests/e2e/race.c", program, ["-O1", "-g0", "-fsanitize=thread", "-I.", "-pthread"], ["gcc"])
 
     missing = None if has_library("libtsan.so") else "gcc has no ThreadSanitizer here"
     return Suite("e2e/race", build=build, run=[program], unavailable=missing)

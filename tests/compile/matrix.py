@@ -24,7 +24,8 @@ CXX_STANDARDS = ["c++11", "c++20"]
 EVERYTHING = ["-Weverything", "-Werror", "-Wno-unknown-warning-option",
               "-Wno-padded",                        # says of each struct how it is laid out
               "-Wno-declaration-after-statement",   # C99 has them
-              "-Wno-c++98-compat-pedantic",         # C++11 is the oldest
+              "-Wno-c++98-compat-pedantic",         # C++11 is the oldest,
+              "-Wno-pre-c23-compat",                # and C99, where bool comes from a header
               "-Wno-old-style-cast", "-Wno-zero-as-null-pointer-constant",    # it is C, too
               "-Wno-unsafe-buffer-usage", "-Wno-unsafe-buffer-usage-in-libc-call",
               "-Wno-unsafe-buffer-usage-in-format-attr-call",    # the same: C has pointers
