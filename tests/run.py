@@ -346,17 +346,6 @@ def sanitizer_flags():
     return _sanitizers
 
 
-def race_suite():
-    """Under ThreadSanitizer, which ends the program with status 66 when it has found something."""
-    program = BUILD + "/e2e/race"
-
-    def build():
-        compile_c("tests/e2e/race.c", program, ["-O1", "-g0", "-fsanitize=thread", "-I.", "-pthread"], ["gcc"])
-
-    missing = None if has_library("libtsan.so") else "gcc has no ThreadSanitizer here"
-    return Suite("e2e/race", build=build, run=[program], unavailable=missing)
-
-
 def unit_suites():
     """Each under the sanitizers, and optimised too where some checks are at home only there."""
     suites = []
@@ -432,7 +421,6 @@ def all_suites():
     suites.append(script("tests/e2e/inlines_windows.py", windows=True, timeout=600))
     suites.append(script("tests/e2e/names.py", timeout=600))
     suites.append(script("tests/e2e/truth.py", timeout=600))
-    suites.append(race_suite())
     suites.append(script("tests/e2e/examples.py", timeout=600))
     suites.append(script("tests/e2e/autostart.py", windows=True, timeout=300))
     suites += formats_suites()

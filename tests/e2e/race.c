@@ -2,6 +2,10 @@
    touch something of cprof's without an order between them: threads at work with and without scopes,
    others that write, rotate, reset, pause, ask and name meanwhile; at 1000 Hz and at 10,000.
 
+       gcc -O1 -g0 -fsanitize=thread -I. -pthread tests/e2e/race.c -o race && ./race
+
+   Not part of `make test`: it takes minutes on a busy machine with two cores.
+
    ThreadSanitizer keeps signals back until a thread calls into the C library, so these threads read
    clocks all the time. What it cannot do is told in README.md. It needs no suppressions. */
 #define CPROF_IMPLEMENTATION
@@ -90,7 +94,6 @@ static void run(int hz, uint64_t *samples)
     memset(&desc, 0, sizeof desc);
     desc.hz = hz;
     desc.quiet = true;
-    desc.max_sampler_percent = 100;
     __atomic_store_n(&quit, 0, __ATOMIC_RELAXED);
     if (cprof_start(&desc) != CPROF_OK) return;
     for (int i = 0; i < 4; i++) pthread_create(&threads[i], NULL, mains[i], NULL);
@@ -116,8 +119,6 @@ int main(void)
     run(1000, &slow);
     run(10000, &fast);
     printf("# %lu samples at 1000 Hz, %lu at 10,000\n", (unsigned long)slow, (unsigned long)fast);
-    /* Delayed signals find stacks that have changed since: the way to such addresses. */
-    check(cprofi_key(cprofi.session, 64) >= CPROFI_FRAME_LOWEST, "a wild address is not taken for a scope", 64);
     check(slow > 0 && fast > 0, "samples arrive", (unsigned long)(slow + fast));
     return failed;
 }
