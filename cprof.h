@@ -617,17 +617,22 @@ static inline bool cprofi_cas32(uint32_t *p, uint32_t expected, uint32_t wanted)
 #endif
 #define CPROFI_CALLER_PC() ((uintptr_t)_ReturnAddress() - 1)
 #define CPROFI_PRINTF(at, first)
+/* [signal] */
 static inline uint32_t cprofi_load32_seq(const uint32_t *p) {
     return (uint32_t)InterlockedCompareExchange((volatile LONG *)(uint32_t *)p, 0, 0);
 }
+/* [signal] */
 static inline void cprofi_store32_seq(uint32_t *p, uint32_t v) {
     InterlockedExchange((volatile LONG *)p, (LONG)v);
 }
+/* [signal] */
 static inline uint32_t cprofi_load32(const uint32_t *p) { return cprofi_load32_seq(p); }
+/* [signal] */
 static inline void cprofi_store32(uint32_t *p, uint32_t v) { cprofi_store32_seq(p, v); }
 static inline void cprofi_add32(uint32_t *p, uint32_t v) {
     InterlockedExchangeAdd((volatile LONG *)p, (LONG)v);
 }
+/* [signal] */
 static inline bool cprofi_cas32(uint32_t *p, uint32_t expected, uint32_t wanted) {
     return InterlockedCompareExchange((volatile LONG *)p, (LONG)wanted, (LONG)expected) ==
            (LONG)expected;
@@ -1936,11 +1941,10 @@ static bool cprofi_expression_binary(uint8_t op, uintptr_t a, uintptr_t b, uintp
 /* [signal] dup, drop, over, pick, swap, rot. The new depth, or 0 (also: stack would be empty). */
 static size_t cprofi_expression_shuffle(cprofi_bytes *b, uint8_t op, uintptr_t *stack,
                                         size_t depth) {
-    size_t pick = op == 0x12 ? 0 : op == 0x14 ? 1 : 0;
+    size_t pick = op == 0x14 ? 1 : op == 0x15 ? cprofi_u8(b) : 0;
     uintptr_t top = depth ? stack[depth - 1] : 0;
     switch (op) {
-    case 0x15: pick = cprofi_u8(b); /* fall through */
-    case 0x12: case 0x14:
+    case 0x12: case 0x14: case 0x15:
         if (pick >= depth || depth == CPROFI_EXPRESSION_STACK) return 0;
         stack[depth] = stack[depth - 1 - pick];
         return depth + 1;
@@ -2864,7 +2868,9 @@ static cprofi_seh_entry cprofi_seh_x64_entry(const uint8_t *p) {
 
 static bool cprofi_seh_x64_find(const cprofi_seh_image *image, uint64_t rva, cprofi_seh_entry *e) {
     const uint8_t *p = cprofi_seh_search(image, rva, 12);
-    return p && (*e = cprofi_seh_x64_entry(p), rva < e->end);
+    if (!p) return false;
+    *e = cprofi_seh_x64_entry(p);
+    return rva < e->end;
 }
 
 /* Reads the unwind info of an entry, which an odd address makes that of another entry. */
@@ -2941,7 +2947,10 @@ static bool cprofi_seh_x64_ends(const cprofi_seh_image *image, cprofi_bytes code
     const uint8_t *start = code.at;
     uint8_t op = cprofi_u8(&code), rex = 0, modrm;
     if (op == 0xf2) op = cprofi_u8(&code); /* bnd: no matter */
-    if ((op & 0xf0) == 0x40) rex = op, op = cprofi_u8(&code);
+    if ((op & 0xf0) == 0x40) {
+        rex = op;
+        op = cprofi_u8(&code);
+    }
     switch (op) {
     case 0xc2: case 0xc3: return !code.bad; /* ret */
     case 0xf3: return cprofi_u8(&code) == 0xc3; /* rep ret */
@@ -3272,8 +3281,8 @@ static size_t cprofi_seh_arm64_expand(uint32_t word, bool epilogue, uint8_t *out
     }
     if (local && (cr < 2 || local > 64)) cprofi_seh_put_alloc(out, &n, local / 2);
     for (i = 0; i < 4 && homes && !epilogue; i++) cprofi_seh_put(out, &n, 0xe3);
-    i = floats;
-    if (i % 2) i--, cprofi_seh_put(out, &n, 0xdc00 | i << 6 | (ints + i));
+    i = floats & ~1u;
+    if (floats % 2) cprofi_seh_put(out, &n, 0xdc00 | i << 6 | (ints + i));
     while (i > 0) {
         i -= 2;
         cprofi_seh_put(out, &n, i + ints ? 0xd800 | i << 6 | (ints + i) : 0xda00 | (saved - 1));
@@ -3517,7 +3526,7 @@ static void *cprofi_text_room(cprofi_text *t, size_t size) {
 }
 
 /* A copy of `length` bytes and a zero; NULL: out of memory. */
-static const char *cprofi_text_keep(cprofi_text *t, const char *text, size_t length) {
+static char *cprofi_text_keep(cprofi_text *t, const char *text, size_t length) {
     char *copy = (char *)cprofi_text_room(t, length + 1);
     if (!copy) return NULL;
     memcpy(copy, text, length);
@@ -7979,7 +7988,7 @@ static void cprofi_symbols_result(cprofi_symbols *s, const cprofi_module *m,
         cprofi_symbols_remark(s, m, CPROFI_REMARK_DAMAGED);
 }
 
-static const char *cprofi_symbols_copy(cprofi_symbols *s, const char *text) {
+static char *cprofi_symbols_copy(cprofi_symbols *s, const char *text) {
     return cprofi_text_keep(&s->text, text, strlen(text));
 }
 
@@ -8518,6 +8527,8 @@ typedef struct {
 } cprofi_os_thread;
 
 typedef struct {
+    uint32_t prepared; /* the number of the request that schedstat_fd belongs to: the handler may
+                          come before that is known, by a signal without a value */
     int schedstat_fd;
     uint64_t delay;    /* ns it had waited for a CPU in its life, when asked */
     uint64_t answered; /* when the handler came */
@@ -8951,8 +8962,10 @@ static void cprofi_threads_make_room(cprofi_session *s) {
     for (uint32_t i = 0; i < s->live_count; i++) cprofi_thread_remember(s, s->live[i]);
 }
 
+/* A wild address, off a stack that was not what it seemed, must not look like a scope's word. */
 static cprofi_frame cprofi_key(const cprofi_session *s, uintptr_t address) {
     uint64_t module = cprofi_modules_find(&s->modules, address);
+    if (address < CPROFI_FRAME_LOWEST) address = CPROFI_FRAME_LOWEST;
     return module << CPROFI_FRAME_ADDRESS_BITS | CPROFI_FRAME_ADDRESS(address);
 }
 
@@ -9285,19 +9298,22 @@ static void cprofi_sampler_run(cprofi_session *s) {
     uint64_t cost_before = cprofi_os_cpu_sampler(s);
     for (;;) {
         uint32_t bell = cprofi_load32(&s->bell);
-        uint64_t now, cost, suspended;
+        uint64_t now, cost, suspended, deadline;
         if (cprofi_load32(&s->phase) != CPROFI_RUNNING) return;
         if (cprofi_load32(&s->paused)) {
             cprofi_os_wait(&s->bell, bell, UINT64_MAX);
             continue;
         }
-        if (cprofi_os_now() < s->deadline) {
-            cprofi_os_wait(&s->bell, bell, s->deadline);
+        cprofi_lock_sampler(s);
+        deadline = s->deadline;
+        cprofi_unlock(s);
+        if (cprofi_os_now() < deadline) {
+            cprofi_os_wait(&s->bell, bell, deadline);
             s->woke = cprofi_os_now();
             if (cprofi_load32(&s->bell) != bell) continue;
         }
         cprofi_lock_sampler(s);
-        if (s->phase == CPROFI_RUNNING && !s->paused) {
+        if (cprofi_load32(&s->phase) == CPROFI_RUNNING && !s->paused) {
             now = cprofi_os_now(); /* after the lock: a reset may have moved last_tick */
             if (now > s->deadline) {
                 s->late_sum += now - s->deadline;
@@ -9354,7 +9370,7 @@ static void cprofi_stats_fill(cprofi_session *s, cprof_stats *out) {
     out->duration_ns = s->wall;
     out->cpu_ns = s->process;
     out->sampler_cpu_ns = s->sampler_cpu;
-    if (s->phase == CPROFI_RUNNING && !s->paused) { /* the open span */
+    if (cprofi_load32(&s->phase) == CPROFI_RUNNING && !s->paused) { /* the open span */
         cprofi_read_clocks(s);
         out->duration_ns += cprofi_os_now() - s->span_wall;
         out->cpu_ns += cprofi_os_cpu_process() - s->span_process;
@@ -9545,7 +9561,7 @@ static const char *cprofi_name_clean(cprofi_symbols *symbols, const char *name) 
     char *copy;
     while (*bad && *bad != ';' && (unsigned char)*bad >= ' ' && *bad != 127) bad++;
     if (!*bad && *name) return name;
-    copy = (char *)cprofi_symbols_copy(symbols, *name ? name : "[unnamed]");
+    copy = cprofi_symbols_copy(symbols, *name ? name : "[unnamed]");
     for (char *p = copy; p && *p; p++) {
         if (*p == ';') *p = ':';
         if ((unsigned char)*p < ' ' || *p == 127) *p = ' ';
@@ -9825,7 +9841,8 @@ typedef struct {
 
 static int cprofi_compare_remainders(const void *a, const void *b) {
     const cprofi_remainder *x = (const cprofi_remainder *)a, *y = (const cprofi_remainder *)b;
-    if (x->remainder != y->remainder) return x->remainder > y->remainder ? -1 : 1;
+    if (x->remainder > y->remainder) return -1;
+    if (x->remainder < y->remainder) return 1;
     return x->line < y->line ? -1 : x->line > y->line;
 }
 
@@ -10812,7 +10829,7 @@ static bool cprofi_os_lookup(cprofi_symbols *s, const cprofi_module *m, const ui
 static char cprofi_os_list_separator(void) { return ':'; }
 
 static size_t cprofi_os_environment(const char *name, char *to, size_t capacity) {
-    const char *value = getenv(name);
+    const char *value = secure_getenv(name); /* of a set-user-ID program: nothing */
     size_t size = value ? strlen(value) + 1 : 0;
     if (size && size <= capacity) memcpy(to, value, size);
     return size;
@@ -11500,6 +11517,7 @@ static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, ui
         text[n > 0 ? n : 0] = 0;
         if (cprofi_schedstat_delay(text, &q->os.delay)) q->os.schedstat_fd = t->os.schedstat_fd;
     }
+    cprofi_store32(&q->os.prepared, seq);
     memset(&info, 0, sizeof info);
     info.si_signo = s->desc.signal;
     info.si_code = SI_QUEUE;
@@ -11645,7 +11663,9 @@ static void cprofi_signal_pushed(const cprofi_unwinder *u, cprofi_slot *q) {
     uintptr_t at = q->os.regs.r[CPROFI_PC] - 2, low, high;
     struct timespec now;
     struct rusage usage;
-    if (q->os.schedstat_fd >= 0) {
+    q->os.schedstat[0] = 0;
+    if (cprofi_load32(&q->os.prepared) == cprofi_load32(&q->word) >> 2 &&
+        q->os.schedstat_fd >= 0) {
         long n = cprofi_unwind_syscall(SYS_pread64, (uintptr_t)q->os.schedstat_fd,
                                        (uintptr_t)q->os.schedstat, sizeof q->os.schedstat - 1, 0,
                                        0, 0);
@@ -11699,7 +11719,7 @@ static void cprofi_signal_handler(int number, siginfo_t *info, void *context) {
     if (!cprofi_signal_ours(s, info, &q)) {
         cprofi_signal_chain(number, info, context);
     } else if (q) {
-        uint32_t word = q->word;
+        uint32_t word = cprofi_load32(&q->word);
         cprofi_signal_capture(s, q, context);
         cprofi_store32(&q->word, CPROFI_SLOT_WORD(word >> 2, CPROFI_DONE));
     }
@@ -11967,28 +11987,47 @@ void cprof_thread_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
 
 /* ---- files ---- */
 
+/* Where anybody may write, /tmp for one, others may put links under the names that are expected, to
+   have the user's files overwritten. So a link is followed only if it is the user's own or root's
+   (as the kernel's protected_symlinks has it, see proc(5), which realpath is not subject to), and
+   the temporary file is always a new one. */
 static bool cprofi_file_open(cprofi_file *f, const char *path) {
     struct stat info;
-    char *real = realpath(path, NULL); /* a link stays a link: what it points to is replaced */
-    int n = snprintf(f->path, sizeof f->path, "%s", real ? real : path);
-    free(real);
+    bool there = lstat(path, &info) == 0;
+    char *real = NULL;
+    int n;
     f->temporary[0] = 0;
     f->fd = -1;
+    if (strncmp(path, "/dev/std", 8) == 0 || strncmp(path, "/dev/fd/", 8) == 0 ||
+        strncmp(path, "/proc/", 6) == 0) {
+        f->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC); /* stdout, even if that is a file */
+        return f->fd >= 0;
+    }
+    if (there && S_ISLNK(info.st_mode)) { /* a link stays a link: what it points to is replaced */
+        if (info.st_uid != geteuid() && info.st_uid != 0) {
+            errno = EACCES;
+            return false;
+        }
+        real = realpath(path, NULL);
+        there = real && lstat(real, &info) == 0;
+    }
+    n = snprintf(f->path, sizeof f->path, "%s", real ? real : path);
+    free(real);
     if (n <= 0 || (size_t)n >= sizeof f->path) {
         errno = n ? ENAMETOOLONG : ENOENT;
         return false;
     }
-    if (strncmp(path, "/dev/", 5) == 0 || strncmp(path, "/proc/", 6) == 0) {
-        f->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC); /* stdout, even if that is a file */
+    if (there && !S_ISREG(info.st_mode)) {
+        f->fd = open(f->path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
         return f->fd >= 0;
     }
-    if (stat(f->path, &info) == 0 && !S_ISREG(info.st_mode)) {
-        f->fd = open(f->path, O_WRONLY | O_CLOEXEC);
-        return f->fd >= 0;
+    if (there && access(f->path, W_OK) != 0) return false;
+    for (int number = 0; f->fd < 0 && number < 100; number++) {
+        snprintf(f->temporary, sizeof f->temporary, "%s.%d.%d.tmp", f->path, (int)getpid(), number);
+        f->fd = open(f->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+                     there ? info.st_mode & 0777 : 0666);
+        if (f->fd < 0 && errno != EEXIST) return false;
     }
-    if (access(f->path, F_OK) == 0 && access(f->path, W_OK) != 0) return false;
-    snprintf(f->temporary, sizeof f->temporary, "%s.%d.tmp", f->path, (int)getpid());
-    f->fd = open(f->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     return f->fd >= 0;
 }
 
@@ -13803,7 +13842,7 @@ static void cprofi_counters_clear(cprofi_session *s) {
 static cprof_result cprofi_start_locked(cprofi_session *s, const cprof_desc *desc) {
     int enabled = 1;
     cprof_result result;
-    if (s->phase != CPROFI_IDLE) return CPROF_ERROR_RUNNING;
+    if (cprofi_load32(&s->phase) != CPROFI_IDLE) return CPROF_ERROR_RUNNING;
     s->culprit = "CPROF_ENABLE";
     if (!cprofi_env_number("CPROF_ENABLE", &enabled)) return CPROF_ERROR_ARGUMENT;
     s->culprit = NULL;
@@ -13912,7 +13951,7 @@ cprof_result cprof_stop(void) {
     cprof_stats stats;
     if (!s) return CPROF_ERROR_MEMORY;
     cprofi_lock(s);
-    if (s->disabled || s->phase != CPROFI_RUNNING) {
+    if (s->disabled || cprofi_load32(&s->phase) != CPROFI_RUNNING) {
         result = s->disabled ? CPROF_OK : CPROF_ERROR_NOT_RUNNING;
         s->disabled = 0;
         cprofi_unlock(s);
@@ -13937,7 +13976,7 @@ static cprof_result cprofi_change(void (*change)(cprofi_session *s)) {
     cprof_result result = CPROF_OK;
     if (!s) return CPROF_ERROR_MEMORY;
     cprofi_lock(s);
-    if (s->phase == CPROFI_RUNNING)
+    if (cprofi_load32(&s->phase) == CPROFI_RUNNING)
         change(s);
     else if (!s->disabled)
         result = CPROF_ERROR_NOT_RUNNING;
@@ -13995,7 +14034,7 @@ static cprof_result cprofi_write_through(cprof_write_fn write, void *user, cprof
         return CPROF_ERROR_ARGUMENT;
     cprofi_lock(s);
     result = s->desc.hz && s->memory ? CPROF_ERROR_MEMORY : CPROF_ERROR_NO_PROFILE;
-    if (reset && s->phase != CPROFI_RUNNING) result = CPROF_ERROR_NOT_RUNNING;
+    if (reset && cprofi_load32(&s->phase) != CPROFI_RUNNING) result = CPROF_ERROR_NOT_RUNNING;
     if (result == CPROF_ERROR_MEMORY) taken = cprofi_snapshot_take(s, &snapshot);
     if (taken && reset) cprofi_reset(s);
     cprofi_unlock(s);
@@ -14076,18 +14115,25 @@ static void cprofi_toggle(const cprof_desc *desc) {
     if (result != CPROF_OK) cprofi_say("not started: %s", cprof_result_string(result));
 }
 
+static bool cprofi_too_long(const char *string) { return string && strlen(string) >= 4096; }
+
 cprof_result cprof_toggle_on_signal(int number, const cprof_desc *desc) {
     static cprof_desc kept;
-    static char output[4096], debug_dir[4096];
+    static char copies[4][4096]; /* the caller's strings may be gone when the signal comes */
+    const char **strings[] = {&kept.output, &kept.debug_dir, &kept.threads, &kept.cut_above};
+    cprof_desc wanted;
     cprof_result result;
-    if (desc && ((desc->output && strlen(desc->output) >= sizeof output) ||
-                 (desc->debug_dir && strlen(desc->debug_dir) >= sizeof debug_dir)))
+    memset(&wanted, 0, sizeof wanted);
+    if (desc) wanted = *desc;
+    if (cprofi_too_long(wanted.output) || cprofi_too_long(wanted.debug_dir) ||
+        cprofi_too_long(wanted.threads) || cprofi_too_long(wanted.cut_above))
         return CPROF_ERROR_ARGUMENT;
     result = cprofi_toggle_claim(number);
     if (result != CPROF_OK) return result;
-    if (desc) kept = *desc;
-    if (desc && desc->output) kept.output = strcpy(output, desc->output);
-    if (desc && desc->debug_dir) kept.debug_dir = strcpy(debug_dir, desc->debug_dir);
+    kept = wanted;
+    for (size_t i = 0; i < CPROFI_COUNT(strings); i++)
+        if (*strings[i])
+            *strings[i] = (char *)memcpy(copies[i], *strings[i], strlen(*strings[i]) + 1);
     return cprofi_toggle_begin(number, &kept, cprofi_toggle);
 }
 #else

@@ -55,6 +55,7 @@ PACKAGES = [
     ("wine", lambda: not wine.missing()),
     ("wine64", wine.has_64_bit),
     ("llvm", lambda: shutil.which("llvm-symbolizer")),
+    ("tcc", lambda: shutil.which("tcc")),
     ("lld", lambda: shutil.which("ld.lld")),
     ("dwz", lambda: shutil.which("dwz")),
     ("cargo", lambda: shutil.which("cargo")),
@@ -319,6 +320,7 @@ def compile_suites():
     return [script("tests/compile/matrix.py", BUILD, timeout=600),
             script("tests/compile/windows.py", BUILD, timeout=600),
             script("tests/compile/layout.py", BUILD),
+            script("tests/compile/signal_safety.py", BUILD),
             script("tests/compile/handler_stack.py", BUILD),
             script("tests/compile/suspended.py", BUILD)]
 
@@ -419,6 +421,7 @@ def all_suites():
     suites.append(script("tests/e2e/inlines_windows.py", windows=True, timeout=600))
     suites.append(script("tests/e2e/names.py", timeout=600))
     suites.append(script("tests/e2e/truth.py", timeout=600))
+    suites.append(script("tests/e2e/examples.py", timeout=600))
     suites.append(script("tests/e2e/autostart.py", windows=True, timeout=300))
     suites += formats_suites()
     suites.append(script("tests/fuzz/fuzz.py", timeout=600))

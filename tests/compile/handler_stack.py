@@ -69,8 +69,8 @@ def usage(su_file):
 
 
 def handler_names(text):
-    """What is installed by sigaction: assigned to sa_sigaction, marked or not."""
-    return sorted(set(re.findall(r"sa_sigaction\s*=\s*&?\s*(cprofi_\w+)", text)))
+    """What is installed by sigaction, marked or not."""
+    return sorted(set(re.findall(r"sa_(?:sigaction|handler)\s*=\s*&?\s*(cprofi_\w+)", text)))
 
 
 def plain(name):

@@ -2,21 +2,38 @@
 """matrix.py: cprof.h compiles without a warning, whatever the compiler, the standard, the language
 and the order of includes, exports only cprof_ names, and vanishes under CPROF_DISABLE.
 
-    matrix.py BUILD-DIRECTORY
+    matrix.py BUILD-DIRECTORY        with gcc and clang, as part of `make test`
+    matrix.py BUILD-DIRECTORY all    with every gcc and clang that is installed, every standard of theirs,
+                                     GNU's variants of them too; some minutes. All that Debian 12 has:
+        apt-get install gcc-11 g++-11 gcc-12 g++-12 clang-13 clang-14 clang-15 clang-16 clang-19 clang-22 tcc
 """
 
 import concurrent.futures
-import glob
 import os
 import re
 import shutil
 import sys
 
-from checks import ROOT, check, done, run, skip
+from checks import ROOT, check, done, note, run, skip
 
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Werror"]
 C_STANDARDS = ["c99", "c11", "c17"]
 CXX_STANDARDS = ["c++11", "c++20"]
+
+# clang's -Weverything less what is not for this header:
+EVERYTHING = ["-Weverything", "-Werror", "-Wno-unknown-warning-option",
+              "-Wno-padded",                        # says of each struct how it is laid out
+              "-Wno-declaration-after-statement",   # C99 has them
+              "-Wno-c++98-compat-pedantic",         # C++11 is the oldest,
+              "-Wno-pre-c23-compat",                # and C99, where bool comes from a header
+              "-Wno-old-style-cast", "-Wno-zero-as-null-pointer-constant",    # it is C, too
+              "-Wno-unsafe-buffer-usage", "-Wno-unsafe-buffer-usage-in-libc-call",
+              "-Wno-unsafe-buffer-usage-in-format-attr-call",    # the same: C has pointers
+              "-Wno-disabled-macro-expansion",      # si_pid, sa_handler: how glibc defines them
+              "-Wno-bad-function-cast",             # a pointer from a built-in to uintptr_t
+              "-Wno-switch-default",                # -Wcovered-switch-default wants the contrary
+              "-Wno-nrvo",                          # a copy of two words when returned
+              "-Wno-format-nonliteral", "-Wno-missing-format-attribute", "-Wno-format"]    # cprofi_rust_format passes one on
 
 USES_ALL = """
 static bool take(void *user, const void *data, size_t size) { (void)user; (void)data; return size > 0; }
@@ -119,7 +136,55 @@ def matrix():
                 make = ["-O2", "-c", path, "-o", output] if whole else ["-fsyntax-only", path]
                 jobs.append(("%s %s: %s" % (compiler, standard, key),
                              [compiler, "-std=" + standard, "-I."] + WARNINGS + make, output, whole))
+        if compiler.startswith("clang"):
+            jobs += everything(compiler, language, C_STANDARDS[0] if language == "c" else CXX_STANDARDS[0])
+    jobs += tcc()
     compile_all(jobs)
+
+
+def everything(compiler, language, standard):
+    # The program that uses it is a test's, and not under these rules.
+    text = put("everything" + (".c" if language == "c" else ".cpp"), '#define CPROF_IMPLEMENTATION\n#include "cprof.h"\n')
+    return [("%s %s: -Weverything" % (compiler, standard),
+             [compiler, "-std=" + standard, "-fsyntax-only", "-I."] + EVERYTHING + [text], None, False)]
+
+
+def tcc():
+    if not shutil.which("tcc"):
+        skip("tcc", "not installed")
+        return []
+    return [("tcc: " + key, ["tcc", "-Wall", "-Werror", "-I.", "-c", source(key, "c"), "-o", os.path.join(directory(), "tcc.o")], None, False)
+            for key in SOURCES if "implementation" not in key]
+
+
+VERSIONS = {"gcc": range(4, 30), "clang": range(3, 40)}
+STANDARDS = {"c": ["c99", "c11", "c17", "c2x"], "c++": ["c++11", "c++14", "c++17", "c++20", "c++2b"]}
+
+
+def every_compiler():
+    """Strict and GNU; the implementation in all, the orders of includes in the strict ones."""
+    found, jobs = [], []
+    for family, versions in VERSIONS.items():
+        for version in versions:
+            for name, language in ((family + "-%d" % version, "c"), (family.replace("gcc", "g") + "++-%d" % version, "c++")):
+                if shutil.which(name):
+                    found.append((name, language))
+    check(found, "compilers are found", "none is called gcc-N or clang-N")
+    note("%d compilers: %s" % (len(found), " ".join(name for name, _ in found)))
+    for compiler, language in found:
+        for standard in STANDARDS[language]:
+            for name in (standard, standard.replace("c", "gnu", 1)):
+                keys = [key for key in SOURCES if not name.startswith("gnu") or key == "implementation"]
+                jobs += [("%s %s: %s" % (compiler, name, key),
+                          [compiler, "-std=" + name, "-fsyntax-only", "-I."] + WARNINGS + [source(key, language)], None, False)
+                         for key in keys]
+            if compiler.startswith("clang"):
+                jobs += everything(compiler, language, standard)
+        # Once optimised, for the warnings that come with the flow analysis, and for the names.
+        output = os.path.join(directory(), compiler + ".o")
+        jobs.append(("%s -O2: implementation" % compiler, [compiler, "-O2", "-I."] + WARNINGS + ["-c", source("implementation", language),
+                     "-o", output], output, True))
+    compile_all(jobs + tcc())
 
 
 def compile_all(jobs):
@@ -230,16 +295,19 @@ def documents():
     check(blocks, "README.md has a complete program", "no ```c block with a main")
     for number, block in enumerate(blocks):
         path = put("readme-%d.c" % number, block)
-        status, output = run(["gcc", "-O2", "-I.", "-Wall", "-Wextra", "-Werror", path, "-pthread", "-o", path[:-2]])
+        status, output = run(["gcc", "-O0", "-I.", "-Wall", "-Wextra", "-Werror", path, "-pthread", "-o", path[:-2]])
         check(status == 0, "README.md program %d compiles" % (number + 1), output)
-    for path in sorted(glob.glob(os.path.join(ROOT, "examples", "*.c"))):
-        name = os.path.basename(path)
-        status, output = run(["gcc", "-O2", "-I.", "-Wall", "-Wextra", "-Werror", path, "-pthread", "-lm",
-                              "-o", os.path.join(directory(), "example-" + name[:-2])])
-        check(status == 0, "examples/%s compiles" % name, output)
+    # Built by their own lines and run by e2e/examples.py; here: no warning.
+    for path in ("hello.c", "service.c", "cpp/main.cpp", "cpp/cprof.cpp"):
+        language = ["gcc", "-std=c99", "-D_DEFAULT_SOURCE"] if path.endswith(".c") else ["g++", "-std=c++11"]
+        status, output = run(language + ["-fsyntax-only", "-I."] + WARNINGS + [os.path.join("examples", path)])
+        check(status == 0, "examples/%s compiles without a warning" % path, output)
 
 
 if __name__ == "__main__":
+    if "all" in sys.argv[2:]:
+        every_compiler()
+        done()
     matrix()
     two_units()
     include_order()

@@ -3,8 +3,9 @@
 lock of the heap, of the loader, of anything: GetThreadContext, VirtualQuery and memcpy take none.
 
 Read from the machine code: in the function that calls SuspendThread, all instructions that lie on a
-way from there to the call of ResumeThread; what they call, and what that calls in turn. The same for
-two faults put in on purpose, which have to be found.
+way from there to the call of ResumeThread; what they call, and what that calls in turn. Functions of
+the header among them are marked [signal]. The same for two faults put in on purpose, which have to be
+found.
 
     suspended.py BUILD-DIRECTORY
 """
@@ -15,6 +16,7 @@ import shutil
 import sys
 
 from checks import ROOT, check, done, run, skip
+from signal_safety import marks
 
 ALLOWED = {"GetThreadContext", "VirtualQuery", "memcpy"}
 FAULTS = {"HeapAlloc": "HeapFree(GetProcessHeap(), 0, HeapAlloc(GetProcessHeap(), 0, 1))", "GetModuleHandleW": "GetModuleHandleW(NULL)"}
@@ -119,8 +121,8 @@ def closure(names, table, seen):
 
 
 def while_suspended(table):
-    """The set, or None if no function has both calls."""
-    outside = None
+    """What is called outside of the object and in it, both None if no function has both calls."""
+    outside, inside = None, None
     for function in table.values():
         called = calls(function)
         begin = {at for at, name in called.items() if name == "SuspendThread"}
@@ -128,7 +130,7 @@ def while_suspended(table):
         if not begin:
             continue
         if not end:
-            return {"a function that suspends and does not resume"}
+            return {"a function that suspends and does not resume"}, set()
         forward = successors(function)
         backward = {}
         for at, targets in forward.items():
@@ -136,8 +138,10 @@ def while_suspended(table):
                 backward.setdefault(target, []).append(at)
         between = reach([t for at in begin for t in forward[at]], forward, end)
         between &= reach([t for at in end for t in backward.get(at, [])], backward, begin)
-        outside = (outside or set()) | closure({called[at] for at in between if at in called}, table, set())
-    return outside
+        seen = set()
+        outside = (outside or set()) | closure({called[at] for at in between if at in called}, table, seen)
+        inside = (inside or set()) | {name for name in seen if name in table}
+    return outside, inside
 
 
 def main():
@@ -147,6 +151,8 @@ def main():
     if not shutil.which(compiler) or not shutil.which(objdump):
         skip("MinGW", "not installed")
         done()
+    with open(os.path.join(ROOT, "cprof.h")) as file:
+        marked = marks(file.read())
     for level in ("-O0", "-O2"):
         for fault, text in [(None, None)] + (sorted(FAULTS.items()) if level == "-O2" else []):
             base = os.path.join(directory, "suspended%s-%s" % (level, fault or "none"))
@@ -157,7 +163,7 @@ def main():
             status, output = run([compiler, level, "-I.", "-c", base + ".c", "-o", base + ".o"])
             if not check(status == 0, "%s, %s: compiles" % (level, fault or "as it is"), output):
                 continue
-            found = while_suspended(functions(objdump, base + ".o"))
+            found, inside = while_suspended(functions(objdump, base + ".o"))
             if not check(found is not None, "%s, %s: the place is found" % (level, fault or "as it is"), "no SuspendThread"):
                 continue
             if fault:
@@ -166,6 +172,9 @@ def main():
                 check({"GetThreadContext", "VirtualQuery"} <= found <= ALLOWED,
                       "%s: only %s are called while a thread is suspended" % (level, ", ".join(sorted(ALLOWED))),
                       " ".join(sorted(found)))
+                unmarked = sorted(name for name in inside if not marked.get(name, True))
+                check(not unmarked and (inside or level != "-O0"), level + ": functions that run then are marked [signal]",
+                      " ".join(unmarked) or "none are found")
     done()
 
 

@@ -2,6 +2,9 @@
    no harm, output replaced only by a complete one, environment overrides, pause, resume, reset,
    write while running, stop from another thread. */
 #include "e2e.h"
+#ifndef _WIN32
+#include <sys/statvfs.h>
+#endif
 
 BURN(fn_one)
 BURN(fn_two)
@@ -246,6 +249,99 @@ static void output_file(void)
 #endif
 }
 
+#ifndef _WIN32
+static bool mode_is(const char *path, mode_t mode)
+{
+    struct stat status;
+    return lstat(path, &status) == 0 && (status.st_mode & (S_IFMT | 0777)) == mode;
+}
+
+/* Links that others may have put where the profile goes; what privileged programs take from others. */
+static void hostile_places(void)
+{
+    char path[600], other[600], link[640];
+    snprintf(path, sizeof path, "%s", in_dir("profile.folded"));
+    snprintf(other, sizeof other, "%s", in_dir("other"));
+    put_file(path, "old contents\n");
+    chmod(path, 0600);
+    check_ok(cprof_write(path, CPROF_FOLDED), "a file that only its user can read is replaced");
+    check(mode_is(path, S_IFREG | 0600) && !file_is(path, "old contents\n"), "by one that only its user can read", "it is not");
+    unlink(path);
+
+    put_file(other, "precious\n");
+    snprintf(link, sizeof link, "%s.%d.0.tmp", path, (int)getpid());
+    check(symlink(other, link) == 0, "a link lies where the temporary file goes", "errno %d", errno);
+    check_ok(cprof_write(path, CPROF_FOLDED), "the profile is written");
+    check(file_is(other, "precious\n"), "but not to where the link leads", "it is");
+    check(mode_is(path, S_IFREG | 0644), "it is a file with the usual permissions", "it is not");
+    unlink(link);
+    unlink(path);
+
+    check(symlink(other, path) == 0, "the output is a link of one's own", "errno %d", errno);
+    check_ok(cprof_write(path, CPROF_FOLDED), "it is written to");
+    check(mode_is(path, S_IFLNK | 0777) && !file_is(other, "precious\n"), "and stays a link", "it does not");
+    put_file(other, "precious\n");
+    if (geteuid() == 0 && lchown(path, 12345, 12345) == 0) {
+        check(cprof_write(path, CPROF_FOLDED) == CPROF_ERROR_OUTPUT, "the link of somebody else is refused", "it is not");
+        check(file_is(other, "precious\n") && mode_is(path, S_IFLNK | 0777), "and followed by nobody", "it is not");
+    } else {
+        note("links of others: only root can make them");
+    }
+    unlink(path);
+    unlink(other);
+
+    snprintf(path, sizeof path, "/dev/shm/cprof-lifecycle.%d", (int)getpid());
+    if (access("/dev/shm", W_OK) == 0) {
+        check_ok(cprof_write(path, CPROF_FOLDED), "a file in /dev/shm");
+        check(mode_is(path, S_IFREG | 0644), "is a file as any other", "it is not");
+        unlink(path);
+    }
+}
+
+/* Its environment says CPROF_HZ=777. */
+static int secure_child(void)
+{
+    cprof_desc desc = quiet_at(100);
+    cprof_stats stats;
+    if (cprof_start(&desc) != CPROF_OK) return 3;
+    cprof_get_stats(&stats);
+    cprof_stop();
+    return stats.hz < 101 ? 1 : 2;
+}
+
+static void set_user_id(void)
+{
+    char program[600], self[600];
+    ssize_t size = readlink("/proc/self/exe", self, sizeof self - 1);
+    struct statvfs place;
+    int status[2];
+    snprintf(program, sizeof program, "%s", in_dir("set-user-id"));
+    self[size > 0 ? size : 0] = 0;
+    setenv("E2E_CHILD", "secure", 1);
+    setenv("CPROF_HZ", "777", 1);
+    for (int privileged = 0; privileged < 2; privileged++) {
+        pid_t child;
+        if (privileged && (geteuid() != 0 || system(e2e_format("cp '%s' '%s'", self, program)) != 0 || chown(program, 12345, 12345) != 0
+                           || chmod(program, 04755) != 0 || statvfs(program, &place) != 0 || (place.f_flag & ST_NOSUID))) {
+            note("set-user-ID programs: only root can make them, where the file system lets him");
+            break;
+        }
+        child = fork();
+        if (child == 0) {
+            execl(privileged ? program : self, self, (char *)NULL);
+            _exit(9);
+        }
+        waitpid(child, &status[privileged], 0);
+        status[privileged] = WEXITSTATUS(status[privileged]);
+        if (!privileged) check(status[0] == 2, "the environment overrides the rate", "status %d", status[0]);
+        else check(status[1] == 1, "but not of a set-user-ID program", "status %d", status[1]);
+    }
+    unsetenv("E2E_CHILD");
+    unsetenv("CPROF_HZ");
+    unlink(program);
+}
+#endif
+
 static bool refuse(void *user, const void *data, size_t size)
 {
     int *calls = (int *)user;
@@ -439,6 +535,9 @@ static void environment(void)
 int main(void)
 {
     const char *part = e2e_variable("E2E_CHILD");
+#ifndef _WIN32
+    if (part && strcmp(part, "secure") == 0) return secure_child();
+#endif
     if (part && strcmp(part, "exit") == 0) return exit_child(e2e_variable("E2E_PATH"));
     if (part) return env_child(e2e_variable("E2E_PATH"));
     if (!e2e_directory_make(dir, sizeof dir)) return 1;
@@ -447,10 +546,16 @@ int main(void)
 #endif
     misuse();
     output_file();
+#ifndef _WIN32
+    hostile_places();
+    set_user_id();
+#endif
     controls();
     environment();
     leaving();
     thousand_times();
+    /* Stacks that are not what they seem lead to such addresses. */
+    check(cprofi_key(cprofi.session, 64) >= CPROFI_FRAME_LOWEST, "a wild address is not taken for a scope", "it is");
     if (!e2e_directory_remove(dir)) check(false, "nothing is left behind", "%d files in %s", e2e_entries(dir), dir);
     return e2e_done();
 }

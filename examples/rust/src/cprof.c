@@ -1,0 +1,2 @@
+#define CPROF_IMPLEMENTATION
+#include "cprof.h"
