@@ -111,9 +111,9 @@ static uintptr_t next_of(const uint64_t *r, uint64_t pstate, uintptr_t pc, bool 
         *call = (w >> 21 & 7) == 1;
         return (uintptr_t)(r[by] & 0xffffffffffff);
     }
-    if ((w & 0x3f400000) == 0x08400000) /* load-exclusive: on to behind the loop */
+    if ((w & 0x3fc00000) == 0x08400000) /* load-exclusive: on to behind the loop */
         for (uintptr_t at = pc + 4; at < pc + 64; at += 4)
-            if ((*(volatile uint32_t *)at & 0x3f400000) == 0x08000000) return at + 8;
+            if ((*(volatile uint32_t *)at & 0x3fc00000) == 0x08000000) return at + 8;
     return pc + 4;
 }
 
