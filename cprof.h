@@ -26,6 +26,8 @@
      Windows x64, MinGW gcc and clang (names from DWARF or PDB): run and tested under Wine 8 only,
      never on Windows itself. Microsoft's compiler, Windows on ARM64 and 32-bit x86: compiled by
      other compilers for these targets, not run.
+     Linux AArch64, gcc and clang: run and tested under qemu-user 7.2 only, never on a processor.
+     musl: x86-64, static and dynamic, run.
      Everything else: an #error, unless CPROF_DISABLE is defined.
 
    LINK FLAGS
@@ -145,7 +147,9 @@
 
    LIMITS
 
-     - macOS is not there yet, nor are other processors on Linux.
+     - macOS is not there yet, nor are other processors than x86-64 and AArch64 on Linux.
+     - Linux on AArch64: by the wall clock, a thread that sleeps in a function which has not saved
+       its return address is asked by the signal, as is every thread under an emulator.
      - Windows: stacks of more than 256 KB are [truncated]; so is 32-bit code without frame
        pointers, and code made at run time without them.
      - Split DWARF (.dwo), supplementary (dwz) files, .gnu_debugdata and zstd-compressed sections
@@ -1431,7 +1435,8 @@ static bool cprofi_unwind_plausible(uintptr_t pc) { return pc >= 4096 && pc < CP
                      caller's value
 
    The base is 0 but on AArch64, where locals may be between the CFA and what is saved. There the
-   return address is x30's; on x86-64 it is at CFA - 8. Rules are kept in one direct-mapped cache that all threads
+   return address is x30's; on x86-64 it is at CFA - 8.
+   Rules are kept in one direct-mapped cache that all threads
    share without a lock: the slot's first word is key ^ mix(rule), so that a slot torn between two
    writers does not answer. The key is the address, whether it is exact, and the registry's epoch.
    Rows that do not fit (expressions, odd places) are interpreted anew each time.
@@ -1505,6 +1510,7 @@ typedef struct {
     cprofi_rule_slot *rules;
     uint32_t probe;
     uint64_t restorers[CPROFI_RESTORERS]; /* where signal handlers return to */
+    uintptr_t stack_start; /* SP of the first thread when the program began; 0: not known */
 } cprofi_unwinder;
 
 enum { /* kinds of DW_CFA rule for a register or the CFA */
@@ -1588,6 +1594,9 @@ static void cprofi_unwind_learn(cprofi_unwinder *u) {
     }
 }
 
+/* What the system implements: see cprofi_unwinder. */
+static uintptr_t cprofi_os_stack_start(void);
+
 /* Allocates the cache, chooses how to verify pages. Install the profiler's own handler before, so
    that there is a restorer to learn. False without memory; u->probe is CPROFI_PROBE_NONE if neither
    way to verify pages works here, and then only given views can be read. */
@@ -1604,6 +1613,7 @@ static bool cprofi_unwind_init(cprofi_unwinder *u) {
             break;
     if (u->probe > CPROFI_PROBE_READV) u->probe = CPROFI_PROBE_NONE;
     munmap(closed, CPROFI_PAGE);
+    u->stack_start = cprofi_os_stack_start();
     cprofi_unwind_learn(u);
     return true;
 }
@@ -2209,12 +2219,16 @@ static cprofi_rule cprofi_rule_from_row(const cprofi_scratch *s) {
 static cprofi_rule cprofi_rule_ahead(const cprofi_unwinder *u, uintptr_t pc, uintptr_t start,
                                      uintptr_t limit);
 
-/* [signal] The rule at pc, where the tables have `rule`, if the code says otherwise: AArch64 only. */
+/* [signal] AArch64: the rule at pc from the code, where that is near its function's start or
+   return. Else *rule, which is that of the tables, is left. */
 static bool cprofi_ahead_near(const cprofi_unwinder *u, uintptr_t pc, uintptr_t start,
                               uintptr_t limit, cprofi_rule *rule);
 
 /* [signal] Whether a signal handler returns to pc, by the code there. */
 static bool cprofi_ahead_restorer(const cprofi_unwinder *u, uintptr_t pc);
+
+/* [signal] Whether the code at pc ends its thread. */
+static bool cprofi_ahead_exits(const cprofi_unwinder *u, uintptr_t pc);
 
 /* [signal] The rule for a frame, from the tables. *keep: it may be cached. `running`: the code at
    `address` is known to be running, not just to be pointed at by a plausible word. */
@@ -2422,14 +2436,15 @@ static int cprofi_step_pointer(const cprofi_unwinder *u, const cprofi_module_ind
     *running = false;
     if (known && fp == 0 && !exact) return CPROFI_STEP_ROOT; /* the ABI's mark of the outermost */
     if (known && fp % CPROFI_WORD == 0 && fp >= sp && fp - sp < reach &&
-        cprofi_view_read(u, view, fp, &caller) && cprofi_view_read(u, view, fp + CPROFI_WORD, &ra)) {
+        cprofi_view_read(u, view, fp, &caller) &&
+        cprofi_view_read(u, view, fp + CPROFI_WORD, &ra)) {
         bool rising = caller == 0 || (caller > fp && caller % CPROFI_WORD == 0);
         ra = CPROFI_CODE(ra);
         if (ra == 0 && rising) return CPROFI_STEP_ROOT;
         if (cprofi_modules_range(index, ra - 1) || (rising && cprofi_unwind_plausible(ra))) {
             regs->r[CPROFI_FP] = caller;
-            regs->r[CPROFI_SP] = fp + 2 * CPROFI_WORD;
-            if (!CPROFI_PAIR_IS_TOP) regs->known &= ~CPROFI_BIT(CPROFI_SP); /* it is at least that */
+            regs->r[CPROFI_SP] = fp + 2 * CPROFI_WORD; /* or more, if that is not the top */
+            if (!CPROFI_PAIR_IS_TOP) regs->known &= ~CPROFI_BIT(CPROFI_SP);
             regs->r[CPROFI_PC] = ra;
             return CPROFI_STEP_ON;
         }
@@ -2471,9 +2486,9 @@ static bool cprofi_unwind_returns(const cprofi_module_index *index, cprofi_scrat
     return !cprofi_cfi_find(range->tables, ra, &s->fde) || s->fde.start != ra;
 }
 
-/* [signal] A register that a rule needs is not known; finds it, if the rule has the frame pointer and
-   the return address as a pair. Then either SP is not known, behind a frame without tables, and the
-   frame pointer points at the pair. Or the frame pointer is not: this is the copied stack of a
+/* [signal] A register that a rule needs is not known; finds it, if the rule has the frame pointer
+   and the return address as a pair. Then either SP is not known, behind a frame without tables, and
+   the frame pointer points at the pair. Or the frame pointer is not: this is the copied stack of a
    sleeping thread, of which the system tells SP and PC only. Then the stack is searched upwards for
    a pair that leads to such a pair again. */
 static CPROFI_NOINLINE bool cprofi_unwind_find(const cprofi_unwinder *u,
@@ -2532,6 +2547,25 @@ static CPROFI_NOINLINE int cprofi_unwind_step(const cprofi_unwinder *u,
     }
 }
 
+/* [signal] Whether the frame at `sp`, from which there is no way on, is the outermost all the same:
+   musl has no tables, and its functions that call main and a thread's first function end in a call
+   that never returns. So it is, if the stack begins a few words above, or if there is a return
+   address to code of the same image that ends the thread. */
+static CPROFI_NOINLINE bool cprofi_unwind_outermost(const cprofi_unwinder *u,
+                                                    const cprofi_module_index *index,
+                                                    uintptr_t address, uintptr_t sp,
+                                                    cprofi_view *view) {
+    const cprofi_module_range *range = cprofi_modules_range(index, address);
+    uintptr_t word;
+    if (!range) return false;
+    if (u->stack_start - sp <= 16 * CPROFI_WORD) return true;
+    for (uintptr_t i = 0; i < 32 && cprofi_view_read(u, view, sp + CPROFI_WORD * i, &word); i++) {
+        word = CPROFI_CODE(word);
+        if (word > range->lo && word < range->hi && cprofi_ahead_exits(u, word)) return true;
+    }
+    return false;
+}
+
 /* [signal] Walks from regs (which it uses up) to the root. Stores at most `max` addresses, leaf
    first: the leaf's pc and that of a frame a signal interrupted as they are, return addresses minus
    one, so that each lies inside the instruction that was running. Returns how many. Scopes are
@@ -2572,6 +2606,10 @@ static size_t cprofi_unwind(const cprofi_unwinder *u, const cprofi_modules *m, c
             /* the program counter that expressions see */
             regs->r[CPROFI_PC] = exact ? address : address + 1;
             int step = cprofi_unwind_step(u, index, rule, regs, view, s, address, exact, &running);
+            if (step == CPROFI_STEP_LOST && !exact &&
+                (kind == CPROFI_RULE_POINTER || kind == CPROFI_RULE_GUESS) &&
+                cprofi_unwind_outermost(u, index, address, sp, view))
+                step = CPROFI_STEP_ROOT;
             if (step == CPROFI_STEP_ROOT) *end = CPROFI_END_ROOT;
             if (step == CPROFI_STEP_ROOT || step == CPROFI_STEP_LOST) return n;
             cfa = regs->r[CPROFI_SP];
@@ -2621,7 +2659,8 @@ static uintptr_t cprofi_unwind_function(const cprofi_modules *m, uint32_t id, ui
 
 enum {
     CPROFI_AHEAD_MAX = 600, /* instructions; 2-3 us, once per address */
-    CPROFI_AHEAD_NEAR = 24
+    CPROFI_AHEAD_NEAR = 24,
+    CPROFI_AHEAD_TURNS = 4
 };
 
 typedef struct {
@@ -2639,7 +2678,8 @@ typedef struct {
     uintptr_t verified; /* a page that can be read */
     uintptr_t lowest;   /* where it has been: at or above this */
     uintptr_t first, start, limit; /* where it all began; see cprofi_rule_ahead */
-    cprofi_ahead_state now, branch; /* branch: the last forward one not taken; pc 0: none */
+    cprofi_ahead_state now, branches[CPROFI_AHEAD_TURNS]; /* the last forward ones not taken */
+    uint32_t branch_count; /* how many there were, less those that were taken later */
     uint8_t code[16]; /* one instruction */
     uint8_t op, map, rex, modrm, size, modrm_at; /* x86-64: decoded */
 } cprofi_ahead;
@@ -2684,10 +2724,19 @@ static bool cprofi_ahead_rule(const cprofi_ahead_state *now, cprofi_rule *rule) 
 
 /* [signal] Goes where the branch that was not taken goes. 0, or -1 if there is none. */
 static int cprofi_ahead_turn(cprofi_ahead *a) {
-    if (!a->branch.pc) return -1;
-    a->now = a->branch;
-    a->branch.pc = 0;
-    return 0;
+    cprofi_ahead_state *branch;
+    if (!a->branch_count) return -1;
+    branch = &a->branches[--a->branch_count % CPROFI_AHEAD_TURNS];
+    a->now = *branch;
+    branch->pc = 0; /* there may have been more than are kept */
+    return a->now.pc ? 0 : -1;
+}
+
+/* [signal] Remembers a branch that is not taken. */
+static void cprofi_ahead_branch(cprofi_ahead *a, uintptr_t to) {
+    cprofi_ahead_state *branch = &a->branches[a->branch_count++ % CPROFI_AHEAD_TURNS];
+    *branch = a->now;
+    branch->pc = to;
 }
 
 #if defined(CPROFI_X64)
@@ -2860,10 +2909,7 @@ static int cprofi_ahead_next(cprofi_ahead *a) {
     const bool leaves = a->limit && (to < a->start || to >= a->limit);
     a->now.pc = next;
     if (rel8 || (a->map == 1 && op >= 0x80 && op <= 0x8f)) {
-        if (jump > 0 && !leaves) {
-            a->branch = a->now;
-            a->branch.pc = to;
-        }
+        if (jump > 0 && !leaves) cprofi_ahead_branch(a, to);
     } else if (a->map == 1 && op == 0x0b) { /* ud2 */
         return cprofi_ahead_turn(a);
     } else if (a->map == 0 && (op == 0xc3 || op == 0xc2)) { /* ret */
@@ -2894,6 +2940,19 @@ static int cprofi_ahead_pass(cprofi_ahead *a) {
 static bool cprofi_ahead_near(const cprofi_unwinder *u, uintptr_t pc, uintptr_t start,
                               uintptr_t limit, cprofi_rule *rule) {
     (void)u, (void)pc, (void)start, (void)limit, (void)rule;
+    return false;
+}
+
+/* [signal] `syscall; hlt`, the second in case the first returned. */
+static bool cprofi_ahead_exits(const cprofi_unwinder *u, uintptr_t pc) {
+    cprofi_ahead a;
+    memset(&a, 0, sizeof a);
+    a.u = u;
+    a.verified = 1;
+    a.now.pc = pc;
+    if (!cprofi_ahead_fetch(&a, sizeof a.code)) return false;
+    for (size_t i = 0; i + 3 <= sizeof a.code; i++)
+        if (a.code[i] == 0x0f && a.code[i + 1] == 0x05 && a.code[i + 2] == 0xf4) return true;
     return false;
 }
 
@@ -3022,10 +3081,7 @@ static int cprofi_ahead_pass(cprofi_ahead *a) {
         const uintptr_t to = pc + (uintptr_t)(4 * n);
         const bool leaves = a->limit && (to < a->start || to >= a->limit);
         if (nears || tests) {
-            if (n > 0 && !leaves) {
-                a->branch = a->now;
-                a->branch.pc = to;
-            }
+            if (n > 0 && !leaves) cprofi_ahead_branch(a, to);
         } else {
             if (leaves) return a->now.lost ? cprofi_ahead_turn(a) : 1; /* a tail call */
             if (to >= a->lowest && to < next) return cprofi_ahead_turn(a);
@@ -3042,9 +3098,9 @@ static int cprofi_ahead_pass(cprofi_ahead *a) {
     return 0;
 }
 
-/* [signal] clang before 15 describes only what is between prologue and epilogue; of these the tables
-   say what they say of the first instruction, and of the last before. So where a return, or the
-   start, is a few instructions away without a branch, the code is believed. */
+/* [signal] clang 14 describes only what is between prologue and epilogue; of these the tables say
+   what they say of the first instruction, and of the last before. So where a return, or the start,
+   is a few instructions away without a branch, the code is believed. */
 static bool cprofi_ahead_near(const cprofi_unwinder *u, uintptr_t pc, uintptr_t start,
                               uintptr_t limit, cprofi_rule *rule) {
     cprofi_ahead a;
@@ -3081,6 +3137,18 @@ static bool cprofi_ahead_near(const cprofi_unwinder *u, uintptr_t pc, uintptr_t 
     return false;
 }
 
+/* [signal] `mov x8, #93; svc #0` */
+static bool cprofi_ahead_exits(const cprofi_unwinder *u, uintptr_t pc) {
+    cprofi_ahead a;
+    memset(&a, 0, sizeof a);
+    a.u = u;
+    a.verified = 1;
+    for (size_t i = 0; i < 4; i++, pc += 4)
+        if ((cprofi_ahead_word(&a, pc) & 0x7fffffff) == 0x52800ba8)
+            return cprofi_ahead_word(&a, pc + 4) == CPROFI_SYSCALL;
+    return false;
+}
+
 /* [signal] `mov x8, #139; svc #0`, where the kernel or libc has it, at the first or the second. */
 static bool cprofi_ahead_restorer(const cprofi_unwinder *u, uintptr_t pc) {
     cprofi_ahead a;
@@ -3093,6 +3161,7 @@ static bool cprofi_ahead_restorer(const cprofi_unwinder *u, uintptr_t pc) {
 }
 #endif
 
+/* [signal] */
 static cprofi_rule cprofi_rule_ahead(const cprofi_unwinder *u, uintptr_t pc, uintptr_t start,
                                      uintptr_t limit) {
     const cprofi_rule pointer = cprofi_rule_make(CPROFI_RULE_POINTER, 0, 0, 0);
@@ -4121,8 +4190,8 @@ static size_t cprofi_source_string(const cprofi_source *source, uint64_t offset,
    symbols and n addresses take O(s log n + n) steps; memory is 140 bytes an address and one buffer.
 
    After the gABI ("System V ABI", chapters 4 and 5) and the psABIs of x86-64 and AArch64; 64 bits,
-   little endian, as are all systems this header samples. Not handled: relocatable objects, symbols of files
-   without section headers, and the xz-compressed .gnu_debugdata of some distributions. */
+   little endian, as are all systems this header samples. Not handled: relocatable objects, symbols
+   of files without section headers, and the xz-compressed .gnu_debugdata of some distributions. */
 
 enum {
     CPROFI_EM_X86_64 = 62, CPROFI_EM_AARCH64 = 183,
@@ -4475,9 +4544,10 @@ static void cprofi_elf_floors(cprofi_elf_look *k) {
 
    x86-64 psABI 5.2, and what ld, lld and mold make of it: 8 or 16 bytes that jump through a GOT
    slot (ff 25 disp32), with or without endbr64 or bnd in front. AArch64 (its psABI, "Procedure
-   linkage table"): adrp x16; ldr x17, [x16]; add x16; br x17, with instructions of branch protection
-   in front and between or not. The relocation of the slot names the symbol, so bytes that only look
-   like a jump match nothing. Not handled: entries that only bind a function at its first call. */
+   linkage table"): adrp x16; ldr x17, [x16]; add x16; br x17, with instructions of branch
+   protection in front and between or not. The relocation of the slot names the symbol, so bytes
+   that only look like a jump match nothing. Not handled: entries that only bind a function at its
+   first call. */
 
 typedef struct {
     uint64_t slot;
@@ -11786,6 +11856,19 @@ static ssize_t cprofi_read_at(int directory, uint32_t tid, const char *file, cha
     return n;
 }
 
+/* The 28th field of `stat`, 26 behind the name in parentheses. */
+static uintptr_t cprofi_os_stack_start(void) {
+    char text[1024];
+    const char *at;
+    int file = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    ssize_t n = file < 0 ? -1 : read(file, text, sizeof text - 1);
+    if (file >= 0) close(file);
+    text[n > 0 ? n : 0] = 0;
+    at = strrchr(text, ')');
+    for (int field = 2; at && field < 28; field++) at = strchr(at + 1, ' ');
+    return at ? (uintptr_t)strtoull(at, NULL, 10) : 0;
+}
+
 static void cprofi_os_name(cprofi_session *s, cprofi_thread *t) {
     char name[CPROFI_NAME_SIZE];
     ssize_t n = cprofi_read_at(s->os.tasks, t->tid, "comm", name, sizeof name);
@@ -11861,8 +11944,8 @@ static cprofi_activity cprofi_os_activity(cprofi_session *s, cprofi_thread *t, u
     return CPROFI_UNKNOWN;
 }
 
-/* Copies the instruction before pc, and a stack up to the first page that cannot be read. Returns the
-   size of that. */
+/* Copies the instruction before pc, and a stack up to the first page that cannot be read. Returns
+   the size of that. */
 static size_t cprofi_os_copy(cprofi_session *s, uintptr_t pc, uint32_t *code, uintptr_t sp) {
     struct iovec local[2], remote[CPROFI_STACK_COPY / 4096 + 2];
     size_t pieces = 1, left = CPROFI_STACK_COPY;
