@@ -2163,6 +2163,12 @@ static inline uintptr_t cprofi_rule_saved(cprofi_rule rule, size_t i) {
     return CPROFI_WORD * words;
 }
 
+/* [signal] How far below the CFA a rule has the return address; 0: in its register. */
+static inline uintptr_t cprofi_rule_ra(cprofi_rule rule) {
+    if (CPROFI_RA == CPROFI_PC) return CPROFI_CALL;
+    return cprofi_rule_saved(rule, 1);
+}
+
 /* [signal] Puts into a rule how many words below the CFA each kept register is, 0: it is not saved.
    False if they do not fit. */
 static bool cprofi_rule_save(cprofi_rule *rule, const uint32_t words[CPROFI_KEPT]) {
@@ -2262,7 +2268,7 @@ static CPROFI_NOINLINE cprofi_rule cprofi_rule_compile(const cprofi_unwinder *u,
     }
     cprofi_rule rule = cprofi_rule_from_row(s);
     if (CPROFI_RA != CPROFI_PC && !exact && (rule.cfa >> 40 & 0xff) == CPROFI_RULE_SIMPLE &&
-        !cprofi_rule_saved(rule, 1)) /* who calls has lost its own return address, if not saved */
+        !cprofi_rule_ra(rule)) /* who calls has lost its own return address, if not saved */
         return cprofi_rule_make(CPROFI_RULE_POINTER, 0, 0, 0);
     if (exact && running &&
         cprofi_ahead_near(u, pc, s->fde.start, s->fde.start + s->fde.size, &rule))
@@ -2315,11 +2321,10 @@ enum { CPROFI_STEP_LOST, CPROFI_STEP_ROOT, CPROFI_STEP_ON, CPROFI_STEP_SIGNAL };
 static inline bool cprofi_rule_return(const cprofi_unwinder *u, cprofi_rule rule,
                                       const cprofi_regs *regs, cprofi_view *view, uintptr_t cfa,
                                       uintptr_t *pc) {
-    uintptr_t below = CPROFI_CALL;
-    if (CPROFI_RA != CPROFI_PC) {
-        below = cprofi_rule_saved(rule, 1);
+    const uintptr_t below = cprofi_rule_ra(rule);
+    if (!below) {
         *pc = CPROFI_CODE(regs->r[CPROFI_RA]);
-        if (!below) return regs->known >> CPROFI_RA & 1;
+        return regs->known >> CPROFI_RA & 1;
     }
     if (!cprofi_view_read(u, view, cfa - below, pc)) return false;
     *pc = CPROFI_CODE(*pc);
@@ -2414,7 +2419,7 @@ static int cprofi_step_signal(const cprofi_unwinder *u, cprofi_regs *regs, cprof
                               cprofi_scratch *s) {
     uintptr_t gregs = regs->r[CPROFI_SP] + CPROFI_CONTEXT_AT_SP + CPROFI_CONTEXT, mode;
     if (!(regs->known >> CPROFI_SP & 1) ||
-        !cprofi_view_read(u, view, gregs + CPROFI_WORD * CPROFI_CONTEXT_CHECK, &mode) ||
+        !cprofi_view_read(u, view, gregs + sizeof mode * CPROFI_CONTEXT_CHECK, &mode) ||
         (mode & CPROFI_CONTEXT_MASK) != CPROFI_CONTEXT_GOOD)
         return CPROFI_STEP_LOST;
     for (size_t i = 0; i < CPROFI_REGS; i++)
@@ -2499,7 +2504,7 @@ static CPROFI_NOINLINE bool cprofi_unwind_find(const cprofi_unwinder *u,
     const uintptr_t offset = (uintptr_t)(intptr_t)(int32_t)(uint32_t)rule.cfa;
     const unsigned reg = rule.cfa >> 32 & 0xff;
     uintptr_t fp, ra, next;
-    if (pair - CPROFI_WORD != (CPROFI_RA == CPROFI_PC ? CPROFI_WORD : cprofi_rule_saved(rule, 1)))
+    if (pair - CPROFI_WORD != cprofi_rule_ra(rule))
         return false;
     if (reg == CPROFI_SP) {
         fp = regs->r[CPROFI_FP];

@@ -63,6 +63,7 @@ PACKAGES = [
     ("gcc-aarch64-linux-gnu", lambda: shutil.which("aarch64-linux-gnu-gcc")),
     ("g++-aarch64-linux-gnu", lambda: shutil.which("aarch64-linux-gnu-g++")),
     ("libc6-dev-arm64-cross", lambda: os.path.exists("/usr/aarch64-linux-gnu/include/stdio.h")),
+    ("musl-tools", lambda: shutil.which("musl-gcc")),
     ("qemu-user", lambda: shutil.which("qemu-aarch64")),
     ("nodejs", lambda: shutil.which("node")),
     ("npm", lambda: shutil.which("npm")),
@@ -376,6 +377,23 @@ def arm64_suites():
             script("tests/arm64/evm.py", here + "evm", *QEMU_ARM64, build=build_evm, unavailable=missing)]
 
 
+def musl_suites():
+    """Linux x86-64 with musl, which has no unwind tables: its functions are unwound by reading their code."""
+    here = BUILD + "/musl/"
+    cc = ["musl-gcc"]
+    flags = ["-O1" if flag == "-O2" else flag for flag in E2E_FLAGS] + ["-fno-pie"]
+    suites = []
+    for kind, link in (("static", ["-static"]), ("dynamic", ["-no-pie"])):
+        def build(kind=kind, link=link):
+            parts = [compile_c("tests/e2e/%s.c" % name, here + name + ".o", flags + ["-c"], cc)
+                     for name in ("roots", "roots_plain", "roots_lib")]
+            make(here + kind, cc + link + ["-pthread"] + parts + ["-lm", "-o", here + kind])
+
+        suites.append(Suite("musl/roots-" + kind, build=build, run=[here + kind],
+                            unavailable=None if shutil.which("musl-gcc") else "musl-gcc is not installed"))
+    return suites
+
+
 def compile_suites():
     return [script("tests/compile/matrix.py", BUILD, timeout=600),
             script("tests/compile/windows.py", BUILD, timeout=600),
@@ -475,7 +493,7 @@ def is_suite(path):
 
 
 def all_suites():
-    suites = compile_suites() + unit_suites() + arm64_suites() + evm_suites() + flamegraph_suites() + tools_suites() + e2e_suites()
+    suites = compile_suites() + unit_suites() + arm64_suites() + musl_suites() + evm_suites() + flamegraph_suites() + tools_suites() + e2e_suites()
     suites.append(script("tests/e2e/inlines.py", timeout=600))
     suites.append(script("tests/e2e/inlines_windows.py", windows=True, timeout=600))
     suites.append(script("tests/e2e/names.py", timeout=600))
