@@ -4213,6 +4213,7 @@ enum {
     CPROFI_NT_GNU_BUILD_ID = 3,
     CPROFI_ELF_HEADER = 64, CPROFI_ELF_SEGMENT = 56, CPROFI_ELF_SECTION = 64, /* bytes of each */
     CPROFI_ELF_SYMBOL = 24, CPROFI_ELF_RELA = 24,
+    CPROFI_ELF_SEGMENT_32 = 32, CPROFI_ELF_SECTION_32 = 40, CPROFI_ELF_SYMBOL_32 = 16,
     /* More than any linker makes; beyond, the table counts as missing. */
     CPROFI_ELF_SEGMENTS_MAX = 4096, CPROFI_ELF_SECTIONS_MAX = 1 << 18
 };
@@ -4230,10 +4231,15 @@ typedef struct {
 typedef struct {
     const cprofi_source *source;
     uint16_t machine;
+    bool narrow; /* of 32 bits */
     uint8_t *segments, *sections; /* the raw tables */
     size_t segment_count, section_count;
     cprofi_source names; /* of the sections */
 } cprofi_elf;
+
+static size_t cprofi_elf_section_size(const cprofi_elf *elf) {
+    return elf->narrow ? CPROFI_ELF_SECTION_32 : CPROFI_ELF_SECTION;
+}
 
 /* Section `i`; all zero when there is no such section. */
 static cprofi_elf_section cprofi_elf_section_at(const cprofi_elf *elf, uint64_t i) {
@@ -4241,9 +4247,18 @@ static cprofi_elf_section cprofi_elf_section_at(const cprofi_elf *elf, uint64_t 
     const uint8_t *p;
     memset(&s, 0, sizeof s);
     if (i >= elf->section_count) return s;
-    p = elf->sections + (size_t)i * CPROFI_ELF_SECTION;
+    p = elf->sections + (size_t)i * cprofi_elf_section_size(elf);
     s.name = cprofi_get32(p);
     s.type = cprofi_get32(p + 4);
+    if (elf->narrow) {
+        s.flags = cprofi_get32(p + 8);
+        s.address = cprofi_get32(p + 12);
+        s.offset = cprofi_get32(p + 16);
+        s.size = cprofi_get32(p + 20);
+        s.link = cprofi_get32(p + 24);
+        s.entry = cprofi_get32(p + 36);
+        return s;
+    }
     s.flags = cprofi_get64(p + 8);
     s.address = cprofi_get64(p + 16);
     s.offset = cprofi_get64(p + 24);
@@ -4256,8 +4271,18 @@ static cprofi_elf_section cprofi_elf_section_at(const cprofi_elf *elf, uint64_t 
 /* Segment `i`, which must be below elf->segment_count. */
 static cprofi_elf_segment cprofi_elf_segment_at(const cprofi_elf *elf, size_t i) {
     cprofi_elf_segment s;
-    const uint8_t *p = elf->segments + i * CPROFI_ELF_SEGMENT;
+    const uint8_t *p =
+        elf->segments + i * (elf->narrow ? CPROFI_ELF_SEGMENT_32 : CPROFI_ELF_SEGMENT);
     s.type = cprofi_get32(p);
+    if (elf->narrow) {
+        s.offset = cprofi_get32(p + 4);
+        s.address = cprofi_get32(p + 8);
+        s.file_size = cprofi_get32(p + 16);
+        s.memory_size = cprofi_get32(p + 20);
+        s.flags = cprofi_get32(p + 24);
+        s.align = cprofi_get32(p + 28);
+        return s;
+    }
     s.flags = cprofi_get32(p + 4);
     s.offset = cprofi_get64(p + 8);
     s.address = cprofi_get64(p + 16);
@@ -4313,26 +4338,43 @@ static bool cprofi_elf_open(const cprofi_source *source, cprofi_elf *elf) {
     uint8_t h[CPROFI_ELF_HEADER], zero[CPROFI_ELF_SECTION];
     uint64_t segments, sections, segment_count, section_count, names;
     cprofi_elf_section s;
+    size_t segment_size = CPROFI_ELF_SEGMENT, section_size, counts = 54;
     memset(elf, 0, sizeof *elf);
-    if (!cprofi_source_read(source, 0, h, sizeof h) || memcmp(h, "\177ELF\2\1\1", 7) != 0)
+    if (!cprofi_source_read(source, 0, h, sizeof h) || memcmp(h, "\177ELF", 4) != 0 ||
+        h[4] < 1 || h[4] > 2 || h[5] != 1 || h[6] != 1)
         return false;
     elf->source = source;
     elf->machine = cprofi_get16(h + 18);
-    segments = cprofi_get16(h + 54) == CPROFI_ELF_SEGMENT ? cprofi_get64(h + 32) : 0;
-    segment_count = cprofi_get16(h + 56);
-    sections = cprofi_get16(h + 58) == CPROFI_ELF_SECTION ? cprofi_get64(h + 40) : 0;
-    section_count = cprofi_get16(h + 60);
-    names = cprofi_get16(h + 62);
-    /* Numbers that do not fit the header stand in section 0 (gABI, "Extended numbering"). */
-    if (sections && cprofi_source_read(source, sections, zero, sizeof zero)) {
-        if (section_count == 0) section_count = cprofi_get64(zero + 32);
-        if (names == 0xffff) names = cprofi_get32(zero + 40);
-        if (segment_count == 0xffff) segment_count = cprofi_get32(zero + 44);
+    elf->narrow = h[4] == 1;
+    section_size = cprofi_elf_section_size(elf);
+    segments = cprofi_get64(h + 32);
+    sections = cprofi_get64(h + 40);
+    if (elf->narrow) {
+        segment_size = CPROFI_ELF_SEGMENT_32;
+        segments = cprofi_get32(h + 28);
+        sections = cprofi_get32(h + 32);
+        counts = 42;
     }
-    if (!cprofi_elf_load(source, segments, CPROFI_ELF_SEGMENT, segment_count,
-                         CPROFI_ELF_SEGMENTS_MAX, &elf->segments, &elf->segment_count) ||
-        !cprofi_elf_load(source, sections, CPROFI_ELF_SECTION, section_count,
-                         CPROFI_ELF_SECTIONS_MAX, &elf->sections, &elf->section_count) ||
+    if (cprofi_get16(h + counts) != segment_size) segments = 0;
+    if (cprofi_get16(h + counts + 4) != section_size) sections = 0;
+    segment_count = cprofi_get16(h + counts + 2);
+    section_count = cprofi_get16(h + counts + 6);
+    names = cprofi_get16(h + counts + 8);
+    /* Numbers that do not fit the header stand in section 0 (gABI, "Extended numbering"). */
+    if (sections && cprofi_source_read(source, sections, zero, section_size)) {
+        elf->sections = zero;
+        elf->section_count = 1;
+        s = cprofi_elf_section_at(elf, 0);
+        elf->sections = NULL;
+        elf->section_count = 0;
+        if (section_count == 0) section_count = s.size;
+        if (names == 0xffff) names = s.link;
+        if (segment_count == 0xffff) segment_count = cprofi_get32(zero + (elf->narrow ? 28 : 44));
+    }
+    if (!cprofi_elf_load(source, segments, segment_size, segment_count, CPROFI_ELF_SEGMENTS_MAX,
+                         &elf->segments, &elf->segment_count) ||
+        !cprofi_elf_load(source, sections, section_size, section_count, CPROFI_ELF_SECTIONS_MAX,
+                         &elf->sections, &elf->section_count) ||
         elf->segment_count + elf->section_count == 0) {
         cprofi_elf_close(elf);
         return false;
@@ -4488,14 +4530,15 @@ static void cprofi_elf_offer(cprofi_elf_look *k, cprofi_elf_hit *to, const cprof
 
 /* Reads one symbol; false if it cannot name code. */
 static inline bool cprofi_elf_symbol(const cprofi_elf *elf, const uint8_t *p, cprofi_elf_hit *hit) {
-    unsigned type = p[4] & 15, binding = p[4] >> 4, section = cprofi_get16(p + 6);
+    const uint8_t *q = p + (elf->narrow ? 12 : 4);
+    unsigned type = q[0] & 15, binding = q[0] >> 4, section = cprofi_get16(q + 2);
     bool function = type == CPROFI_STT_FUNC || type == CPROFI_STT_GNU_IFUNC;
     if (!function && type != CPROFI_STT_NOTYPE) return false;
     hit->name = cprofi_get32(p);
     if (!hit->name || section == 0 || section == CPROFI_SHN_COMMON) return false;
     if (!function && section == CPROFI_SHN_ABS) return false;
-    hit->value = cprofi_get64(p + 8);
-    hit->size = cprofi_get64(p + 16);
+    hit->value = elf->narrow ? cprofi_get32(p + 4) : cprofi_get64(p + 8);
+    hit->size = elf->narrow ? cprofi_get32(p + 8) : cprofi_get64(p + 16);
     if (!function && !hit->size && binding == CPROFI_STB_LOCAL &&
         elf->machine == CPROFI_EM_AARCH64)
         return false; /* $x, $d and their like: they mark code and data, they name nothing */
@@ -4509,7 +4552,7 @@ static inline bool cprofi_elf_symbol(const cprofi_elf *elf, const uint8_t *p, cp
 /* Offers the symbols of a table to the addresses. */
 static void cprofi_elf_scan(cprofi_elf_look *k, uint8_t table) {
     cprofi_walk w = cprofi_walk_of(&k->tables[table].symbols, k->buffer, 0, ~(uint64_t)0,
-                                   CPROFI_ELF_SYMBOL);
+                                   k->elf->narrow ? CPROFI_ELF_SYMBOL_32 : CPROFI_ELF_SYMBOL);
     uint64_t last = k->wants[k->count - 1].address;
     const uint8_t *p;
     cprofi_elf_hit hit;
@@ -6997,8 +7040,9 @@ static bool cprofi_crc32_of(const cprofi_source *source, uint32_t *result) {
 static bool cprofi_debug_useful(const cprofi_debug_search *s) {
     const cprofi_elf *d = s->debug;
     if (!d->section_count) return false;
-    if (s->source->size == s->image->source->size && d->section_count == s->image->section_count &&
-        memcmp(d->sections, s->image->sections, d->section_count * CPROFI_ELF_SECTION) == 0)
+    if (s->source->size == s->image->source->size && d->narrow == s->image->narrow &&
+        d->section_count == s->image->section_count &&
+        memcmp(d->sections, s->image->sections, d->section_count * cprofi_elf_section_size(d)) == 0)
         return false;
     for (size_t i = 0; i < d->section_count; i++) {
         cprofi_elf_section section = cprofi_elf_section_at(d, i);
