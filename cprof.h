@@ -503,7 +503,7 @@ class cprof_scope_guard {
 #define CPROFI_ARM64 1
 #elif defined(_WIN32) && (defined(__aarch64__) || defined(_M_ARM64))
 #define CPROFI_ARM64 1
-#elif defined(_WIN32) && (defined(__i386__) || defined(_M_IX86))
+#elif (defined(_WIN32) || defined(__linux__)) && (defined(__i386__) || defined(_M_IX86))
 #define CPROFI_X86 1
 #else
 #error "cprof: this version does not know this processor; build with -DCPROF_DISABLE"
@@ -1292,6 +1292,7 @@ static void cprofi_scopes_rest(cprofi_scope_walk *w, uint32_t frame) {
    numbers in DWARF (System V ABI, x86-64 supplement; "DWARF for the Arm 64-bit Architecture").
 
    x86-64: a call pushes the return address, so it is at CFA - 8, always.
+   32-bit x86: the same at CFA - 4.
    AArch64: a call puts it into x30. A function that calls others saves that; in one that does not,
    and wherever a function may be stopped by a signal, it can still be there, or be there again.
    With pointer authentication it carries a signature in the bits that addresses do not use. That is
@@ -1346,6 +1347,48 @@ static long cprofi_unwind_syscall(long number, uintptr_t a, uintptr_t b, uintptr
                      : "=a"(result)
                      : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
                      : "rcx", "r11", "memory");
+    return result;
+}
+#elif defined(CPROFI_X86)
+enum {
+    CPROFI_REGS = 9,
+    CPROFI_FP = 5,
+    CPROFI_SP = 4,
+    CPROFI_PC = 8,
+    CPROFI_RA = CPROFI_PC,
+    CPROFI_CALL = 4,
+    CPROFI_KEPT = 4,
+    CPROFI_SAVED_BITS = 8,
+    CPROFI_SAVED_BASED = 0,
+    CPROFI_PAIR_IS_TOP = 1,
+    CPROFI_SIGNED = 0,
+    CPROFI_SYSCALL = 0x80cd, /* int $0x80 */
+    CPROFI_SYSCALL_SIZE = 2,
+    CPROFI_CONTEXT = 20,
+    CPROFI_CONTEXT_AT_SP = 140, /* behind the handler's arguments and the siginfo */
+    CPROFI_CONTEXT_CHECK = 15,  /* cs: */
+    CPROFI_CONTEXT_MASK = 3,
+    CPROFI_CONTEXT_GOOD = 3     /* of user code */
+};
+#define CPROFI_CODE_END ((uintptr_t)0xfffff000u)
+#define CPROFI_CODE(address) (address)
+
+/* gs, fs, es, ds, edi, esi, ebp, esp, ebx, edx, ecx, eax, two more, eip */
+static const uint8_t cprofi_kept[CPROFI_KEPT] = {CPROFI_FP, 3, 6, 7};
+static const uint8_t cprofi_context_index[CPROFI_REGS] = {11, 10, 9, 8, 7, 6, 5, 4, 14};
+
+/* [signal] */
+static long cprofi_unwind_syscall(long number, uintptr_t a, uintptr_t b, uintptr_t c, uintptr_t d,
+                                  uintptr_t e, uintptr_t f) {
+    const uintptr_t all[7] = {(uintptr_t)number, a, b, c, d, e, f};
+    long result;
+    __asm__ volatile("pushl %%ebx\n\tpushl %%ebp\n\t" /* the compiler may not let go of these */
+                     "movl 4(%%eax), %%ebx\n\tmovl 8(%%eax), %%ecx\n\tmovl 12(%%eax), %%edx\n\t"
+                     "movl 16(%%eax), %%esi\n\tmovl 20(%%eax), %%edi\n\tmovl 24(%%eax), %%ebp\n\t"
+                     "movl (%%eax), %%eax\n\tint $0x80\n\tpopl %%ebp\n\tpopl %%ebx"
+                     : "=a"(result)
+                     : "a"(all)
+                     : "ecx", "edx", "esi", "edi", "memory");
     return result;
 }
 #elif defined(CPROFI_ARM64)
@@ -1580,7 +1623,7 @@ static bool cprofi_unwind_readable(const cprofi_unwinder *u, uintptr_t address) 
    handlers may have been installed by code new to the process. Sampler thread only. */
 static void cprofi_unwind_learn(cprofi_unwinder *u) {
     for (uintptr_t sig = 1; sig <= 64; sig++) {
-        struct { uintptr_t handler, flags, restorer, mask; } action = {0, 0, 0, 0};
+        struct { uintptr_t handler, flags, restorer; uint64_t mask; } action = {0, 0, 0, 0};
         const uintptr_t has_restorer = 0x04000000;
         if (cprofi_unwind_syscall(SYS_rt_sigaction, sig, 0, (uintptr_t)&action, 8, 0, 0) != 0 ||
             !(action.flags & has_restorer) || !action.restorer)
@@ -1684,7 +1727,8 @@ static bool cprofi_cfi_pointer(cprofi_bytes *b, const cprofi_tables *t, uint8_t 
     uintptr_t here = t->frame_address + cprofi_cfi_place(t, b), v;
     if (encoding == 0xff) return false;
     switch (encoding & 0x0f) {
-    case 0x00: case 0x04: case 0x0c: v = (uintptr_t)cprofi_u64(b); break;
+    case 0x00: v = (uintptr_t)cprofi_uint(b, CPROFI_WORD); break;
+    case 0x04: case 0x0c: v = (uintptr_t)cprofi_u64(b); break;
     case 0x01: v = (uintptr_t)cprofi_uleb(b); break;
     case 0x02: v = cprofi_u16(b); break;
     case 0x03: v = cprofi_u32(b); break;
@@ -2003,7 +2047,8 @@ static bool cprofi_expression_literal(cprofi_bytes *b, uint8_t op, const cprofi_
         *v = regs->r[reg] + (uintptr_t)offset;
     } else {
         switch (op) {
-        case 0x03: case 0x0e: case 0x0f: *v = (uintptr_t)cprofi_u64(b); break; /* addr, const8 */
+        case 0x03: *v = (uintptr_t)cprofi_uint(b, CPROFI_WORD); break; /* addr */
+        case 0x0e: case 0x0f: *v = (uintptr_t)cprofi_u64(b); break; /* const8 */
         case 0x08: *v = cprofi_u8(b); break;
         case 0x09: *v = (uintptr_t)(intptr_t)(int8_t)cprofi_u8(b); break;
         case 0x0a: *v = cprofi_u16(b); break;
@@ -2021,6 +2066,7 @@ static bool cprofi_expression_literal(cprofi_bytes *b, uint8_t op, const cprofi_
 /* [signal] a op b, where b was on top. False if `op` is no such operation or divides by zero. */
 static bool cprofi_expression_binary(uint8_t op, uintptr_t a, uintptr_t b, uintptr_t *v) {
     const intptr_t sa = (intptr_t)a, sb = (intptr_t)b;
+    const uintptr_t bits = 8 * CPROFI_WORD;
     switch (op) {
     case 0x1a: *v = a & b; break;
     case 0x1b: /* div, signed */
@@ -2035,9 +2081,9 @@ static bool cprofi_expression_binary(uint8_t op, uintptr_t a, uintptr_t b, uintp
     case 0x1e: *v = a * b; break;
     case 0x21: *v = a | b; break;
     case 0x22: *v = a + b; break;
-    case 0x24: *v = b < 64 ? a << b : 0; break;
-    case 0x25: *v = b < 64 ? a >> b : 0; break;
-    case 0x26: *v = (uintptr_t)(sa >> (b < 63 ? b : 63)); break;
+    case 0x24: *v = b < bits ? a << b : 0; break;
+    case 0x25: *v = b < bits ? a >> b : 0; break;
+    case 0x26: *v = (uintptr_t)(sa >> (b < bits - 1 ? b : bits - 1)); break;
     case 0x27: *v = a ^ b; break;
     case 0x29: *v = sa == sb; break;
     case 0x2a: *v = sa >= sb; break;
@@ -2086,12 +2132,12 @@ static bool cprofi_expression_unary(const cprofi_unwinder *u, cprofi_view *view,
     case 0x06: return cprofi_view_read(u, view, a, top); /* deref */
     case 0x94: /* deref_size: read the aligned word around it, so as not to leave the page */
         size = cprofi_u8(b);
-        shift = a & 7;
-        if (size == 0 || size > 8) return false;
-        if (shift + size > 8) shift = 0;
+        shift = a % CPROFI_WORD;
+        if (size == 0 || size > CPROFI_WORD) return false;
+        if (shift + size > CPROFI_WORD) shift = 0;
         if (!cprofi_view_read(u, view, a - shift, top)) return false;
         *top >>= 8 * shift;
-        if (size < 8) *top &= ((uintptr_t)1 << (8 * size)) - 1;
+        if (size < CPROFI_WORD) *top &= ((uintptr_t)1 << (8 * size)) - 1;
         return true;
     case 0x19: *top = (intptr_t)a < 0 ? 0 - a : a; return true;
     case 0x1f: *top = 0 - a; return true;
@@ -2962,6 +3008,32 @@ static bool cprofi_ahead_exits(const cprofi_unwinder *u, uintptr_t pc) {
 }
 
 /* [signal] They are known by what libc tells the kernel: see cprofi_unwind_learn. */
+static bool cprofi_ahead_restorer(const cprofi_unwinder *u, uintptr_t pc) {
+    (void)u, (void)pc;
+    return false;
+}
+#elif defined(CPROFI_X86)
+/* [signal] No reader: the frame pointer has to do. */
+static int cprofi_ahead_pass(cprofi_ahead *a) {
+    (void)a, (void)cprofi_ahead_fetch, (void)cprofi_ahead_from_fp, (void)cprofi_ahead_turn;
+    (void)cprofi_ahead_branch;
+    return -1;
+}
+
+/* [signal] */
+static bool cprofi_ahead_near(const cprofi_unwinder *u, uintptr_t pc, uintptr_t start,
+                              uintptr_t limit, cprofi_rule *rule) {
+    (void)u, (void)pc, (void)start, (void)limit, (void)rule;
+    return false;
+}
+
+/* [signal] */
+static bool cprofi_ahead_exits(const cprofi_unwinder *u, uintptr_t pc) {
+    (void)u, (void)pc;
+    return false;
+}
+
+/* [signal] */
 static bool cprofi_ahead_restorer(const cprofi_unwinder *u, uintptr_t pc) {
     (void)u, (void)pc;
     return false;
@@ -11348,7 +11420,23 @@ static cprof_result cprofi_write_snapshot(const cprofi_snapshot *c, cprof_format
 #define CPROFI_SCAN_NS 1000000000u /* full scan at least that often, */
 #define CPROFI_SCAN_BLIND_NS 50000000u /* and that where the link count is not the threads' */
 #define CPROFI_SWITCH_NS 30000u     /* from one thread to the sampler, and to its clock */
-#define CPROFI_SIGNAL_MAGIC 0x6370u /* "cp": tells our values from the host's */
+/* The value that it carries tells ours from the host's: sequence number, mark, slot. Where there is
+   no room for all of the number, its low bits have to do. */
+#if UINTPTR_MAX > 0xffffffffu
+#define CPROFI_SIGNAL_SLOT 16
+#define CPROFI_SIGNAL_MAGIC 0x6370u /* "cp" */
+#define CPROFI_SIGNAL_SEQ 32
+#else
+#define CPROFI_SIGNAL_SLOT 11
+#define CPROFI_SIGNAL_MAGIC 0x16u
+#define CPROFI_SIGNAL_SEQ 16
+#endif
+
+/* A time as the kernel's older calls take it, whatever libc's struct timespec is. */
+typedef struct {
+    long s, ns;
+} cprofi_kernel_time;
+
 
 /* ---- memory ---- */
 
@@ -11864,10 +11952,10 @@ static uint64_t cprofi_os_cpu_sampler(cprofi_session *s) {
 
 /* Until *word differs from `value`, `deadline` (UINT64_MAX: none) has come, or for no reason. */
 static void cprofi_os_wait(uint32_t *word, uint32_t value, uint64_t deadline) {
-    struct timespec t, *until = NULL;
+    cprofi_kernel_time t, *until = NULL;
     if (deadline != UINT64_MAX) {
-        t.tv_sec = (time_t)(deadline / 1000000000u);
-        t.tv_nsec = (long)(deadline % 1000000000u);
+        t.s = (long)(deadline / 1000000000u);
+        t.ns = (long)(deadline % 1000000000u);
         until = &t;
     }
     /* FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG takes an absolute time of CLOCK_MONOTONIC */
@@ -12127,7 +12215,8 @@ static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, ui
     info.si_code = SI_QUEUE;
     info.si_pid = s->pid;
     info.si_value.sival_ptr =
-        (void *)((uintptr_t)seq << 32 | (uintptr_t)CPROFI_SIGNAL_MAGIC << 16 | slot);
+        (void *)(uintptr_t)((uint64_t)seq << CPROFI_SIGNAL_SEQ |
+                            CPROFI_SIGNAL_MAGIC << CPROFI_SIGNAL_SLOT | slot);
     return syscall(SYS_rt_tgsigqueueinfo, s->pid, t->tid, s->desc.signal, &info) == 0;
 }
 
@@ -12217,11 +12306,15 @@ static bool cprofi_signal_ours(cprofi_session *s, const siginfo_t *info, cprofi_
     if (!s || !cprofi_load_pointer(char *, &s->slots)) return false;
     if (info->si_code == SI_QUEUE && info->si_pid == s->pid) {
         uintptr_t value = (uintptr_t)info->si_value.sival_ptr;
-        uint32_t i = (uint32_t)(value & 0xffff), seq = (uint32_t)(value >> 32);
+        uint32_t i = (uint32_t)(value & ((1u << CPROFI_SIGNAL_SLOT) - 1)), word;
+        uint32_t mark = (uint32_t)(value & (((uint64_t)1 << CPROFI_SIGNAL_SEQ) - 1));
         cprofi_slot *q;
-        if ((value >> 16 & 0xffff) != CPROFI_SIGNAL_MAGIC || i >= CPROFI_SLOTS) return false;
+        if (mark >> CPROFI_SIGNAL_SLOT != CPROFI_SIGNAL_MAGIC || i >= CPROFI_SLOTS) return false;
         q = cprofi_slot_at(s, i);
-        if (cprofi_slot_win(q, CPROFI_SLOT_WORD(seq, CPROFI_ASKED))) *slot = q;
+        word = cprofi_load32(&q->word);
+        if ((uintptr_t)((uint64_t)(word >> 2) << CPROFI_SIGNAL_SEQ | mark) == value &&
+            cprofi_slot_win(q, word))
+            *slot = q;
         return true;
     }
     if (info->si_code == SI_USER && info->si_pid == 0) { /* no room for the value: see above */
@@ -12247,7 +12340,7 @@ static void cprofi_signal_chain(int number, siginfo_t *info, void *context) {
     } else if (before->sa_handler == SIG_DFL) {
         if (number != SIGURG && number != SIGWINCH && number != SIGCHLD && number != SIGCONT) {
             /* its default is to end the process: so be it, as soon as this handler returns */
-            uintptr_t standard[4] = {0, 0, 0, 0}; /* the kernel's struct sigaction */
+            uintptr_t standard[5] = {0, 0, 0, 0, 0}; /* the kernel's struct sigaction */
             long pid = cprofi_unwind_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
             long tid = cprofi_unwind_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
             cprofi_unwind_syscall(SYS_rt_sigaction, (uintptr_t)number, (uintptr_t)standard, 0, 8,
@@ -12263,20 +12356,20 @@ static void cprofi_signal_chain(int number, siginfo_t *info, void *context) {
 #ifndef CPROF_TEST_EMPTY_HANDLER
 /* What cprofi_os_counts wants to know. [signal] */
 static void cprofi_signal_pushed(const cprofi_unwinder *u, cprofi_slot *q) {
-    struct timespec now;
-    struct rusage usage;
+    cprofi_kernel_time now;
+    long usage[18]; /* the kernel's struct rusage; 16: ru_nvcsw */
     if (q->os.schedstat_fd >= 0) {
         long n = cprofi_unwind_syscall(SYS_pread64, (uintptr_t)q->os.schedstat_fd,
                                        (uintptr_t)q->os.schedstat, sizeof q->os.schedstat - 1, 0,
                                        0, 0);
         q->os.schedstat[n > 0 ? n : 0] = 0;
         cprofi_unwind_syscall(SYS_clock_gettime, CLOCK_MONOTONIC, (uintptr_t)&now, 0, 0, 0, 0);
-        q->os.answered = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+        q->os.answered = (uint64_t)now.s * 1000000000u + (uint64_t)now.ns;
     }
     q->os.after_syscall = 0;
     if (!cprofi_unwind_after_syscall(u, q->os.regs.r[CPROFI_PC])) return;
-    cprofi_unwind_syscall(SYS_getrusage, RUSAGE_THREAD, (uintptr_t)&usage, 0, 0, 0, 0);
-    q->os.sleeps = (uint64_t)usage.ru_nvcsw;
+    cprofi_unwind_syscall(SYS_getrusage, RUSAGE_THREAD, (uintptr_t)usage, 0, 0, 0, 0);
+    q->os.sleeps = (uint64_t)usage[16];
     q->os.after_syscall = 1;
 }
 
