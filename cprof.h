@@ -27,7 +27,7 @@
      never on Windows itself. Microsoft's compiler, Windows on ARM64 and 32-bit x86: compiled by
      other compilers for these targets, not run.
      Linux AArch64, gcc and clang: run and tested under qemu-user 7.2 only, never on a processor.
-     musl: x86-64, static and dynamic, run.
+     Linux 32-bit x86, gcc and glibc: C programs run. musl: x86-64, static and dynamic, run.
      Everything else: an #error, unless CPROF_DISABLE is defined.
 
    LINK FLAGS
@@ -147,7 +147,8 @@
 
    LIMITS
 
-     - macOS is not there yet, nor are other processors than x86-64 and AArch64 on Linux.
+     - macOS is not there yet, nor are other processors than x86 and AArch64 on Linux.
+     - Linux on 32-bit x86: files of 2 GB and more are not read for names, PLT entries have none.
      - Linux on AArch64: by the wall clock, a thread that sleeps in a function which has not saved
        its return address is asked by the signal, as is every thread under an emulator.
      - Windows: stacks of more than 256 KB are [truncated]; so is 32-bit code without frame
@@ -2790,7 +2791,7 @@ static void cprofi_ahead_branch(cprofi_ahead *a, uintptr_t to) {
     branch->pc = to;
 }
 
-#if defined(CPROFI_X64)
+#if defined(CPROFI_X64) || defined(CPROFI_X86)
 /* [signal] Bytes of immediate operand of a one-byte opcode (Intel SDM vol. 2, appendix A). */
 static uint8_t cprofi_x64_immediate(uint8_t op, uint8_t modrm, bool narrow, bool wide) {
     uint8_t z = narrow ? 2 : 4;
@@ -2798,7 +2799,7 @@ static uint8_t cprofi_x64_immediate(uint8_t op, uint8_t modrm, bool narrow, bool
     if ((op >= 0x70 && op <= 0x7f) || (op >= 0xb0 && op <= 0xb7) || (op >= 0xe0 && op <= 0xe7))
         return 1;
     if (op >= 0xb8 && op <= 0xbf) return wide ? 8 : z;
-    if (op >= 0xa0 && op <= 0xa3) return 8;
+    if (op >= 0xa0 && op <= 0xa3) return CPROFI_WORD;
     switch (op) {
     case 0x6a: case 0x6b: case 0x80: case 0x83: case 0xa8: case 0xc0: case 0xc1: case 0xc6:
     case 0xcd: case 0xeb: return 1;
@@ -2838,8 +2839,9 @@ static bool cprofi_ahead_decode(cprofi_ahead *a) {
     bool narrow = false, vector = false;
     a->rex = a->map = a->modrm = a->modrm_at = 0;
     while (i < 8 && cprofi_x64_is_prefix(c[i])) narrow |= c[i++] == 0x66;
-    if ((c[i] & 0xf0) == 0x40) a->rex = c[i++];
-    if (c[i] == 0xc5 || c[i] == 0xc4 || c[i] == 0x62) { /* VEX, EVEX: no stack pointer there */
+    if (CPROFI_WORD == 8 && (c[i] & 0xf0) == 0x40) a->rex = c[i++];
+    if ((c[i] == 0xc5 || c[i] == 0xc4 || c[i] == 0x62) &&
+        (CPROFI_WORD == 8 || c[i + 1] >= 0xc0)) { /* VEX, EVEX: no stack pointer there */
         vector = true;
         a->map = c[i] == 0xc5 ? 1 : c[i] == 0xc4 ? c[i + 1] & 0x1f : c[i + 1] & 7;
         i = (uint8_t)(i + (c[i] == 0xc5 ? 2 : c[i] == 0xc4 ? 3 : 4));
@@ -2888,7 +2890,7 @@ static bool cprofi_ahead_pop(cprofi_ahead_state *now, uint8_t popped) {
         if (now->lost) return false;
         now->at[k] = now->offset >= 0 || now->from_fp ? now->offset : -1;
     }
-    now->offset += 8;
+    now->offset += CPROFI_WORD;
     return true;
 }
 
@@ -2925,9 +2927,9 @@ static bool cprofi_ahead_stack(cprofi_ahead *a) {
     if (op >= 0x58 && op <= 0x5f) return cprofi_ahead_pop(now, (uint8_t)((b ? 8 : 0) + op - 0x58));
     if ((op >= 0x50 && op <= 0x57) || op == 0x68 || op == 0x6a || op == 0x9c ||
         (op == 0xff && (modrm & 0x38) == 0x30)) { /* push */
-        now->offset -= 8;
+        now->offset -= CPROFI_WORD;
     } else if (op == 0x9d || op == 0x8f) { /* popf, pop to memory */
-        now->offset += 8;
+        now->offset += CPROFI_WORD;
     } else if (((op == 0x81 || op == 0x83) && to_rm) || (op == 0x8d && to_reg)) {
         return cprofi_ahead_arithmetic(a);
     } else if ((op == 0x89 && modrm == 0xe5) || (op == 0x8b && modrm == 0xec)) {
@@ -3003,37 +3005,13 @@ static bool cprofi_ahead_exits(const cprofi_unwinder *u, uintptr_t pc) {
     a.now.pc = pc;
     if (!cprofi_ahead_fetch(&a, sizeof a.code)) return false;
     for (size_t i = 0; i + 3 <= sizeof a.code; i++)
-        if (a.code[i] == 0x0f && a.code[i + 1] == 0x05 && a.code[i + 2] == 0xf4) return true;
+        if (a.code[i] == (CPROFI_SYSCALL & 0xff) && a.code[i + 1] == CPROFI_SYSCALL >> 8 &&
+            a.code[i + 2] == 0xf4)
+            return true;
     return false;
 }
 
 /* [signal] They are known by what libc tells the kernel: see cprofi_unwind_learn. */
-static bool cprofi_ahead_restorer(const cprofi_unwinder *u, uintptr_t pc) {
-    (void)u, (void)pc;
-    return false;
-}
-#elif defined(CPROFI_X86)
-/* [signal] No reader: the frame pointer has to do. */
-static int cprofi_ahead_pass(cprofi_ahead *a) {
-    (void)a, (void)cprofi_ahead_fetch, (void)cprofi_ahead_from_fp, (void)cprofi_ahead_turn;
-    (void)cprofi_ahead_branch;
-    return -1;
-}
-
-/* [signal] */
-static bool cprofi_ahead_near(const cprofi_unwinder *u, uintptr_t pc, uintptr_t start,
-                              uintptr_t limit, cprofi_rule *rule) {
-    (void)u, (void)pc, (void)start, (void)limit, (void)rule;
-    return false;
-}
-
-/* [signal] */
-static bool cprofi_ahead_exits(const cprofi_unwinder *u, uintptr_t pc) {
-    (void)u, (void)pc;
-    return false;
-}
-
-/* [signal] */
 static bool cprofi_ahead_restorer(const cprofi_unwinder *u, uintptr_t pc) {
     (void)u, (void)pc;
     return false;

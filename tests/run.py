@@ -63,6 +63,8 @@ PACKAGES = [
     ("gcc-aarch64-linux-gnu", lambda: shutil.which("aarch64-linux-gnu-gcc")),
     ("g++-aarch64-linux-gnu", lambda: shutil.which("aarch64-linux-gnu-g++")),
     ("libc6-dev-arm64-cross", lambda: os.path.exists("/usr/aarch64-linux-gnu/include/stdio.h")),
+    ("gcc-i686-linux-gnu", lambda: shutil.which("i686-linux-gnu-gcc")),
+    ("libc6-dev-i386-cross", lambda: os.path.exists("/usr/i686-linux-gnu/include/stdio.h")),
     ("musl-tools", lambda: shutil.which("musl-gcc")),
     ("qemu-user", lambda: shutil.which("qemu-aarch64")),
     ("nodejs", lambda: shutil.which("node")),
@@ -394,6 +396,15 @@ def musl_suites():
     return suites
 
 
+def x86_suites():
+    """Linux on 32-bit x86, which x86-64 runs too."""
+    program = BUILD + "/x86/roots"
+    return [Suite("x86/roots", run=[program], unavailable=None if shutil.which("i686-linux-gnu-gcc") else "no cross compiler",
+                  build=lambda: make(program, ["i686-linux-gnu-gcc", "-std=gnu11", "-static", "-Werror"] + e2e_flags("roots")
+                                     + ["tests/e2e/%s.c" % name for name in ("roots", "roots_plain", "roots_lib")]
+                                     + ["-lm", "-o", program]))]
+
+
 def compile_suites():
     return [script("tests/compile/matrix.py", BUILD, timeout=600),
             script("tests/compile/windows.py", BUILD, timeout=600),
@@ -493,7 +504,8 @@ def is_suite(path):
 
 
 def all_suites():
-    suites = compile_suites() + unit_suites() + arm64_suites() + musl_suites() + evm_suites() + flamegraph_suites() + tools_suites() + e2e_suites()
+    suites = compile_suites() + unit_suites() + arm64_suites() + musl_suites() + x86_suites() + evm_suites()
+    suites += flamegraph_suites() + tools_suites() + e2e_suites()
     suites.append(script("tests/e2e/inlines.py", timeout=600))
     suites.append(script("tests/e2e/inlines_windows.py", windows=True, timeout=600))
     suites.append(script("tests/e2e/names.py", timeout=600))
