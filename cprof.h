@@ -151,6 +151,7 @@
      - Linux on 32-bit x86: files of 2 GB and more are not read for names, PLT entries have none.
      - Linux on AArch64: by the wall clock, a thread that sleeps in a function which has not saved
        its return address is asked by the signal, as is every thread under an emulator.
+       Callers of a function whose frame depends on the size of SVE registers are [truncated].
      - Windows: stacks of more than 256 KB are [truncated]; so is 32-bit code without frame
        pointers, and code made at run time without them.
      - Split DWARF (.dwo), supplementary (dwz) files, .gnu_debugdata and zstd-compressed sections
