@@ -26,6 +26,8 @@
      Windows x64, MinGW gcc and clang (names from DWARF or PDB): run and tested under Wine 8 only,
      never on Windows itself. Microsoft's compiler, Windows on ARM64 and 32-bit x86: compiled by
      other compilers for these targets, not run.
+     Linux AArch64, gcc and clang: run and tested under qemu-user 7.2 only, never on a processor.
+     Linux 32-bit x86, gcc and glibc: C programs run. musl: x86-64, static and dynamic, run.
      Everything else: an #error, unless CPROF_DISABLE is defined.
 
    LINK FLAGS
@@ -145,7 +147,11 @@
 
    LIMITS
 
-     - macOS is not there yet, nor are other processors on Linux.
+     - macOS is not there yet, nor are other processors than x86 and AArch64 on Linux.
+     - Linux on 32-bit x86: files of 2 GB and more are not read for names, PLT entries have none.
+     - Linux on AArch64: by the wall clock, a thread that sleeps in a function which has not saved
+       its return address is asked by the signal, as is every thread under an emulator.
+       Callers of a function whose frame depends on the size of SVE registers are [truncated].
      - Windows: stacks of more than 256 KB are [truncated]; so is 32-bit code without frame
        pointers, and code made at run time without them.
      - Split DWARF (.dwo), supplementary (dwz) files, .gnu_debugdata and zstd-compressed sections
@@ -164,7 +170,9 @@
      base       atomics, bounds-checked bytes, memory straight from the system
      modules    what is loaded, and what was
      scopes     names that the program puts among the frames
+     registers  what unwinding has to know of each processor
      unwind     from registers to a stack
+     ahead      code without tables, read on to its return
      seh        the same by the tables of Windows programs
      files      where the bytes of an image come from
      elf        symbols of Linux programs
@@ -493,9 +501,11 @@ class cprof_scope_guard {
 #define CPROFI_X64 1
 #elif defined(_WIN32) && defined(__x86_64__)
 #define CPROFI_X64 1
+#elif defined(__aarch64__) && defined(__LP64__) && !defined(__AARCH64EB__)
+#define CPROFI_ARM64 1
 #elif defined(_WIN32) && (defined(__aarch64__) || defined(_M_ARM64))
 #define CPROFI_ARM64 1
-#elif defined(_WIN32) && (defined(__i386__) || defined(_M_IX86))
+#elif (defined(_WIN32) || defined(__linux__)) && (defined(__i386__) || defined(_M_IX86))
 #define CPROFI_X86 1
 #else
 #error "cprof: this version does not know this processor; build with -DCPROF_DISABLE"
@@ -1283,21 +1293,200 @@ static void cprofi_scopes_rest(cprofi_scope_walk *w, uint32_t frame) {
     while (w->left) cprofi_scopes_mark(w, frame);
 }
 /* ---------------------------------------------------------------------------------------------- */
+/* >>registers: what unwinding has to know of each processor
+
+   The unwinder of the next section is one for all; here is what differs. Registers go by their
+   numbers in DWARF (System V ABI, x86-64 supplement; "DWARF for the Arm 64-bit Architecture").
+
+   x86-64: a call pushes the return address, so it is at CFA - 8, always.
+   32-bit x86: the same at CFA - 4.
+   AArch64: a call puts it into x30. A function that calls others saves that; in one that does not,
+   and wherever a function may be stopped by a signal, it can still be there, or be there again.
+   With pointer authentication it carries a signature in the bits that addresses do not use. That is
+   taken off by a mask. The instruction for it (XPACLRI) knows how many bits addresses have here,
+   but it takes and gives x30 only, and that many need not be known: code lies below 2^48, because
+   Linux maps nothing higher unless it is asked for such an address. As every return address is
+   masked, DW_CFA_AARCH64_negate_ra_state, which says where they are signed, needs no keeping.
+
+   The stack pointer of a frame without tables: on x86-64 the frame pointer tells it, as the pair of
+   frame pointer and return address is the frame's upper end. AArch64 has it at the lower end. */
+
+#ifdef CPROFI_CFI
+#if defined(CPROFI_X64)
+enum {
+    CPROFI_REGS = 17, /* 16 is the return address column, our pc */
+    CPROFI_FP = 6,    /* rbp */
+    CPROFI_SP = 7,
+    CPROFI_PC = 16,
+    CPROFI_RA = CPROFI_PC,     /* the column of the return address */
+    CPROFI_CALL = 8,           /* bytes of stack that a call takes */
+    CPROFI_KEPT = 6,           /* registers that the callee must preserve; in a rule each has */
+    CPROFI_SAVED_BITS = 8,     /* so many bits, */
+    CPROFI_SAVED_BASED = 0,    /* 1: counted from where the one nearest to the CFA is */
+    CPROFI_PAIR_IS_TOP = 1,    /* see above */
+    CPROFI_SIGNED = 0,         /* 1: return addresses may be */
+    CPROFI_SYSCALL = 0x050f,   /* the instruction that enters the kernel, */
+    CPROFI_SYSCALL_SIZE = 2,   /* and its bytes */
+    CPROFI_CONTEXT = 40,       /* offset of the registers in the kernel's ucontext; */
+    CPROFI_CONTEXT_AT_SP = 0,  /* and of that from SP, where a handler returns to; */
+    CPROFI_CONTEXT_CHECK = 18, /* index of cs, gs, fs, */
+    CPROFI_CONTEXT_MASK = 0xffff,
+    CPROFI_CONTEXT_GOOD = 0x33 /* cs of 64-bit user code */
+};
+#define CPROFI_CODE_END ((uintptr_t)1 << 47)
+#define CPROFI_CODE(address) (address)
+
+/* The order of a rule's registers, and where the kernel has each of all: r8 to r15, rdi, rsi, rbp,
+   rbx, rdx, rax, rcx, rsp, rip. */
+static const uint8_t cprofi_kept[CPROFI_KEPT] = {CPROFI_FP, 3, 12, 13, 14, 15};
+static const uint8_t cprofi_context_index[CPROFI_REGS] = {13, 12, 14, 11, 9, 8, 10, 15, 0,
+                                                          1,  2,  3,  4,  5, 6, 7,  16};
+
+/* A system call without errno: in a dlopened object the first touch of a thread-local allocates.
+   [signal] */
+static long cprofi_unwind_syscall(long number, uintptr_t a, uintptr_t b, uintptr_t c, uintptr_t d,
+                                  uintptr_t e, uintptr_t f) {
+    long result;
+    register uintptr_t r10 __asm__("r10") = d;
+    register uintptr_t r8 __asm__("r8") = e;
+    register uintptr_t r9 __asm__("r9") = f;
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+#elif defined(CPROFI_X86)
+enum {
+    CPROFI_REGS = 9,
+    CPROFI_FP = 5,
+    CPROFI_SP = 4,
+    CPROFI_PC = 8,
+    CPROFI_RA = CPROFI_PC,
+    CPROFI_CALL = 4,
+    CPROFI_KEPT = 4,
+    CPROFI_SAVED_BITS = 8,
+    CPROFI_SAVED_BASED = 0,
+    CPROFI_PAIR_IS_TOP = 1,
+    CPROFI_SIGNED = 0,
+    CPROFI_SYSCALL = 0x80cd, /* int $0x80 */
+    CPROFI_SYSCALL_SIZE = 2,
+    CPROFI_CONTEXT = 20,
+    CPROFI_CONTEXT_AT_SP = 140, /* behind the handler's arguments and the siginfo */
+    CPROFI_CONTEXT_CHECK = 15,  /* cs: */
+    CPROFI_CONTEXT_MASK = 3,
+    CPROFI_CONTEXT_GOOD = 3     /* of user code */
+};
+#define CPROFI_CODE_END ((uintptr_t)0xfffff000u)
+#define CPROFI_CODE(address) (address)
+
+/* gs, fs, es, ds, edi, esi, ebp, esp, ebx, edx, ecx, eax, two more, eip */
+static const uint8_t cprofi_kept[CPROFI_KEPT] = {CPROFI_FP, 3, 6, 7};
+static const uint8_t cprofi_context_index[CPROFI_REGS] = {11, 10, 9, 8, 7, 6, 5, 4, 14};
+
+/* [signal] */
+static long cprofi_unwind_syscall(long number, uintptr_t a, uintptr_t b, uintptr_t c, uintptr_t d,
+                                  uintptr_t e, uintptr_t f) {
+    const uintptr_t all[7] = {(uintptr_t)number, a, b, c, d, e, f};
+    long result;
+    __asm__ volatile("pushl %%ebx\n\tpushl %%ebp\n\t" /* the compiler may not let go of these */
+                     "movl 4(%%eax), %%ebx\n\tmovl 8(%%eax), %%ecx\n\tmovl 12(%%eax), %%edx\n\t"
+                     "movl 16(%%eax), %%esi\n\tmovl 20(%%eax), %%edi\n\tmovl 24(%%eax), %%ebp\n\t"
+                     "movl (%%eax), %%eax\n\tint $0x80\n\tpopl %%ebp\n\tpopl %%ebx"
+                     : "=a"(result)
+                     : "a"(all)
+                     : "ecx", "edx", "esi", "edi", "memory");
+    return result;
+}
+#elif defined(CPROFI_ARM64)
+enum {
+    CPROFI_REGS = 33, /* 32 is our pc */
+    CPROFI_FP = 29,
+    CPROFI_SP = 31,
+    CPROFI_PC = 32,
+    CPROFI_RA = 30,
+    CPROFI_CALL = 0,
+    CPROFI_KEPT = 12,
+    CPROFI_SAVED_BITS = 5,
+    CPROFI_SAVED_BASED = 1, /* below the locals */
+    CPROFI_PAIR_IS_TOP = 0,
+    CPROFI_SIGNED = 1,
+    CPROFI_SYSCALL_SIZE = 4,
+    CPROFI_CONTEXT = 184,
+    CPROFI_CONTEXT_AT_SP = 128, /* behind the siginfo */
+    CPROFI_CONTEXT_CHECK = 33,  /* pstate: */
+    CPROFI_CONTEXT_MASK = 0x1f,
+    CPROFI_CONTEXT_GOOD = 0     /* 64-bit, user */
+};
+#define CPROFI_SYSCALL 0xd4000001u /* svc #0 */
+#define CPROFI_CODE_END ((uintptr_t)1 << 48)
+#define CPROFI_CODE(address) ((address) & (CPROFI_CODE_END - 1))
+
+static const uint8_t cprofi_kept[CPROFI_KEPT] = {CPROFI_FP, CPROFI_RA, 19, 20, 21, 22,
+                                                 23,        24,        25, 26, 27, 28};
+static const uint8_t cprofi_context_index[CPROFI_REGS] = {
+    0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16,
+    17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32};
+
+/* [signal] */
+static long cprofi_unwind_syscall(long number, uintptr_t a, uintptr_t b, uintptr_t c, uintptr_t d,
+                                  uintptr_t e, uintptr_t f) {
+    register uintptr_t x0 __asm__("x0") = a;
+    register uintptr_t x1 __asm__("x1") = b;
+    register uintptr_t x2 __asm__("x2") = c;
+    register uintptr_t x3 __asm__("x3") = d;
+    register uintptr_t x4 __asm__("x4") = e;
+    register uintptr_t x5 __asm__("x5") = f;
+    register long x8 __asm__("x8") = number;
+    __asm__ volatile("svc #0"
+                     : "+r"(x0)
+                     : "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5), "r"(x8)
+                     : "memory");
+    return (long)x0;
+}
+#endif
+
+typedef struct {
+    uintptr_t r[CPROFI_REGS];
+    uint64_t known; /* bit per register */
+} cprofi_regs;
+
+#define CPROFI_BIT(reg) ((uint64_t)1 << (reg))
+#define CPROFI_ALL_KNOWN (CPROFI_BIT(CPROFI_REGS) - 1)
+
+/* [signal] The registers of an interrupted context. */
+static bool cprofi_regs_from_ucontext(cprofi_regs *regs, const void *uc) {
+    if (!uc) return false;
+    for (size_t i = 0; i < CPROFI_REGS; i++)
+        memcpy(&regs->r[i],
+               (const uint8_t *)uc + CPROFI_CONTEXT + sizeof regs->r[i] * cprofi_context_index[i],
+               sizeof regs->r[i]);
+    regs->known = CPROFI_ALL_KNOWN;
+    return true;
+}
+
+/* [signal] */
+static bool cprofi_unwind_plausible(uintptr_t pc) { return pc >= 4096 && pc < CPROFI_CODE_END; }
+#endif /* CPROFI_CFI */
+/* ---------------------------------------------------------------------------------------------- */
 /* >>unwind: from registers and stack memory to return addresses
 
    Problem: a thread was stopped at an arbitrary instruction, in a prologue, a PLT entry, a signal
    handler, and wants its callers, from inside a signal handler, in a few microseconds, without
    frame pointers. Specification: DWARF 5, 6.4 (call frame information), and LSB Core 10.6
-   (.eh_frame); System V x86-64 ABI for registers and the signal frame.
+   (.eh_frame). The processors are told apart in >>registers and >>ahead.
 
    Idea: almost every row of call frame information says "the caller's SP is a register plus an
    offset, these kept registers are so far below it". Such a row becomes a rule of two words:
 
-       cfa word    | epoch-free: 16 unused | kind 8 | register 8 | offset 32, signed |
-       saved word  | 16 unused | r15 | r14 | r13 | r12 | rbx | rbp |   8 bits each: the register
-                     is saved at CFA - 8 * that; 0: it still holds the caller's value
+       cfa word    | base 16 | kind 8 | register 8 | offset 32, signed |
+       saved word  | ... | r12 | rbx | rbp |   8 bits each (AArch64: x28 to x19, x30, x29; 5 bits):
+                     the register is saved at CFA - 8 * (base + that); 0: it still holds the
+                     caller's value
 
-   and the return address is at CFA - 8. Rules are kept in one direct-mapped cache that all threads
+   The base is 0 but on AArch64, where locals may be between the CFA and what is saved. There the
+   return address is x30's; on x86-64 it is at CFA - 8.
+   Rules are kept in one direct-mapped cache that all threads
    share without a lock: the slot's first word is key ^ mix(rule), so that a slot torn between two
    writers does not answer. The key is the address, whether it is exact, and the registry's epoch.
    Rows that do not fit (expressions, odd places) are interpreted anew each time.
@@ -1325,12 +1514,7 @@ static uintptr_t cprofi_unwind_function(const cprofi_modules *m, uint32_t id, ui
 #ifdef CPROFI_CFI
 
 enum {
-    CPROFI_REGS = 17, /* DWARF numbers; 16 is the return address column, our pc */
-    CPROFI_BX = 3,
-    CPROFI_BP = 6,
-    CPROFI_SP = 7,
-    CPROFI_PC = 16,
-    CPROFI_KEPT = 6,
+    CPROFI_WORD = sizeof(uintptr_t),
     CPROFI_RULES = 4096,
     CPROFI_REMEMBER = 8,          /* depth of DW_CFA_remember_state; compilers use one */
     CPROFI_EXPRESSION_STACK = 64,
@@ -1339,14 +1523,6 @@ enum {
     CPROFI_RESTORERS = 8,
     CPROFI_PAGE = 4096            /* granularity of probing; larger pages are probed in parts */
 };
-
-/* Registers the callee must preserve, in the order of the rule's bytes. */
-static const uint8_t cprofi_kept[CPROFI_KEPT] = {CPROFI_BP, CPROFI_BX, 12, 13, 14, 15};
-
-typedef struct {
-    uintptr_t r[CPROFI_REGS];
-    uint32_t known; /* bit per register */
-} cprofi_regs;
 
 /* Address a in [lo, hi) is read at a + delta. With `probe` (in place, delta 0) pages outside are
    verified by the system and become part of the range. */
@@ -1384,6 +1560,7 @@ typedef struct {
     cprofi_rule_slot *rules;
     uint32_t probe;
     uint64_t restorers[CPROFI_RESTORERS]; /* where signal handlers return to */
+    uintptr_t stack_start; /* SP of the first thread when the program began; 0: not known */
 } cprofi_unwinder;
 
 enum { /* kinds of DW_CFA rule for a register or the CFA */
@@ -1430,21 +1607,6 @@ static inline void cprofi_store64(uint64_t *p, uint64_t v) {
     __atomic_store_n(p, v, __ATOMIC_RELAXED);
 }
 
-/* A system call without errno: in a dlopened object the first touch of a thread-local allocates.
-   [signal] */
-static long cprofi_unwind_syscall(long number, uintptr_t a, uintptr_t b, uintptr_t c, uintptr_t d,
-                                  uintptr_t e, uintptr_t f) {
-    long result;
-    register uintptr_t r10 __asm__("r10") = d;
-    register uintptr_t r8 __asm__("r8") = e;
-    register uintptr_t r9 __asm__("r9") = f;
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-                     : "rcx", "r11", "memory");
-    return result;
-}
-
 /* [signal] Whether 8 bytes can be read at `address`; they must not span two pages. */
 static bool cprofi_unwind_readable(const cprofi_unwinder *u, uintptr_t address) {
     if (u->probe == CPROFI_PROBE_SIGPROCMASK) {
@@ -1468,7 +1630,7 @@ static bool cprofi_unwind_readable(const cprofi_unwinder *u, uintptr_t address) 
    handlers may have been installed by code new to the process. Sampler thread only. */
 static void cprofi_unwind_learn(cprofi_unwinder *u) {
     for (uintptr_t sig = 1; sig <= 64; sig++) {
-        struct { uintptr_t handler, flags, restorer, mask; } action = {0, 0, 0, 0};
+        struct { uintptr_t handler, flags, restorer; uint64_t mask; } action = {0, 0, 0, 0};
         const uintptr_t has_restorer = 0x04000000;
         if (cprofi_unwind_syscall(SYS_rt_sigaction, sig, 0, (uintptr_t)&action, 8, 0, 0) != 0 ||
             !(action.flags & has_restorer) || !action.restorer)
@@ -1481,6 +1643,9 @@ static void cprofi_unwind_learn(cprofi_unwinder *u) {
         }
     }
 }
+
+/* What the system implements: see cprofi_unwinder. */
+static uintptr_t cprofi_os_stack_start(void);
 
 /* Allocates the cache, chooses how to verify pages. Install the profiler's own handler before, so
    that there is a restorer to learn. False without memory; u->probe is CPROFI_PROBE_NONE if neither
@@ -1498,27 +1663,8 @@ static bool cprofi_unwind_init(cprofi_unwinder *u) {
             break;
     if (u->probe > CPROFI_PROBE_READV) u->probe = CPROFI_PROBE_NONE;
     munmap(closed, CPROFI_PAGE);
+    u->stack_start = cprofi_os_stack_start();
     cprofi_unwind_learn(u);
-    return true;
-}
-
-/* [signal] The registers of an interrupted context. The kernel's order of uc_mcontext.gregs: r8 to
-   r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip. */
-static const uint8_t cprofi_context_index[CPROFI_REGS] = {13, 12, 14, 11, 9, 8, 10, 15, 0,
-                                                          1,  2,  3,  4,  5, 6, 7,  16};
-enum {
-    CPROFI_CONTEXT_GREGS = 40,    /* offset of the registers in the kernel's ucontext */
-    CPROFI_CONTEXT_SEGMENTS = 18, /* index of cs, gs, fs */
-    CPROFI_CONTEXT_CS = 0x33      /* of 64-bit user code */
-};
-
-/* [signal] */
-static bool cprofi_regs_from_ucontext(cprofi_regs *regs, const void *uc) {
-    if (!uc) return false;
-    for (size_t i = 0; i < CPROFI_REGS; i++)
-        memcpy(&regs->r[i],
-               (const uint8_t *)uc + CPROFI_CONTEXT_GREGS + 8u * cprofi_context_index[i], 8);
-    regs->known = (1u << CPROFI_REGS) - 1;
     return true;
 }
 
@@ -1550,12 +1696,27 @@ static CPROFI_NOINLINE bool cprofi_view_extend(const cprofi_unwinder *u, cprofi_
 /* [signal] The word at `address`, if the view has it. */
 CPROFI_NO_SANITIZE static inline bool cprofi_view_read(const cprofi_unwinder *u, cprofi_view *view,
                                                        uintptr_t address, uintptr_t *out) {
-    if (address < view->lo || view->hi < 8 || address > view->hi - 8) {
-        if (!cprofi_view_extend(u, view, address) || !cprofi_view_extend(u, view, address + 7) ||
-            address < view->lo || address > view->hi - 8)
+    const uintptr_t size = CPROFI_WORD;
+    if (address < view->lo || view->hi < size || address > view->hi - size) {
+        if (!cprofi_view_extend(u, view, address) ||
+            !cprofi_view_extend(u, view, address + size - 1) || address < view->lo ||
+            address > view->hi - size)
             return false;
     }
     *out = *(const cprofi_stack_word *)(address + (uintptr_t)view->delta);
+    return true;
+}
+
+/* [signal] Whether an instruction that enters the kernel ends at pc. */
+static bool cprofi_unwind_after_syscall(const cprofi_unwinder *u, uintptr_t pc) {
+    cprofi_view view = {0, 0, 0, true};
+    uintptr_t word;
+    for (uintptr_t i = 0; i < CPROFI_SYSCALL_SIZE; i++) {
+        uintptr_t at = pc - CPROFI_SYSCALL_SIZE + i, in = at % CPROFI_WORD;
+        if (!cprofi_view_read(u, &view, at - in, &word) ||
+            (word >> 8 * in & 0xff) != (CPROFI_SYSCALL >> 8 * i & 0xff))
+            return false;
+    }
     return true;
 }
 
@@ -1573,7 +1734,8 @@ static bool cprofi_cfi_pointer(cprofi_bytes *b, const cprofi_tables *t, uint8_t 
     uintptr_t here = t->frame_address + cprofi_cfi_place(t, b), v;
     if (encoding == 0xff) return false;
     switch (encoding & 0x0f) {
-    case 0x00: case 0x04: case 0x0c: v = (uintptr_t)cprofi_u64(b); break;
+    case 0x00: v = (uintptr_t)cprofi_uint(b, CPROFI_WORD); break;
+    case 0x04: case 0x0c: v = (uintptr_t)cprofi_u64(b); break;
     case 0x01: v = (uintptr_t)cprofi_uleb(b); break;
     case 0x02: v = cprofi_u16(b); break;
     case 0x03: v = cprofi_u32(b); break;
@@ -1759,6 +1921,7 @@ static bool cprofi_cfi_describe(const cprofi_tables *t, cprofi_scratch *s, cprof
     cprofi_row *row = &s->row;
     const cprofi_fde *f = &s->fde;
     uint64_t reg = 0;
+    if (CPROFI_SIGNED && (op == 0x2c || op == 0x2d)) return true; /* AARCH64_negate_ra_state */
     if (op != 0x0e && op != 0x0f && op != 0x13 && op != 0x2e) reg = cprofi_uleb(b);
     switch (op) {
     case 0x05: /* offset_extended */
@@ -1891,7 +2054,8 @@ static bool cprofi_expression_literal(cprofi_bytes *b, uint8_t op, const cprofi_
         *v = regs->r[reg] + (uintptr_t)offset;
     } else {
         switch (op) {
-        case 0x03: case 0x0e: case 0x0f: *v = (uintptr_t)cprofi_u64(b); break; /* addr, const8 */
+        case 0x03: *v = (uintptr_t)cprofi_uint(b, CPROFI_WORD); break; /* addr */
+        case 0x0e: case 0x0f: *v = (uintptr_t)cprofi_u64(b); break; /* const8 */
         case 0x08: *v = cprofi_u8(b); break;
         case 0x09: *v = (uintptr_t)(intptr_t)(int8_t)cprofi_u8(b); break;
         case 0x0a: *v = cprofi_u16(b); break;
@@ -1909,6 +2073,7 @@ static bool cprofi_expression_literal(cprofi_bytes *b, uint8_t op, const cprofi_
 /* [signal] a op b, where b was on top. False if `op` is no such operation or divides by zero. */
 static bool cprofi_expression_binary(uint8_t op, uintptr_t a, uintptr_t b, uintptr_t *v) {
     const intptr_t sa = (intptr_t)a, sb = (intptr_t)b;
+    const uintptr_t bits = 8 * CPROFI_WORD;
     switch (op) {
     case 0x1a: *v = a & b; break;
     case 0x1b: /* div, signed */
@@ -1923,9 +2088,9 @@ static bool cprofi_expression_binary(uint8_t op, uintptr_t a, uintptr_t b, uintp
     case 0x1e: *v = a * b; break;
     case 0x21: *v = a | b; break;
     case 0x22: *v = a + b; break;
-    case 0x24: *v = b < 64 ? a << b : 0; break;
-    case 0x25: *v = b < 64 ? a >> b : 0; break;
-    case 0x26: *v = (uintptr_t)(sa >> (b < 63 ? b : 63)); break;
+    case 0x24: *v = b < bits ? a << b : 0; break;
+    case 0x25: *v = b < bits ? a >> b : 0; break;
+    case 0x26: *v = (uintptr_t)(sa >> (b < bits - 1 ? b : bits - 1)); break;
     case 0x27: *v = a ^ b; break;
     case 0x29: *v = sa == sb; break;
     case 0x2a: *v = sa >= sb; break;
@@ -1973,12 +2138,12 @@ static bool cprofi_expression_unary(const cprofi_unwinder *u, cprofi_view *view,
     case 0x06: return cprofi_view_read(u, view, a, top); /* deref */
     case 0x94: /* deref_size: read the aligned word around it, so as not to leave the page */
         size = cprofi_u8(b);
-        shift = a & 7;
-        if (size == 0 || size > 8) return false;
-        if (shift + size > 8) shift = 0;
+        shift = a % CPROFI_WORD;
+        if (size == 0 || size > CPROFI_WORD) return false;
+        if (shift + size > CPROFI_WORD) shift = 0;
         if (!cprofi_view_read(u, view, a - shift, top)) return false;
         *top >>= 8 * shift;
-        if (size < 8) *top &= ((uintptr_t)1 << (8 * size)) - 1;
+        if (size < CPROFI_WORD) *top &= ((uintptr_t)1 << (8 * size)) - 1;
         return true;
     case 0x19: *top = (intptr_t)a < 0 ? 0 - a : a; return true;
     case 0x1f: *top = 0 - a; return true;
@@ -2042,62 +2207,544 @@ static cprofi_rule cprofi_rule_make(uint8_t kind, uint8_t reg, int32_t offset, u
     return rule;
 }
 
+/* [signal] How far below the CFA a rule has the kept register number `i`; 0: not saved. */
+static inline uintptr_t cprofi_rule_saved(cprofi_rule rule, size_t i) {
+    const uint64_t one = ((uint64_t)1 << CPROFI_SAVED_BITS) - 1;
+    uintptr_t words = (uintptr_t)(rule.saved >> (CPROFI_SAVED_BITS * i) & one);
+    if (CPROFI_SAVED_BASED && words) words += (uintptr_t)(rule.cfa >> 48);
+    return CPROFI_WORD * words;
+}
+
+/* [signal] How far below the CFA a rule has the return address; 0: in its register. */
+static inline uintptr_t cprofi_rule_ra(cprofi_rule rule) {
+    if (CPROFI_RA == CPROFI_PC) return CPROFI_CALL;
+    return cprofi_rule_saved(rule, 1);
+}
+
+/* [signal] Puts into a rule how many words below the CFA each kept register is, 0: it is not saved.
+   False if they do not fit. */
+static bool cprofi_rule_save(cprofi_rule *rule, const uint32_t words[CPROFI_KEPT]) {
+    uint32_t base = 0;
+    if (CPROFI_SAVED_BASED) {
+        base = 0x10000;
+        for (size_t i = 0; i < CPROFI_KEPT; i++)
+            if (words[i] && words[i] - 1 < base) base = words[i] - 1;
+        if (base == 0x10000) base = 0;
+    }
+    rule->saved = 0;
+    for (size_t i = 0; i < CPROFI_KEPT; i++) {
+        if (!words[i]) continue;
+        if (words[i] - base >= 1u << CPROFI_SAVED_BITS) return false;
+        rule->saved |= (uint64_t)(words[i] - base) << (CPROFI_SAVED_BITS * i);
+    }
+    rule->cfa |= (uint64_t)base << 48;
+    return true;
+}
+
 /* [signal] s->row as a rule. */
 static cprofi_rule cprofi_rule_from_row(const cprofi_scratch *s) {
     const cprofi_row *row = &s->row;
     const cprofi_rule full = cprofi_rule_make(CPROFI_RULE_FULL, 0, 0, 0);
-    uint64_t saved = 0;
+    uint32_t words[CPROFI_KEPT];
+    cprofi_rule rule;
     if (row->kind[s->fde.ra] == CPROFI_CFI_UNDEFINED)
         return cprofi_rule_make(CPROFI_RULE_ROOT, 0, 0, 0);
-    if (s->fde.signal || s->fde.ra != CPROFI_PC || row->kind[CPROFI_PC] != CPROFI_CFI_AT ||
-        row->value[CPROFI_PC] != -8 || row->kind[CPROFI_SP] != CPROFI_CFI_SAME ||
+    if (s->fde.signal) /* vdsos that described it for AArch64 led to x30, not to what was stopped */
+        return CPROFI_RA == CPROFI_PC ? full : cprofi_rule_make(CPROFI_RULE_SIGNAL, 0, 0, 0);
+    if (s->fde.ra != CPROFI_RA || row->kind[CPROFI_SP] != CPROFI_CFI_SAME ||
         row->cfa_kind != CPROFI_CFI_REGISTER || row->cfa_register >= CPROFI_PC ||
         row->cfa_value != (int32_t)row->cfa_value)
+        return full;
+    if (CPROFI_RA == CPROFI_PC &&
+        (row->kind[CPROFI_RA] != CPROFI_CFI_AT || row->value[CPROFI_RA] != -CPROFI_CALL))
         return full;
     for (size_t i = 0; i < CPROFI_KEPT; i++) {
         uint8_t reg = cprofi_kept[i];
         int64_t value = row->value[reg];
+        words[i] = 0;
         if (row->kind[reg] == CPROFI_CFI_SAME) continue;
-        if (row->kind[reg] != CPROFI_CFI_AT || value >= 0 || value < -8 * 255 || value % 8 != 0)
+        if (row->kind[reg] != CPROFI_CFI_AT || value >= 0 || value < -CPROFI_WORD * 65535 ||
+            value % CPROFI_WORD != 0)
             return full;
-        saved |= (uint64_t)(-value / 8) << (8 * i);
+        words[i] = (uint32_t)(-value / CPROFI_WORD);
     }
-    return cprofi_rule_make(CPROFI_RULE_SIMPLE, row->cfa_register, (int32_t)row->cfa_value, saved);
+    rule = cprofi_rule_make(CPROFI_RULE_SIMPLE, row->cfa_register, (int32_t)row->cfa_value, 0);
+    return cprofi_rule_save(&rule, words) ? rule : full;
 }
 
-/* ---- code without tables: reading ahead to the return
+/* [signal] The rule at pc from reading the code on to its return, or else the frame pointer's. See
+   >>ahead. [start, limit) is the function if that is known, else limit is 0. */
+static cprofi_rule cprofi_rule_ahead(const cprofi_unwinder *u, uintptr_t pc, uintptr_t start,
+                                     uintptr_t limit);
+
+/* [signal] AArch64: the rule at pc from the code, where that is near its function's start or
+   return. Else *rule, which is that of the tables, is left. */
+static bool cprofi_ahead_near(const cprofi_unwinder *u, uintptr_t pc, uintptr_t start,
+                              uintptr_t limit, cprofi_rule *rule);
+
+/* [signal] Whether a signal handler returns to pc, by the code there. */
+static bool cprofi_ahead_restorer(const cprofi_unwinder *u, uintptr_t pc);
+
+/* [signal] Whether the code at pc ends its thread. */
+static bool cprofi_ahead_exits(const cprofi_unwinder *u, uintptr_t pc);
+
+/* [signal] The rule for a frame, from the tables. *keep: it may be cached. `running`: the code at
+   `address` is known to be running, not just to be pointed at by a plausible word. */
+static CPROFI_NOINLINE cprofi_rule cprofi_rule_compile(const cprofi_unwinder *u,
+                                                       const cprofi_module_index *index,
+                                                       uintptr_t address, bool exact, bool running,
+                                                       cprofi_scratch *s, bool *keep) {
+    const cprofi_module_range *range = cprofi_modules_range(index, address);
+    uintptr_t pc = exact ? address : address + 1;
+    *keep = true;
+    for (size_t i = 0; i < CPROFI_RESTORERS; i++) {
+        uint64_t restorer = cprofi_load64(&u->restorers[i]);
+        if (!restorer) break;
+        /* `mov $15, %rax` is 7 bytes, or 5; then comes the system call */
+        if (exact ? address - restorer <= 7 : address + 1 == restorer)
+            return cprofi_rule_make(CPROFI_RULE_SIGNAL, 0, 0, 0);
+    }
+    int found = range ? cprofi_cfi_row(range->tables, address, s) : 0;
+    if (found == 0 && running && cprofi_ahead_restorer(u, pc))
+        return cprofi_rule_make(CPROFI_RULE_SIGNAL, 0, 0, 0);
+    if (!range) { /* generated code may change; and it keeps frame pointers or nothing */
+        *keep = !exact;
+        if (exact && running) return cprofi_rule_ahead(u, pc, 0, 0);
+        return cprofi_rule_make(CPROFI_RULE_POINTER, 0, 0, 0);
+    }
+    if (found < 0) return cprofi_rule_make(CPROFI_RULE_STOP, 0, 0, 0);
+    if (found == 0) {
+        *keep = running;
+        if (running) return cprofi_rule_ahead(u, pc, 0, 0);
+        return cprofi_rule_make(CPROFI_RULE_POINTER, 0, 0, 0);
+    }
+    cprofi_rule rule = cprofi_rule_from_row(s);
+    if (CPROFI_RA != CPROFI_PC && !exact && (rule.cfa >> 40 & 0xff) == CPROFI_RULE_SIMPLE &&
+        !cprofi_rule_ra(rule)) /* who calls has lost its own return address, if not saved */
+        return cprofi_rule_make(CPROFI_RULE_POINTER, 0, 0, 0);
+    if (exact && running &&
+        cprofi_ahead_near(u, pc, s->fde.start, s->fde.start + s->fde.size, &rule))
+        return rule;
+    /* Assembly that opens and closes its FDE and says nothing between (glibc's mpn functions) may
+       push all the same. Where code agrees with the tables, this changes nothing. */
+    if (exact && running && !s->advanced && rule.saved == 0 &&
+        rule.cfa == cprofi_rule_make(CPROFI_RULE_SIMPLE, CPROFI_SP, CPROFI_CALL, 0).cfa) {
+        cprofi_rule ahead = cprofi_rule_ahead(u, pc, s->fde.start, s->fde.start + s->fde.size);
+        if ((ahead.cfa >> 32 & 0xffff) == (CPROFI_RULE_GUESS << 8 | CPROFI_SP) &&
+            (uint32_t)ahead.cfa != CPROFI_CALL)
+            return ahead;
+    }
+    return rule;
+}
+
+/* [signal] */
+static inline uint64_t cprofi_rule_mix(uint64_t cfa, uint64_t saved) {
+    uint64_t a = cfa * 0x9e3779b97f4a7c15u, b = saved * 0xc2b2ae3d27d4eb4fu;
+    return (a << 31 | a >> 33) ^ (b << 17 | b >> 47);
+}
+
+/* [signal] The rule for a frame, from the cache if it is there. */
+static inline cprofi_rule cprofi_rule_get(const cprofi_unwinder *u,
+                                          const cprofi_module_index *index, uint64_t stamp,
+                                          uintptr_t address, bool exact, bool running,
+                                          cprofi_scratch *s) {
+    uint64_t key = stamp ^ (uint64_t)address ^ (uint64_t)exact << 63;
+    cprofi_rule_slot *slot = &u->rules[(address ^ address >> 12) % CPROFI_RULES];
+    cprofi_rule rule;
+    rule.cfa = cprofi_load64(&slot->cfa);
+    rule.saved = cprofi_load64(&slot->saved);
+    if (cprofi_load64(&slot->check) != (key ^ cprofi_rule_mix(rule.cfa, rule.saved))) {
+        bool keep;
+        rule = cprofi_rule_compile(u, index, address, exact, running, s, &keep);
+        if (keep) {
+            cprofi_store64(&slot->check, key ^ cprofi_rule_mix(rule.cfa, rule.saved));
+            cprofi_store64(&slot->cfa, rule.cfa);
+            cprofi_store64(&slot->saved, rule.saved);
+        }
+    }
+    return rule;
+}
+
+/* ---- the walk */
+
+enum { CPROFI_STEP_LOST, CPROFI_STEP_ROOT, CPROFI_STEP_ON, CPROFI_STEP_SIGNAL };
+
+/* [signal] The return address, by a rule. */
+static inline bool cprofi_rule_return(const cprofi_unwinder *u, cprofi_rule rule,
+                                      const cprofi_regs *regs, cprofi_view *view, uintptr_t cfa,
+                                      uintptr_t *pc) {
+    const uintptr_t below = cprofi_rule_ra(rule);
+    if (!below) {
+        *pc = CPROFI_CODE(regs->r[CPROFI_RA]);
+        return regs->known >> CPROFI_RA & 1;
+    }
+    if (!cprofi_view_read(u, view, cfa - below, pc)) return false;
+    *pc = CPROFI_CODE(*pc);
+    return true;
+}
+
+/* [signal] The kept registers that a rule finds below the CFA. */
+static inline void cprofi_rule_restore(const cprofi_unwinder *u, cprofi_rule rule,
+                                       cprofi_regs *regs, cprofi_view *view, uintptr_t cfa) {
+    const uint64_t one = ((uint64_t)1 << CPROFI_SAVED_BITS) - 1;
+    if (CPROFI_SAVED_BASED) cfa -= CPROFI_WORD * (uintptr_t)(rule.cfa >> 48);
+    for (size_t i = 0; rule.saved; i++, rule.saved >>= CPROFI_SAVED_BITS) {
+        if (!(rule.saved & one)) continue;
+        uint64_t bit = CPROFI_BIT(cprofi_kept[i]);
+        bool good = cprofi_view_read(u, view, cfa - CPROFI_WORD * (uintptr_t)(rule.saved & one),
+                                     &regs->r[cprofi_kept[i]]);
+        regs->known = good ? regs->known | bit : regs->known & ~bit;
+    }
+}
+
+/* [signal] One frame by interpreting its row: any CFA, any register. */
+static int cprofi_step_full(const cprofi_unwinder *u, const cprofi_module_index *index,
+                            cprofi_regs *regs, cprofi_view *view, cprofi_scratch *s,
+                            uintptr_t address, bool exact) {
+    const cprofi_module_range *range = cprofi_modules_range(index, address);
+    uint64_t known = 0;
+    uintptr_t cfa;
+    if (!range || cprofi_cfi_row(range->tables, address, s) <= 0) return CPROFI_STEP_LOST;
+    const cprofi_row *row = &s->row;
+    const cprofi_tables *t = range->tables;
+    if (row->cfa_kind == CPROFI_CFI_REGISTER) {
+        if (row->cfa_register >= CPROFI_REGS || !(regs->known >> row->cfa_register & 1))
+            return CPROFI_STEP_LOST;
+        cfa = regs->r[row->cfa_register] + (uintptr_t)row->cfa_value;
+    } else if (row->cfa_kind != CPROFI_CFI_VALUE_EXPRESSION ||
+               !cprofi_expression(u, t, row->cfa_value, regs, view, s, 0, &cfa)) {
+        return CPROFI_STEP_LOST;
+    }
+    for (uint32_t i = 0; i < CPROFI_REGS; i++) {
+        uintptr_t v = regs->r[i];
+        int64_t value = row->value[i];
+        bool good = regs->known >> i & 1;
+        switch (row->kind[i]) {
+        case CPROFI_CFI_SAME:
+            if (i != CPROFI_SP) break;
+            v = cfa;
+            good = true;
+            break;
+        case CPROFI_CFI_AT: good = cprofi_view_read(u, view, cfa + (uintptr_t)value, &v); break;
+        case CPROFI_CFI_IS:
+            v = cfa + (uintptr_t)value;
+            good = true;
+            break;
+        case CPROFI_CFI_REGISTER:
+            good = value >= 0 && value < CPROFI_REGS && (regs->known >> value & 1);
+            if (good) v = regs->r[value];
+            break;
+        case CPROFI_CFI_EXPRESSION: case CPROFI_CFI_VALUE_EXPRESSION:
+            s->stack[0] = cfa;
+            good = cprofi_expression(u, t, value, regs, view, s, 1, &v);
+            if (!good || row->kind[i] == CPROFI_CFI_VALUE_EXPRESSION) break;
+            if (exact && v >= cfa && t->frame.data[value + 1] == 0x70 + CPROFI_FP) {
+                /* gcc goes on describing a realigned frame by rbp after popping it: the frame's
+                   registers are saved below its CFA, or they have all been restored */
+                v = regs->r[i];
+                good = regs->known >> i & 1;
+                break;
+            }
+            good = cprofi_view_read(u, view, v, &v);
+            break;
+        default: good = false; break;
+        }
+        s->next[i] = v;
+        known |= (uint64_t)good << i;
+    }
+    uint8_t ra = s->fde.ra;
+    if (CPROFI_RA != CPROFI_PC && row->kind[ra] == CPROFI_CFI_AT && row->value[ra] == CPROFI_WORD)
+        s->next[CPROFI_SP] += 2 * CPROFI_WORD; /* glibc's resolver: above its CFA is what the PLT's
+                                                  entry 0 has pushed, the return address too */
+    if (row->kind[ra] == CPROFI_CFI_UNDEFINED) return CPROFI_STEP_ROOT;
+    if (!(known >> ra & 1) ||
+        (row->kind[ra] == CPROFI_CFI_SAME && (ra == CPROFI_PC || !exact)))
+        return CPROFI_STEP_LOST;
+    memcpy(regs->r, s->next, sizeof regs->r);
+    regs->r[CPROFI_PC] = CPROFI_CODE(s->next[ra]);
+    regs->known = known | CPROFI_BIT(CPROFI_PC);
+    return s->fde.signal ? CPROFI_STEP_SIGNAL : CPROFI_STEP_ON;
+}
+
+/* [signal] From the restorer to what the signal interrupted: the ucontext is at or above SP. */
+static int cprofi_step_signal(const cprofi_unwinder *u, cprofi_regs *regs, cprofi_view *view,
+                              cprofi_scratch *s) {
+    uintptr_t gregs = regs->r[CPROFI_SP] + CPROFI_CONTEXT_AT_SP + CPROFI_CONTEXT, mode;
+    if (!(regs->known >> CPROFI_SP & 1) ||
+        !cprofi_view_read(u, view, gregs + sizeof mode * CPROFI_CONTEXT_CHECK, &mode) ||
+        (mode & CPROFI_CONTEXT_MASK) != CPROFI_CONTEXT_GOOD)
+        return CPROFI_STEP_LOST;
+    for (size_t i = 0; i < CPROFI_REGS; i++)
+        if (!cprofi_view_read(u, view, gregs + CPROFI_WORD * cprofi_context_index[i], &s->next[i]))
+            return CPROFI_STEP_LOST;
+    memcpy(regs->r, s->next, sizeof regs->r);
+    regs->known = CPROFI_ALL_KNOWN;
+    return CPROFI_STEP_SIGNAL;
+}
+
+/* [signal] Without tables: the frame pointer points at the caller's, the return address lies
+   above. */
+static int cprofi_step_pointer(const cprofi_unwinder *u, const cprofi_module_index *index,
+                               cprofi_regs *regs, cprofi_view *view, bool exact,
+                               bool *running) {
+    const uintptr_t reach = (uintptr_t)1 << 20;
+    uintptr_t sp = regs->r[CPROFI_SP], fp = regs->r[CPROFI_FP], caller, ra;
+    bool known = regs->known >> CPROFI_FP & 1;
+    *running = false;
+    if (known && fp == 0 && !exact) return CPROFI_STEP_ROOT; /* the ABI's mark of the outermost */
+    if (known && fp % CPROFI_WORD == 0 && fp >= sp && fp - sp < reach &&
+        cprofi_view_read(u, view, fp, &caller) &&
+        cprofi_view_read(u, view, fp + CPROFI_WORD, &ra)) {
+        bool rising = caller == 0 || (caller > fp && caller % CPROFI_WORD == 0);
+        ra = CPROFI_CODE(ra);
+        if (ra == 0 && rising) return CPROFI_STEP_ROOT;
+        if (cprofi_modules_range(index, ra - 1) || (rising && cprofi_unwind_plausible(ra))) {
+            regs->r[CPROFI_FP] = caller;
+            regs->r[CPROFI_SP] = fp + 2 * CPROFI_WORD; /* or more, if that is not the top */
+            if (!CPROFI_PAIR_IS_TOP) regs->known &= ~CPROFI_BIT(CPROFI_SP);
+            regs->r[CPROFI_PC] = ra;
+            return CPROFI_STEP_ON;
+        }
+    }
+    if (!exact) return CPROFI_STEP_LOST;
+    if (CPROFI_RA == CPROFI_PC) {
+        if (!cprofi_view_read(u, view, sp, &ra)) return CPROFI_STEP_LOST;
+    } else {
+        if (!(regs->known >> CPROFI_RA & 1)) return CPROFI_STEP_LOST;
+        ra = CPROFI_CODE(regs->r[CPROFI_RA]);
+    }
+    if (!cprofi_modules_range(index, ra - 1)) return CPROFI_STEP_LOST;
+    regs->r[CPROFI_SP] = sp + CPROFI_CALL;
+    regs->r[CPROFI_PC] = ra;
+    return CPROFI_STEP_ON;
+}
+
+/* [signal] By a rule found by reading code; the frame pointer if it does not lead to code. */
+static int cprofi_step_guess(const cprofi_unwinder *u, const cprofi_module_index *index,
+                             cprofi_rule rule, cprofi_regs *regs, cprofi_view *view, bool exact,
+                             bool *running) {
+    unsigned reg = rule.cfa >> 32 & 0xff;
+    uintptr_t cfa = regs->r[reg] + (uintptr_t)(intptr_t)(int32_t)(uint32_t)rule.cfa, ra;
+    if (!(regs->known >> reg & 1) || !cprofi_rule_return(u, rule, regs, view, cfa, &ra) ||
+        !cprofi_modules_range(index, ra - 1))
+        return cprofi_step_pointer(u, index, regs, view, exact, running);
+    cprofi_rule_restore(u, rule, regs, view, cfa);
+    regs->r[CPROFI_SP] = cfa;
+    regs->r[CPROFI_PC] = ra;
+    return CPROFI_STEP_ON;
+}
+
+/* [signal] Whether `ra` follows a call, as far as tables can tell: inside a described function, not
+   at its start (that would be a pointer to it). */
+static bool cprofi_unwind_returns(const cprofi_module_index *index, cprofi_scratch *s,
+                                  uintptr_t ra) {
+    const cprofi_module_range *range = cprofi_modules_range(index, ra - 1);
+    if (!range || !cprofi_cfi_find(range->tables, ra - 1, &s->fde)) return false;
+    return !cprofi_cfi_find(range->tables, ra, &s->fde) || s->fde.start != ra;
+}
+
+/* [signal] A register that a rule needs is not known; finds it, if the rule has the frame pointer
+   and the return address as a pair. Then either SP is not known, behind a frame without tables, and
+   the frame pointer points at the pair. Or the frame pointer is not: this is the copied stack of a
+   sleeping thread, of which the system tells SP and PC only. Then the stack is searched upwards for
+   a pair that leads to such a pair again. */
+static CPROFI_NOINLINE bool cprofi_unwind_find(const cprofi_unwinder *u,
+                                               const cprofi_module_index *index, cprofi_rule rule,
+                                               uintptr_t sp, cprofi_regs *regs, cprofi_view *view,
+                                               cprofi_scratch *s) {
+    const uintptr_t span = 65536, pair = cprofi_rule_saved(rule, 0);
+    const uintptr_t offset = (uintptr_t)(intptr_t)(int32_t)(uint32_t)rule.cfa;
+    const unsigned reg = rule.cfa >> 32 & 0xff;
+    uintptr_t fp, ra, next;
+    if (pair - CPROFI_WORD != cprofi_rule_ra(rule))
+        return false;
+    if (reg == CPROFI_SP) {
+        fp = regs->r[CPROFI_FP];
+        if (!(regs->known >> CPROFI_FP & 1) || fp < sp ||
+            !cprofi_view_read(u, view, fp + CPROFI_WORD, &ra) ||
+            !cprofi_unwind_returns(index, s, CPROFI_CODE(ra)))
+            return false;
+        regs->r[CPROFI_SP] = fp + pair - offset;
+        regs->known |= CPROFI_BIT(CPROFI_SP);
+        return true;
+    }
+    if (reg != CPROFI_FP) return false;
+    for (uintptr_t at = sp; at - sp < span; at += CPROFI_WORD) {
+        if (!cprofi_view_read(u, view, at, &fp) ||
+            !cprofi_view_read(u, view, at + CPROFI_WORD, &ra))
+            return false;
+        if (fp < at + 2 * CPROFI_WORD || fp - at > (uintptr_t)1 << 20 || fp % CPROFI_WORD != 0)
+            continue;
+        if (!cprofi_unwind_returns(index, s, CPROFI_CODE(ra)) ||
+            !cprofi_view_read(u, view, fp + CPROFI_WORD, &next) ||
+            !cprofi_unwind_returns(index, s, CPROFI_CODE(next)))
+            continue;
+        regs->r[CPROFI_FP] = at + pair - offset;
+        regs->known |= CPROFI_BIT(CPROFI_FP);
+        return true;
+    }
+    return false;
+}
+
+/* [signal] One frame that is not simple; regs is replaced by the caller's. */
+static CPROFI_NOINLINE int cprofi_unwind_step(const cprofi_unwinder *u,
+                                              const cprofi_module_index *index, cprofi_rule rule,
+                                              cprofi_regs *regs, cprofi_view *view,
+                                              cprofi_scratch *s, uintptr_t address, bool exact,
+                                              bool *running) {
+    switch (rule.cfa >> 40 & 0xff) {
+    case CPROFI_RULE_GUESS:
+        return cprofi_step_guess(u, index, rule, regs, view, exact, running);
+    case CPROFI_RULE_FULL: return cprofi_step_full(u, index, regs, view, s, address, exact);
+    case CPROFI_RULE_ROOT: return CPROFI_STEP_ROOT;
+    case CPROFI_RULE_SIGNAL: return cprofi_step_signal(u, regs, view, s);
+    case CPROFI_RULE_POINTER:
+        return cprofi_step_pointer(u, index, regs, view, exact, running);
+    default: return CPROFI_STEP_LOST;
+    }
+}
+
+/* [signal] Whether the frame at `sp`, from which there is no way on, is the outermost all the same:
+   musl has no tables, and its functions that call main and a thread's first function end in a call
+   that never returns. So it is, if the stack begins a few words above, or if there is a return
+   address to code of the same image that ends the thread. */
+static CPROFI_NOINLINE bool cprofi_unwind_outermost(const cprofi_unwinder *u,
+                                                    const cprofi_module_index *index,
+                                                    uintptr_t address, uintptr_t sp,
+                                                    cprofi_view *view) {
+    const cprofi_module_range *range = cprofi_modules_range(index, address);
+    uintptr_t word;
+    if (!range) return false;
+    if (u->stack_start - sp <= 16 * CPROFI_WORD) return true;
+    for (uintptr_t i = 0; i < 32 && cprofi_view_read(u, view, sp + CPROFI_WORD * i, &word); i++) {
+        word = CPROFI_CODE(word);
+        if (word > range->lo && word < range->hi && cprofi_ahead_exits(u, word)) return true;
+    }
+    return false;
+}
+
+/* [signal] Walks from regs (which it uses up) to the root. Stores at most `max` addresses, leaf
+   first: the leaf's pc and that of a frame a signal interrupted as they are, return addresses minus
+   one, so that each lies inside the instruction that was running. Returns how many. Scopes are
+   marked on the way, unless that is NULL. */
+static size_t cprofi_unwind(const cprofi_unwinder *u, const cprofi_modules *m, cprofi_regs *regs,
+                            cprofi_view *view, cprofi_scratch *s, uintptr_t *frames, size_t max,
+                            cprofi_end *end, cprofi_scope_walk *scopes) {
+    const cprofi_module_index *index = cprofi_load_pointer(cprofi_module_index *, &m->index);
+    const uint64_t stamp = index ? index->epoch * 0x9e3779b97f4a7c15u : 0;
+    const uint64_t needed = CPROFI_BIT(CPROFI_PC) | CPROFI_BIT(CPROFI_SP);
+    uintptr_t address = regs->r[CPROFI_PC], sp = regs->r[CPROFI_SP];
+    unsigned switches = 0;
+    size_t n = 0;
+    bool exact = true, running = true; /* running: no frame pointer was believed so far */
+    *end = CPROFI_END_LOST;
+    if ((regs->known & needed) != needed) return 0;
+    for (;;) {
+        if (n == max) {
+            *end = CPROFI_END_DEPTH;
+            return n;
+        }
+        frames[n++] = address;
+        cprofi_rule rule = cprofi_rule_get(u, index, stamp, address, exact, running, s);
+        unsigned kind = rule.cfa >> 40 & 0xff, reg = rule.cfa >> 32 & 0xff;
+        uintptr_t cfa, pc;
+        bool by_sp = true;
+        if (kind == CPROFI_RULE_SIMPLE) {
+            by_sp = reg == CPROFI_SP;
+            if (!(regs->known >> reg & 1)) {
+                if (!cprofi_unwind_find(u, index, rule, sp, regs, view, s)) return n;
+                if (by_sp) sp = regs->r[CPROFI_SP];
+            }
+            cfa = (by_sp ? sp : regs->r[reg]) + (uintptr_t)(intptr_t)(int32_t)(uint32_t)rule.cfa;
+            if (!cprofi_rule_return(u, rule, regs, view, cfa, &pc)) return n;
+            if (rule.saved) cprofi_rule_restore(u, rule, regs, view, cfa);
+        } else {
+            regs->r[CPROFI_SP] = sp;
+            /* the program counter that expressions see */
+            regs->r[CPROFI_PC] = exact ? address : address + 1;
+            int step = cprofi_unwind_step(u, index, rule, regs, view, s, address, exact, &running);
+            if (step == CPROFI_STEP_LOST && !exact &&
+                (kind == CPROFI_RULE_POINTER || kind == CPROFI_RULE_GUESS) &&
+                cprofi_unwind_outermost(u, index, address, sp, view))
+                step = CPROFI_STEP_ROOT;
+            if (step == CPROFI_STEP_ROOT) *end = CPROFI_END_ROOT;
+            if (step == CPROFI_STEP_ROOT || step == CPROFI_STEP_LOST) return n;
+            cfa = regs->r[CPROFI_SP];
+            pc = regs->r[CPROFI_PC];
+            if (step == CPROFI_STEP_SIGNAL) {
+                running = true;
+                sp = cfa;
+                address = pc;
+                exact = true;
+                continue;
+            }
+            by_sp = kind == CPROFI_RULE_POINTER || kind == CPROFI_RULE_GUESS;
+        }
+        if (cfa <= sp && !exact && (by_sp || ++switches > CPROFI_SWITCHES)) return n;
+        if (scopes && scopes->next < cfa) cprofi_scopes_place(scopes, (uint32_t)n - 1, sp, cfa);
+        if (!cprofi_unwind_plausible(pc)) {
+            if (pc == 0) *end = CPROFI_END_ROOT;
+            return n;
+        }
+        sp = cfa;
+        address = pc - 1;
+        exact = false;
+    }
+}
+
+static uintptr_t cprofi_unwind_function(const cprofi_modules *m, uint32_t id, uintptr_t pc) {
+    const cprofi_tables *tables = m->records[id].tables;
+    cprofi_fde fde;
+    return tables && cprofi_cfi_find(tables, pc, &fde) ? fde.start : 0;
+}
+#endif /* CPROFI_CFI */
+/* ---------------------------------------------------------------------------------------------- */
+/* >>ahead: code without tables, read on to its return
 
    The depth of the stack at an instruction does not depend on the way there, so any way from it to
-   a `ret` tells where the return address is: what the pops and additions to SP on that way take
-   off. And its pops tell where kept registers are saved. Jumps are followed, branches are not taken
-   but the last one is remembered for when the way ahead ends in a loop. This passes hand-written
-   assembly (GMP, glibc's own), musl, PLT entries; what it finds is believed only if the word there
-   points into code. It reads instructions, so it is used for code a thread is running in only:
-   that cannot be unmapped. */
+   a return tells where the return address is: what the pops and additions to SP on that way take
+   off. And its pops and loads tell where kept registers are saved. Jumps are followed, branches are
+   not taken but the last one is remembered for when the way ahead ends in a loop. This passes
+   hand-written assembly (GMP, glibc's own), musl, PLT entries; what it finds is believed only if
+   the word there points into code. It reads instructions, so it is used for code a thread is
+   running in only: that cannot be unmapped.
+   Sources: Intel SDM vol. 2, appendix A; Arm Architecture Reference Manual, C4 (encodings).
 
-enum { CPROFI_AHEAD_MAX = 600 }; /* instructions; 2-3 us, once per address */
+   AArch64: a register that is stored on the way, before it is loaded, has not been saved yet. */
+
+#ifdef CPROFI_CFI
+
+enum {
+    CPROFI_AHEAD_MAX = 600, /* instructions; 2-3 us, once per address */
+    CPROFI_AHEAD_NEAR = 24,
+    CPROFI_AHEAD_TURNS = 4
+};
 
 typedef struct {
     uintptr_t pc;
-    int32_t offset; /* of SP, from where it is now or, after `from_bp`, from where rbp points */
-    int32_t bp;     /* where rbp points, if `bp_set`: `mov rsp, rbp` was passed */
+    int32_t offset; /* of SP, from where it is now or, after `from_fp`, from where FP points */
+    int32_t fp;     /* where FP points, if `fp_set`: `mov rsp, rbp` was passed */
     int32_t at[CPROFI_KEPT]; /* where kept registers are; -1: they hold their value */
-    bool from_bp, bp_set, lost; /* lost: SP is unknown until it is set from rbp */
+    uint32_t stored;         /* AArch64: bit per kept register */
+    bool from_fp, fp_set, lost; /* lost: SP is unknown until it is set from FP */
+    bool entering;              /* it is the way to a place, from the function's start */
 } cprofi_ahead_state;
 
 typedef struct {
     const cprofi_unwinder *u;
     uintptr_t verified; /* a page that can be read */
     uintptr_t lowest;   /* where it has been: at or above this */
-    cprofi_ahead_state now, branch; /* branch: the last forward one not taken; pc 0: none */
+    uintptr_t first, start, limit; /* where it all began; see cprofi_rule_ahead */
+    cprofi_ahead_state now, branches[CPROFI_AHEAD_TURNS]; /* the last forward ones not taken */
+    uint32_t branch_count; /* how many there were, less those that were taken later */
     uint8_t code[16]; /* one instruction */
-    uint8_t op, map, rex, modrm, size, modrm_at; /* decoded */
+    uint8_t op, map, rex, modrm, size, modrm_at; /* x86-64: decoded */
 } cprofi_ahead;
 
-/* [signal] Fetches up to 15 bytes at pc; bytes that cannot be read are zero. */
-CPROFI_NO_SANITIZE static bool cprofi_ahead_fetch(cprofi_ahead *a) {
+/* [signal] Fetches up to `size` bytes at pc; bytes that cannot be read are zero. */
+CPROFI_NO_SANITIZE static bool cprofi_ahead_fetch(cprofi_ahead *a, size_t size) {
     memset(a->code, 0, sizeof a->code);
-    for (size_t i = 0; i < 15; i++) {
+    for (size_t i = 0; i < size; i++) {
         uintptr_t page = (a->now.pc + i) & ~(uintptr_t)(CPROFI_PAGE - 1);
         if (page != a->verified) {
             if (!cprofi_unwind_readable(a->u, page)) return i > 0;
@@ -2108,6 +2755,48 @@ CPROFI_NO_SANITIZE static bool cprofi_ahead_fetch(cprofi_ahead *a) {
     return true;
 }
 
+/* [signal] SP becomes the frame pointer + n. */
+static void cprofi_ahead_from_fp(cprofi_ahead_state *now, int32_t n) {
+    now->lost = false;
+    now->offset = now->fp_set ? now->fp + n : n;
+    if (now->fp_set || now->from_fp) return;
+    now->from_fp = true;
+    for (size_t k = 0; k < CPROFI_KEPT; k++) /* those found so far were counted from SP */
+        if (now->at[k] != -1) now->lost = true;
+}
+
+/* [signal] The rule for the place from which the way led to a return. False if it is none. */
+static bool cprofi_ahead_rule(const cprofi_ahead_state *now, cprofi_rule *rule) {
+    uint32_t words[CPROFI_KEPT];
+    if (now->offset < 0 && !now->from_fp) return false; /* `push target; ret` is a jump */
+    for (size_t k = 0; k < CPROFI_KEPT; k++) {
+        int32_t below = now->offset + CPROFI_CALL - now->at[k];
+        words[k] = now->at[k] == -1 ? 0 : (uint32_t)(below / CPROFI_WORD);
+        if (now->at[k] != -1 && (below <= 0 || below > CPROFI_WORD * 65535)) return false;
+    }
+    *rule = cprofi_rule_make(CPROFI_RULE_GUESS, now->from_fp ? CPROFI_FP : CPROFI_SP,
+                             now->offset + CPROFI_CALL, 0);
+    return cprofi_rule_save(rule, words);
+}
+
+/* [signal] Goes where the branch that was not taken goes. 0, or -1 if there is none. */
+static int cprofi_ahead_turn(cprofi_ahead *a) {
+    cprofi_ahead_state *branch;
+    if (!a->branch_count) return -1;
+    branch = &a->branches[--a->branch_count % CPROFI_AHEAD_TURNS];
+    a->now = *branch;
+    branch->pc = 0; /* there may have been more than are kept */
+    return a->now.pc ? 0 : -1;
+}
+
+/* [signal] Remembers a branch that is not taken. */
+static void cprofi_ahead_branch(cprofi_ahead *a, uintptr_t to) {
+    cprofi_ahead_state *branch = &a->branches[a->branch_count++ % CPROFI_AHEAD_TURNS];
+    *branch = a->now;
+    branch->pc = to;
+}
+
+#if defined(CPROFI_X64) || defined(CPROFI_X86)
 /* [signal] Bytes of immediate operand of a one-byte opcode (Intel SDM vol. 2, appendix A). */
 static uint8_t cprofi_x64_immediate(uint8_t op, uint8_t modrm, bool narrow, bool wide) {
     uint8_t z = narrow ? 2 : 4;
@@ -2115,7 +2804,7 @@ static uint8_t cprofi_x64_immediate(uint8_t op, uint8_t modrm, bool narrow, bool
     if ((op >= 0x70 && op <= 0x7f) || (op >= 0xb0 && op <= 0xb7) || (op >= 0xe0 && op <= 0xe7))
         return 1;
     if (op >= 0xb8 && op <= 0xbf) return wide ? 8 : z;
-    if (op >= 0xa0 && op <= 0xa3) return 8;
+    if (op >= 0xa0 && op <= 0xa3) return CPROFI_WORD;
     switch (op) {
     case 0x6a: case 0x6b: case 0x80: case 0x83: case 0xa8: case 0xc0: case 0xc1: case 0xc6:
     case 0xcd: case 0xeb: return 1;
@@ -2155,8 +2844,9 @@ static bool cprofi_ahead_decode(cprofi_ahead *a) {
     bool narrow = false, vector = false;
     a->rex = a->map = a->modrm = a->modrm_at = 0;
     while (i < 8 && cprofi_x64_is_prefix(c[i])) narrow |= c[i++] == 0x66;
-    if ((c[i] & 0xf0) == 0x40) a->rex = c[i++];
-    if (c[i] == 0xc5 || c[i] == 0xc4 || c[i] == 0x62) { /* VEX, EVEX: no stack pointer there */
+    if (CPROFI_WORD == 8 && (c[i] & 0xf0) == 0x40) a->rex = c[i++];
+    if ((c[i] == 0xc5 || c[i] == 0xc4 || c[i] == 0x62) &&
+        (CPROFI_WORD == 8 || c[i + 1] >= 0xc0)) { /* VEX, EVEX: no stack pointer there */
         vector = true;
         a->map = c[i] == 0xc5 ? 1 : c[i] == 0xc4 ? c[i + 1] & 0x1f : c[i + 1] & 7;
         i = (uint8_t)(i + (c[i] == 0xc5 ? 2 : c[i] == 0xc4 ? 3 : 4));
@@ -2197,25 +2887,15 @@ static int32_t cprofi_ahead_int(const cprofi_ahead *a, size_t at, size_t size) {
     return size == 1 ? (int8_t)v : (int32_t)v;
 }
 
-/* [signal] SP becomes rbp + n. */
-static void cprofi_ahead_from_bp(cprofi_ahead_state *now, int32_t n) {
-    now->lost = false;
-    now->offset = now->bp_set ? now->bp + n : n;
-    if (now->bp_set || now->from_bp) return;
-    now->from_bp = true;
-    for (size_t k = 0; k < CPROFI_KEPT; k++) /* pops so far were counted from SP: no way to say */
-        if (now->at[k] != -1) now->lost = true;
-}
-
 /* [signal] A register with this number in machine code (rbp is 5 there) is popped. */
 static bool cprofi_ahead_pop(cprofi_ahead_state *now, uint8_t popped) {
     if (popped == 4) return false; /* pop rsp */
     for (size_t k = 0; k < CPROFI_KEPT; k++) {
-        if ((cprofi_kept[k] == CPROFI_BP ? 5 : cprofi_kept[k]) != popped) continue;
+        if ((cprofi_kept[k] == CPROFI_FP ? 5 : cprofi_kept[k]) != popped) continue;
         if (now->lost) return false;
-        now->at[k] = now->offset >= 0 || now->from_bp ? now->offset : -1;
+        now->at[k] = now->offset >= 0 || now->from_fp ? now->offset : -1;
     }
-    now->offset += 8;
+    now->offset += CPROFI_WORD;
     return true;
 }
 
@@ -2233,7 +2913,7 @@ static bool cprofi_ahead_arithmetic(cprofi_ahead *a) {
         else if (reg != 7) now->lost = true; /* and; 7: cmp */
     } else if (mod == 1 || mod == 2) {
         if (base == 4 && a->code[a->modrm_at + 1] == 0x24) now->offset += n;
-        else if (base == 5 && !(a->rex & 1)) cprofi_ahead_from_bp(now, n);
+        else if (base == 5 && !(a->rex & 1)) cprofi_ahead_from_fp(now, n);
         else now->lost = true;
     } else {
         now->lost = true;
@@ -2252,20 +2932,20 @@ static bool cprofi_ahead_stack(cprofi_ahead *a) {
     if (op >= 0x58 && op <= 0x5f) return cprofi_ahead_pop(now, (uint8_t)((b ? 8 : 0) + op - 0x58));
     if ((op >= 0x50 && op <= 0x57) || op == 0x68 || op == 0x6a || op == 0x9c ||
         (op == 0xff && (modrm & 0x38) == 0x30)) { /* push */
-        now->offset -= 8;
+        now->offset -= CPROFI_WORD;
     } else if (op == 0x9d || op == 0x8f) { /* popf, pop to memory */
-        now->offset += 8;
+        now->offset += CPROFI_WORD;
     } else if (((op == 0x81 || op == 0x83) && to_rm) || (op == 0x8d && to_reg)) {
         return cprofi_ahead_arithmetic(a);
     } else if ((op == 0x89 && modrm == 0xe5) || (op == 0x8b && modrm == 0xec)) {
         if (b || r || now->lost) return true; /* of r13, r12 */
-        now->bp_set = true; /* mov rsp, rbp */
-        now->bp = now->offset;
+        now->fp_set = true; /* mov rsp, rbp */
+        now->fp = now->offset;
     } else if ((op == 0x89 && modrm == 0xec && !b && !r) ||
                (op == 0x8b && modrm == 0xe5 && !b && !r)) { /* mov rbp, rsp */
-        cprofi_ahead_from_bp(now, 0);
+        cprofi_ahead_from_fp(now, 0);
     } else if (op == 0xc9) { /* leave */
-        cprofi_ahead_from_bp(now, 0);
+        cprofi_ahead_from_fp(now, 0);
         return cprofi_ahead_pop(now, 5);
     } else if (to_rm && (op == 0x89 || (op < 0x38 && (op & 7) == 1) || op == 0x87 || op == 0xc7)) {
         now->lost = true; /* SP becomes something else */
@@ -2275,30 +2955,19 @@ static bool cprofi_ahead_stack(cprofi_ahead *a) {
     return true;
 }
 
-/* [signal] Goes where the branch that was not taken goes. 0, or -1 if there is none. */
-static int cprofi_ahead_turn(cprofi_ahead *a) {
-    if (!a->branch.pc) return -1;
-    a->now = a->branch;
-    a->branch.pc = 0;
-    return 0;
-}
-
 /* [signal] Advances past the instruction. -1: lost, 1: it returns, 0: go on. `first` is where it
-   all began, [start, limit) the function if that is known, else limit is 0. */
-static int cprofi_ahead_next(cprofi_ahead *a, uintptr_t first, uintptr_t start, uintptr_t limit) {
+   all began. */
+static int cprofi_ahead_next(cprofi_ahead *a) {
     const uint8_t op = a->op;
     const bool rel8 = a->map == 0 && ((op >= 0x70 && op <= 0x7f) || (op >= 0xe0 && op <= 0xe3));
     const uintptr_t pc = a->now.pc, next = pc + a->size;
     const int32_t jump = op == 0xeb || rel8 ? cprofi_ahead_int(a, (size_t)a->size - 1u, 1)
                                             : cprofi_ahead_int(a, (size_t)a->size - 4u, 4);
     const uintptr_t to = next + (uintptr_t)(intptr_t)jump;
-    const bool leaves = limit && (to < start || to >= limit);
+    const bool leaves = a->limit && (to < a->start || to >= a->limit);
     a->now.pc = next;
     if (rel8 || (a->map == 1 && op >= 0x80 && op <= 0x8f)) {
-        if (jump > 0 && !leaves) {
-            a->branch = a->now;
-            a->branch.pc = to;
-        }
+        if (jump > 0 && !leaves) cprofi_ahead_branch(a, to);
     } else if (a->map == 1 && op == 0x0b) { /* ud2 */
         return cprofi_ahead_turn(a);
     } else if (a->map == 0 && (op == 0xc3 || op == 0xc2)) { /* ret */
@@ -2310,16 +2979,249 @@ static int cprofi_ahead_next(cprofi_ahead *a, uintptr_t first, uintptr_t start, 
         a->now.pc = to;
     } else if (a->map == 0 && op == 0xff && (a->modrm & 0x38) == 0x20) { /* jmp, indirect */
         /* The PLT's if it is the first instruction. Else a tail call or a jump table. */
-        if (pc == first) return 1;
+        if (pc == a->first) return 1;
         if (cprofi_ahead_turn(a) == 0) return 0;
-        if (next >= limit) return -1;
+        if (next >= a->limit) return -1;
     } else if (a->map == 0 && (op == 0xf4 || op == 0xcc)) { /* hlt, int3 */
         return cprofi_ahead_turn(a);
     }
     return 0;
 }
 
-/* [signal] The rule at pc from reading ahead, or else the frame pointer's. */
+/* [signal] Passes one instruction; answers as cprofi_ahead_next. */
+static int cprofi_ahead_pass(cprofi_ahead *a) {
+    if (!cprofi_ahead_fetch(a, 15) || !cprofi_ahead_decode(a)) return -1;
+    return cprofi_ahead_stack(a) ? cprofi_ahead_next(a) : cprofi_ahead_turn(a);
+}
+
+/* [signal] */
+static bool cprofi_ahead_near(const cprofi_unwinder *u, uintptr_t pc, uintptr_t start,
+                              uintptr_t limit, cprofi_rule *rule) {
+    (void)u, (void)pc, (void)start, (void)limit, (void)rule;
+    return false;
+}
+
+/* [signal] `syscall; hlt`, the second in case the first returned. */
+static bool cprofi_ahead_exits(const cprofi_unwinder *u, uintptr_t pc) {
+    cprofi_ahead a;
+    memset(&a, 0, sizeof a);
+    a.u = u;
+    a.verified = 1;
+    a.now.pc = pc;
+    if (!cprofi_ahead_fetch(&a, sizeof a.code)) return false;
+    for (size_t i = 0; i + 3 <= sizeof a.code; i++)
+        if (a.code[i] == (CPROFI_SYSCALL & 0xff) && a.code[i + 1] == CPROFI_SYSCALL >> 8 &&
+            a.code[i + 2] == 0xf4)
+            return true;
+    return false;
+}
+
+/* [signal] They are known by what libc tells the kernel: see cprofi_unwind_learn. */
+static bool cprofi_ahead_restorer(const cprofi_unwinder *u, uintptr_t pc) {
+    (void)u, (void)pc;
+    return false;
+}
+#elif defined(CPROFI_ARM64)
+/* [signal] The instruction at pc; 0, which is none, if it cannot be read. */
+static uint32_t cprofi_ahead_word(cprofi_ahead *a, uintptr_t pc) {
+    uintptr_t now = a->now.pc;
+    uint32_t word = 0;
+    a->now.pc = pc;
+    if (cprofi_ahead_fetch(a, 4)) memcpy(&word, a->code, sizeof word);
+    a->now.pc = now;
+    return word;
+}
+
+/* [signal] A register is loaded from, or stored at, this place from SP or, `by_fp`, from FP. */
+static void cprofi_ahead_moved(cprofi_ahead_state *now, uint32_t reg, int32_t at, bool by_fp,
+                               bool load) {
+    bool below;
+    for (size_t k = 0; k < CPROFI_KEPT; k++) {
+        if (cprofi_kept[k] != reg) continue;
+        if (!load && now->entering) {
+            if (!by_fp) now->at[k] = at;
+        } else if (!load) {
+            now->stored |= 1u << k;
+        } else if (!now->entering) {
+            if (by_fp && !now->from_fp) {
+                if (!now->fp_set) return;
+                at += now->fp;
+            }
+            below = at < 0 && !now->from_fp; /* of SP: so it is not there yet */
+            now->at[k] = below || now->stored >> k & 1 ? -1 : at;
+        }
+    }
+}
+
+/* [signal] Loads and stores with SP or FP as base: single ones of all sizes, and pairs. */
+static bool cprofi_ahead_memory(cprofi_ahead_state *now, uint32_t w) {
+    const uint32_t base = w >> 5 & 31, size = w >> 30;
+    const bool vector = w >> 26 & 1, pair = (w & 0x3a000000) == 0x28000000;
+    int32_t n, at, scale;
+    uint32_t mode; /* 1: the base changes afterwards, 3: before */
+    bool load;
+    if (pair) {
+        scale = vector ? 4 << size : size == 2 ? 8 : 4;
+        n = (int32_t)((w >> 15 & 0x7f) ^ 0x40) - 0x40;
+        n *= scale;
+        mode = w >> 23 & 3;
+        load = w >> 22 & 1;
+    } else {
+        scale = vector ? w >> 23 & 1 ? 16 : 1 << size : 1 << size;
+        load = w >> 22 & 1;
+        if ((w & 0x3b000000) == 0x39000000) { /* an offset that is not negative */
+            n = (int32_t)(w >> 10 & 0xfff) * scale;
+            mode = 0;
+        } else { /* any offset, or a register */
+            n = (int32_t)((w >> 12 & 0x1ff) ^ 0x100) - 0x100;
+            mode = w >> 10 & 3;
+            if (w & 0x00200000) return true;
+        }
+    }
+    if (base != CPROFI_SP && base != CPROFI_FP) return true;
+    if (base == CPROFI_SP && now->lost) return true;
+    at = (base == CPROFI_SP ? now->offset : 0) + (mode == 1 ? 0 : n);
+    if (!vector && scale == 8) {
+        cprofi_ahead_moved(now, w & 31, at, base == CPROFI_FP, load);
+        if (pair) cprofi_ahead_moved(now, w >> 10 & 31, at + 8, base == CPROFI_FP, load);
+    }
+    if (base == CPROFI_SP && mode & 1) now->offset += n;
+    return true;
+}
+
+/* [signal] What is done to SP and FP other than by loads and stores. */
+static void cprofi_ahead_arithmetic(cprofi_ahead_state *now, uint32_t w) {
+    const uint32_t to = w & 31, from = w >> 5 & 31;
+    if ((w & 0xbf000000) == 0x91000000) { /* add, sub of a constant */
+        int32_t n = (int32_t)(w >> 10 & 0xfff) << (w >> 22 & 1 ? 12 : 0);
+        if (w & 0x40000000) n = -n;
+        if (to == CPROFI_SP && from == CPROFI_SP) {
+            now->offset += n;
+        } else if (to == CPROFI_SP && from == CPROFI_FP) {
+            cprofi_ahead_from_fp(now, n);
+        } else if (to == CPROFI_FP && from == CPROFI_SP && !now->lost) {
+            now->fp_set = true;
+            now->fp = now->offset + n;
+        } else if (to == CPROFI_SP) {
+            now->lost = true;
+        }
+    } else if (to == CPROFI_SP && ((w & 0xbfe00000) == 0x8b200000 || /* add, sub of a register */
+                                   (w & 0xff800000) == 0x92000000)) { /* and */
+        now->lost = true;
+    }
+}
+
+/* [signal] Answers for an indirect jump at pc. The PLT jumps by x17, and so do veneers and some
+   tail calls, else by x16; other registers are those of jump tables, and of tail calls too. */
+static int cprofi_ahead_indirect(cprofi_ahead *a, uint32_t w) {
+    const uintptr_t pc = a->now.pc;
+    const uint32_t by = w >> 5 & 31;
+    if (by != 16 && by != 17) return cprofi_ahead_turn(a);
+    /* PLT entry 0 has `stp x16, x30, [sp, #-16]!` four instructions before, and jumps with that on
+       the stack, to where it is taken off. x30 still is the return address. */
+    if (pc - a->first <= 20 && cprofi_ahead_word(a, pc - 16) == 0xa9bf7bf0)
+        a->now.offset = a->first > pc - 16 ? 16 : 0;
+    return a->now.lost ? cprofi_ahead_turn(a) : 1;
+}
+
+/* [signal] Passes one instruction. -1: lost, 1: it returns, 0: go on. */
+static int cprofi_ahead_pass(cprofi_ahead *a) {
+    const uintptr_t pc = a->now.pc, next = pc + 4;
+    const uint32_t w = cprofi_ahead_word(a, pc);
+    const bool nears = (w & 0xff000010) == 0x54000000 || (w & 0x7e000000) == 0x34000000;
+    const bool tests = (w & 0x7e000000) == 0x36000000;
+    if (w >> 16 == 0 || (w & 0xffe0001f) == 0xd4200000) return cprofi_ahead_turn(a); /* udf, brk */
+    if ((w & 0xfe000000) == 0xd6000000) {
+        if ((w >> 21 & 7) == 2) return a->now.lost ? cprofi_ahead_turn(a) : 1; /* ret */
+        if ((w >> 21 & 7) == 0) return cprofi_ahead_indirect(a, w);
+    } else if ((w & 0xfc000000) == 0x14000000 || nears || tests) { /* b; b.cond, cbz; tbz */
+        int64_t n = nears   ? (int64_t)((w >> 5 & 0x7ffff) ^ 0x40000) - 0x40000
+                    : tests ? (int64_t)((w >> 5 & 0x3fff) ^ 0x2000) - 0x2000
+                            : (int64_t)((w & 0x3ffffff) ^ 0x2000000) - 0x2000000;
+        const uintptr_t to = pc + (uintptr_t)(4 * n);
+        const bool leaves = a->limit && (to < a->start || to >= a->limit);
+        if (nears || tests) {
+            if (n > 0 && !leaves) cprofi_ahead_branch(a, to);
+        } else {
+            if (leaves) return a->now.lost ? cprofi_ahead_turn(a) : 1; /* a tail call */
+            if (to >= a->lowest && to < next) return cprofi_ahead_turn(a);
+            if (to < a->lowest) a->lowest = to;
+            a->now.pc = to;
+            return 0;
+        }
+    } else if ((w & 0x3a000000) == 0x28000000 || (w & 0x3a000000) == 0x38000000) {
+        if (!cprofi_ahead_memory(&a->now, w)) return cprofi_ahead_turn(a);
+    } else {
+        cprofi_ahead_arithmetic(&a->now, w);
+    }
+    a->now.pc = next;
+    return 0;
+}
+
+/* [signal] clang 14 describes only what is between prologue and epilogue; of these the tables say
+   what they say of the first instruction, and of the last before. So where a return, or the start,
+   is a few instructions away without a branch, the code is believed. */
+static bool cprofi_ahead_near(const cprofi_unwinder *u, uintptr_t pc, uintptr_t start,
+                              uintptr_t limit, cprofi_rule *rule) {
+    cprofi_ahead a;
+    uint32_t words[CPROFI_KEPT];
+    const bool first = rule->cfa ==
+                       cprofi_rule_make(CPROFI_RULE_SIMPLE, CPROFI_SP, CPROFI_CALL, 0).cfa;
+    memset(&a, 0, sizeof a);
+    memset(a.now.at, 0xff, sizeof a.now.at);
+    a.u = u;
+    a.verified = 1;
+    a.start = start;
+    a.limit = limit;
+    a.now.pc = a.first = first ? start : pc;
+    a.now.entering = first;
+    if (first && pc - start > 4 * CPROFI_AHEAD_NEAR) return false;
+    for (size_t i = 0; i < CPROFI_AHEAD_NEAR; i++) {
+        const uint32_t w = cprofi_ahead_word(&a, a.now.pc);
+        const bool branches = (w & 0x7c000000) == 0x34000000 || (w & 0xff000010) == 0x54000000 ||
+                              (w & 0xfc000000) == 0x94000000 || (w & 0xfee00000) == 0xd6200000;
+        if (first && a.now.pc == pc) {
+            if (!a.now.offset || a.now.lost) return false;
+            for (size_t k = 0; k < CPROFI_KEPT; k++)
+                words[k] = a.now.at[k] == -1 ? 0 : (uint32_t)(-a.now.at[k] / CPROFI_WORD);
+            *rule = cprofi_rule_make(CPROFI_RULE_GUESS, CPROFI_SP, -a.now.offset, 0);
+            return cprofi_rule_save(rule, words);
+        }
+        if (branches) return false;
+        switch (cprofi_ahead_pass(&a)) {
+        case 0: break;
+        case 1: return !first && cprofi_ahead_rule(&a.now, rule);
+        default: return false;
+        }
+    }
+    return false;
+}
+
+/* [signal] `mov x8, #93; svc #0` */
+static bool cprofi_ahead_exits(const cprofi_unwinder *u, uintptr_t pc) {
+    cprofi_ahead a;
+    memset(&a, 0, sizeof a);
+    a.u = u;
+    a.verified = 1;
+    for (size_t i = 0; i < 4; i++, pc += 4)
+        if ((cprofi_ahead_word(&a, pc) & 0x7fffffff) == 0x52800ba8)
+            return cprofi_ahead_word(&a, pc + 4) == CPROFI_SYSCALL;
+    return false;
+}
+
+/* [signal] `mov x8, #139; svc #0`, where the kernel or libc has it, at the first or the second. */
+static bool cprofi_ahead_restorer(const cprofi_unwinder *u, uintptr_t pc) {
+    cprofi_ahead a;
+    memset(&a, 0, sizeof a);
+    a.u = u;
+    a.verified = 1;
+    if (cprofi_ahead_word(&a, pc) == CPROFI_SYSCALL) pc -= 4;
+    return (cprofi_ahead_word(&a, pc) & 0x7fffffff) == 0x52801168 &&
+           cprofi_ahead_word(&a, pc + 4) == CPROFI_SYSCALL;
+}
+#endif
+
+/* [signal] */
 static cprofi_rule cprofi_rule_ahead(const cprofi_unwinder *u, uintptr_t pc, uintptr_t start,
                                      uintptr_t limit) {
     const cprofi_rule pointer = cprofi_rule_make(CPROFI_RULE_POINTER, 0, 0, 0);
@@ -2327,359 +3229,19 @@ static cprofi_rule cprofi_rule_ahead(const cprofi_unwinder *u, uintptr_t pc, uin
     memset(&a, 0, sizeof a);
     memset(a.now.at, 0xff, sizeof a.now.at);
     a.u = u;
-    a.now.pc = a.lowest = pc;
+    a.now.pc = a.lowest = a.first = pc;
+    a.start = start;
+    a.limit = limit;
     a.verified = 1; /* no page begins there */
     for (size_t i = 0; i < CPROFI_AHEAD_MAX; i++) {
-        if (!cprofi_ahead_fetch(&a) || !cprofi_ahead_decode(&a)) return pointer;
-        int next = cprofi_ahead_stack(&a) ? cprofi_ahead_next(&a, pc, start, limit)
-                                          : cprofi_ahead_turn(&a);
+        int next = cprofi_ahead_pass(&a);
         if (limit && a.now.pc >= limit && next == 0) next = -1;
         if (next < 0) return pointer;
         if (next == 0) continue;
-        /* `push target; ret` is a jump */
-        if (a.now.offset < 0 && !a.now.from_bp) return pointer;
-        uint64_t saved = 0;
-        for (size_t k = 0; k < CPROFI_KEPT; k++) {
-            int32_t at = a.now.at[k], below = at == -1 ? 0 : (a.now.offset + 8 - at) / 8;
-            if (below < 0 || below > 255) return pointer;
-            saved |= (uint64_t)below << (8 * k);
-        }
-        return cprofi_rule_make(CPROFI_RULE_GUESS, a.now.from_bp ? CPROFI_BP : CPROFI_SP,
-                                a.now.offset + 8, saved);
+        cprofi_rule rule;
+        return cprofi_ahead_rule(&a.now, &rule) ? rule : pointer;
     }
     return pointer;
-}
-
-/* [signal] The rule for a frame, from the tables. *keep: it may be cached. `running`: the code at
-   `address` is known to be running, not just to be pointed at by a plausible word. */
-static CPROFI_NOINLINE cprofi_rule cprofi_rule_compile(const cprofi_unwinder *u,
-                                                       const cprofi_module_index *index,
-                                                       uintptr_t address, bool exact, bool running,
-                                                       cprofi_scratch *s, bool *keep) {
-    const cprofi_module_range *range = cprofi_modules_range(index, address);
-    uintptr_t pc = exact ? address : address + 1;
-    *keep = true;
-    for (size_t i = 0; i < CPROFI_RESTORERS; i++) {
-        uint64_t restorer = cprofi_load64(&u->restorers[i]);
-        if (!restorer) break;
-        /* `mov $15, %rax` is 7 bytes, or 5; then comes the system call */
-        if (exact ? address - restorer <= 7 : address + 1 == restorer)
-            return cprofi_rule_make(CPROFI_RULE_SIGNAL, 0, 0, 0);
-    }
-    if (!range) { /* generated code may change; and it keeps frame pointers or nothing */
-        *keep = !exact;
-        if (exact && running) return cprofi_rule_ahead(u, pc, 0, 0);
-        return cprofi_rule_make(CPROFI_RULE_POINTER, 0, 0, 0);
-    }
-    int found = cprofi_cfi_row(range->tables, address, s);
-    if (found < 0) return cprofi_rule_make(CPROFI_RULE_STOP, 0, 0, 0);
-    if (found == 0) {
-        *keep = running;
-        if (running) return cprofi_rule_ahead(u, pc, 0, 0);
-        return cprofi_rule_make(CPROFI_RULE_POINTER, 0, 0, 0);
-    }
-    cprofi_rule rule = cprofi_rule_from_row(s);
-    /* Assembly that opens and closes its FDE and says nothing between (glibc's mpn functions) may
-       push all the same. Where code agrees with the tables, this changes nothing. */
-    if (exact && running && !s->advanced && rule.saved == 0 &&
-        rule.cfa == cprofi_rule_make(CPROFI_RULE_SIMPLE, CPROFI_SP, 8, 0).cfa) {
-        cprofi_rule ahead = cprofi_rule_ahead(u, pc, s->fde.start, s->fde.start + s->fde.size);
-        if ((ahead.cfa >> 32 & 0xffff) == (CPROFI_RULE_GUESS << 8 | CPROFI_SP) &&
-            (uint32_t)ahead.cfa != 8)
-            return ahead;
-    }
-    return rule;
-}
-
-/* [signal] */
-static inline uint64_t cprofi_rule_mix(uint64_t cfa, uint64_t saved) {
-    uint64_t a = cfa * 0x9e3779b97f4a7c15u, b = saved * 0xc2b2ae3d27d4eb4fu;
-    return (a << 31 | a >> 33) ^ (b << 17 | b >> 47);
-}
-
-/* [signal] The rule for a frame, from the cache if it is there. */
-static inline cprofi_rule cprofi_rule_get(const cprofi_unwinder *u,
-                                          const cprofi_module_index *index, uint64_t stamp,
-                                          uintptr_t address, bool exact, bool running,
-                                          cprofi_scratch *s) {
-    uint64_t key = stamp ^ (uint64_t)address ^ (uint64_t)exact << 63;
-    cprofi_rule_slot *slot = &u->rules[(address ^ address >> 12) % CPROFI_RULES];
-    cprofi_rule rule;
-    rule.cfa = cprofi_load64(&slot->cfa);
-    rule.saved = cprofi_load64(&slot->saved);
-    if (cprofi_load64(&slot->check) != (key ^ cprofi_rule_mix(rule.cfa, rule.saved))) {
-        bool keep;
-        rule = cprofi_rule_compile(u, index, address, exact, running, s, &keep);
-        if (keep) {
-            cprofi_store64(&slot->check, key ^ cprofi_rule_mix(rule.cfa, rule.saved));
-            cprofi_store64(&slot->cfa, rule.cfa);
-            cprofi_store64(&slot->saved, rule.saved);
-        }
-    }
-    return rule;
-}
-
-/* ---- the walk */
-
-enum { CPROFI_STEP_LOST, CPROFI_STEP_ROOT, CPROFI_STEP_ON, CPROFI_STEP_SIGNAL };
-
-/* [signal] The kept registers that a rule finds below the CFA. */
-static inline void cprofi_unwind_restore(const cprofi_unwinder *u, cprofi_regs *regs,
-                                         cprofi_view *view, uintptr_t cfa, uint64_t saved) {
-    for (size_t i = 0; saved; i++, saved >>= 8) {
-        if (!(saved & 0xff)) continue;
-        uint32_t bit = 1u << cprofi_kept[i];
-        bool good = cprofi_view_read(u, view, cfa - 8 * (uintptr_t)(saved & 0xff),
-                                     &regs->r[cprofi_kept[i]]);
-        regs->known = good ? regs->known | bit : regs->known & ~bit;
-    }
-}
-
-/* [signal] */
-static bool cprofi_unwind_plausible(uintptr_t pc) { return pc >= 4096 && pc >> 47 == 0; }
-
-/* [signal] One frame by interpreting its row: any CFA, any register. */
-static int cprofi_step_full(const cprofi_unwinder *u, const cprofi_module_index *index,
-                            cprofi_regs *regs, cprofi_view *view, cprofi_scratch *s,
-                            uintptr_t address, bool exact) {
-    const cprofi_module_range *range = cprofi_modules_range(index, address);
-    uint32_t known = 0;
-    uintptr_t cfa;
-    if (!range || cprofi_cfi_row(range->tables, address, s) <= 0) return CPROFI_STEP_LOST;
-    const cprofi_row *row = &s->row;
-    const cprofi_tables *t = range->tables;
-    if (row->cfa_kind == CPROFI_CFI_REGISTER) {
-        if (row->cfa_register >= CPROFI_REGS || !(regs->known >> row->cfa_register & 1))
-            return CPROFI_STEP_LOST;
-        cfa = regs->r[row->cfa_register] + (uintptr_t)row->cfa_value;
-    } else if (row->cfa_kind != CPROFI_CFI_VALUE_EXPRESSION ||
-               !cprofi_expression(u, t, row->cfa_value, regs, view, s, 0, &cfa)) {
-        return CPROFI_STEP_LOST;
-    }
-    for (uint32_t i = 0; i < CPROFI_REGS; i++) {
-        uintptr_t v = regs->r[i];
-        int64_t value = row->value[i];
-        bool good = regs->known >> i & 1;
-        switch (row->kind[i]) {
-        case CPROFI_CFI_SAME:
-            if (i == CPROFI_SP) v = cfa;
-            break;
-        case CPROFI_CFI_AT: good = cprofi_view_read(u, view, cfa + (uintptr_t)value, &v); break;
-        case CPROFI_CFI_IS:
-            v = cfa + (uintptr_t)value;
-            good = true;
-            break;
-        case CPROFI_CFI_REGISTER:
-            good = value >= 0 && value < CPROFI_REGS && (regs->known >> value & 1);
-            if (good) v = regs->r[value];
-            break;
-        case CPROFI_CFI_EXPRESSION: case CPROFI_CFI_VALUE_EXPRESSION:
-            s->stack[0] = cfa;
-            good = cprofi_expression(u, t, value, regs, view, s, 1, &v);
-            if (!good || row->kind[i] == CPROFI_CFI_VALUE_EXPRESSION) break;
-            if (exact && v >= cfa && t->frame.data[value + 1] == 0x70 + CPROFI_BP) {
-                /* gcc goes on describing a realigned frame by rbp after popping it: the frame's
-                   registers are saved below its CFA, or they have all been restored */
-                v = regs->r[i];
-                good = regs->known >> i & 1;
-                break;
-            }
-            good = cprofi_view_read(u, view, v, &v);
-            break;
-        default: good = false; break;
-        }
-        s->next[i] = v;
-        known |= (uint32_t)good << i;
-    }
-    uint8_t ra = s->fde.ra;
-    if (row->kind[ra] == CPROFI_CFI_UNDEFINED) return CPROFI_STEP_ROOT;
-    if (!(known >> ra & 1) || (ra == CPROFI_PC && row->kind[ra] == CPROFI_CFI_SAME))
-        return CPROFI_STEP_LOST;
-    memcpy(regs->r, s->next, sizeof regs->r);
-    regs->r[CPROFI_PC] = s->next[ra];
-    regs->known = known | 1u << CPROFI_PC;
-    return s->fde.signal ? CPROFI_STEP_SIGNAL : CPROFI_STEP_ON;
-}
-
-/* [signal] From the restorer to what the signal interrupted: SP points at the ucontext. */
-static int cprofi_step_signal(const cprofi_unwinder *u, cprofi_regs *regs, cprofi_view *view,
-                              cprofi_scratch *s) {
-    uintptr_t gregs = regs->r[CPROFI_SP] + CPROFI_CONTEXT_GREGS, segments;
-    if (!cprofi_view_read(u, view, gregs + 8 * CPROFI_CONTEXT_SEGMENTS, &segments) ||
-        (segments & 0xffff) != CPROFI_CONTEXT_CS)
-        return CPROFI_STEP_LOST;
-    for (size_t i = 0; i < CPROFI_REGS; i++)
-        if (!cprofi_view_read(u, view, gregs + 8u * cprofi_context_index[i], &s->next[i]))
-            return CPROFI_STEP_LOST;
-    memcpy(regs->r, s->next, sizeof regs->r);
-    regs->known = (1u << CPROFI_REGS) - 1;
-    return CPROFI_STEP_SIGNAL;
-}
-
-/* [signal] Without tables: rbp points at the caller's rbp, the return address lies above. */
-static int cprofi_step_pointer(const cprofi_unwinder *u, const cprofi_module_index *index,
-                               cprofi_regs *regs, cprofi_view *view, bool exact,
-                               bool *running) {
-    const uintptr_t reach = (uintptr_t)1 << 20;
-    uintptr_t sp = regs->r[CPROFI_SP], bp = regs->r[CPROFI_BP], caller, ra;
-    bool known = regs->known >> CPROFI_BP & 1;
-    *running = false;
-    if (known && bp == 0 && !exact) return CPROFI_STEP_ROOT; /* the ABI's mark of the outermost */
-    if (known && bp % 8 == 0 && bp >= sp && bp - sp < reach &&
-        cprofi_view_read(u, view, bp, &caller) && cprofi_view_read(u, view, bp + 8, &ra)) {
-        bool rising = caller == 0 || (caller > bp && caller % 8 == 0);
-        if (ra == 0 && rising) return CPROFI_STEP_ROOT;
-        if (cprofi_modules_range(index, ra - 1) || (rising && cprofi_unwind_plausible(ra))) {
-            regs->r[CPROFI_BP] = caller;
-            regs->r[CPROFI_SP] = bp + 16;
-            regs->r[CPROFI_PC] = ra;
-            return CPROFI_STEP_ON;
-        }
-    }
-    if (exact && cprofi_view_read(u, view, sp, &ra) && cprofi_modules_range(index, ra - 1)) {
-        regs->r[CPROFI_SP] = sp + 8;
-        regs->r[CPROFI_PC] = ra;
-        return CPROFI_STEP_ON;
-    }
-    return CPROFI_STEP_LOST;
-}
-
-/* [signal] By a rule found by reading code; the frame pointer if it does not lead to code. */
-static int cprofi_step_guess(const cprofi_unwinder *u, const cprofi_module_index *index,
-                             cprofi_rule rule, cprofi_regs *regs, cprofi_view *view, bool exact,
-                             bool *running) {
-    unsigned reg = rule.cfa >> 32 & 0xff;
-    uintptr_t cfa = regs->r[reg] + (uintptr_t)(intptr_t)(int32_t)(uint32_t)rule.cfa, ra;
-    if (!(regs->known >> reg & 1) || !cprofi_view_read(u, view, cfa - 8, &ra) ||
-        !cprofi_modules_range(index, ra - 1))
-        return cprofi_step_pointer(u, index, regs, view, exact, running);
-    cprofi_unwind_restore(u, regs, view, cfa, rule.saved);
-    regs->r[CPROFI_SP] = cfa;
-    regs->r[CPROFI_PC] = ra;
-    return CPROFI_STEP_ON;
-}
-
-/* [signal] Whether `ra` follows a call, as far as tables can tell: inside a described function, not
-   at its start (that would be a pointer to it). */
-static bool cprofi_unwind_returns(const cprofi_module_index *index, cprofi_scratch *s,
-                                  uintptr_t ra) {
-    const cprofi_module_range *range = cprofi_modules_range(index, ra - 1);
-    if (!range || !cprofi_cfi_find(range->tables, ra - 1, &s->fde)) return false;
-    return !cprofi_cfi_find(range->tables, ra, &s->fde) || s->fde.start != ra;
-}
-
-/* [signal] The frame at `sp` is found from rbp, and rbp is not known: so it is in the copied stack
-   of a sleeping thread, of which the system tells SP and PC only. Searches upwards for a return
-   address with a saved rbp where the rule has them that leads to such a pair again. */
-static CPROFI_NOINLINE bool cprofi_unwind_find_bp(const cprofi_unwinder *u,
-                                                  const cprofi_module_index *index,
-                                                  cprofi_rule rule, uintptr_t sp,
-                                                  cprofi_regs *regs, cprofi_view *view,
-                                                  cprofi_scratch *s) {
-    const uintptr_t saved = 8 * (uintptr_t)(rule.saved & 0xff), span = 65536;
-    if (saved != 16) return false; /* not below the return address: no frame pointer proper */
-    for (uintptr_t cfa = sp + 16; cfa - sp < span; cfa += 8) {
-        uintptr_t bp, ra, next;
-        if (!cprofi_view_read(u, view, cfa - saved, &bp) ||
-            !cprofi_view_read(u, view, cfa - 8, &ra))
-            return false;
-        if (bp < cfa || bp - cfa > (uintptr_t)1 << 20 || bp % 8 != 0) continue;
-        if (!cprofi_unwind_returns(index, s, ra) || !cprofi_view_read(u, view, bp + 8, &next) ||
-            !cprofi_unwind_returns(index, s, next))
-            continue;
-        regs->r[CPROFI_BP] = cfa - (uintptr_t)(intptr_t)(int32_t)(uint32_t)rule.cfa;
-        regs->known |= 1u << CPROFI_BP;
-        return true;
-    }
-    return false;
-}
-
-/* [signal] One frame that is not simple; regs is replaced by the caller's. */
-static CPROFI_NOINLINE int cprofi_unwind_step(const cprofi_unwinder *u,
-                                              const cprofi_module_index *index, cprofi_rule rule,
-                                              cprofi_regs *regs, cprofi_view *view,
-                                              cprofi_scratch *s, uintptr_t address, bool exact,
-                                              bool *running) {
-    switch (rule.cfa >> 40 & 0xff) {
-    case CPROFI_RULE_GUESS:
-        return cprofi_step_guess(u, index, rule, regs, view, exact, running);
-    case CPROFI_RULE_FULL: return cprofi_step_full(u, index, regs, view, s, address, exact);
-    case CPROFI_RULE_ROOT: return CPROFI_STEP_ROOT;
-    case CPROFI_RULE_SIGNAL: return cprofi_step_signal(u, regs, view, s);
-    case CPROFI_RULE_POINTER:
-        return cprofi_step_pointer(u, index, regs, view, exact, running);
-    default: return CPROFI_STEP_LOST;
-    }
-}
-
-/* [signal] Walks from regs (which it uses up) to the root. Stores at most `max` addresses, leaf
-   first: the leaf's pc and that of a frame a signal interrupted as they are, return addresses minus
-   one, so that each lies inside the instruction that was running. Returns how many. Scopes are
-   marked on the way, unless that is NULL. */
-static size_t cprofi_unwind(const cprofi_unwinder *u, const cprofi_modules *m, cprofi_regs *regs,
-                            cprofi_view *view, cprofi_scratch *s, uintptr_t *frames, size_t max,
-                            cprofi_end *end, cprofi_scope_walk *scopes) {
-    const cprofi_module_index *index = cprofi_load_pointer(cprofi_module_index *, &m->index);
-    const uint64_t stamp = index ? index->epoch * 0x9e3779b97f4a7c15u : 0;
-    const uint32_t needed = 1u << CPROFI_PC | 1u << CPROFI_SP;
-    uintptr_t address = regs->r[CPROFI_PC], sp = regs->r[CPROFI_SP];
-    unsigned switches = 0;
-    size_t n = 0;
-    bool exact = true, running = true; /* running: no frame pointer was believed so far */
-    *end = CPROFI_END_LOST;
-    if ((regs->known & needed) != needed) return 0;
-    for (;;) {
-        if (n == max) {
-            *end = CPROFI_END_DEPTH;
-            return n;
-        }
-        frames[n++] = address;
-        cprofi_rule rule = cprofi_rule_get(u, index, stamp, address, exact, running, s);
-        unsigned kind = rule.cfa >> 40 & 0xff, reg = rule.cfa >> 32 & 0xff;
-        uintptr_t cfa, pc;
-        bool by_sp = true;
-        if (kind == CPROFI_RULE_SIMPLE) {
-            by_sp = reg == CPROFI_SP;
-            if (!by_sp && !(regs->known >> reg & 1) &&
-                (reg != CPROFI_BP || !cprofi_unwind_find_bp(u, index, rule, sp, regs, view, s)))
-                return n;
-            cfa = (by_sp ? sp : regs->r[reg]) + (uintptr_t)(intptr_t)(int32_t)(uint32_t)rule.cfa;
-            if (!cprofi_view_read(u, view, cfa - 8, &pc)) return n;
-            if (rule.saved) cprofi_unwind_restore(u, regs, view, cfa, rule.saved);
-        } else {
-            regs->r[CPROFI_SP] = sp;
-            /* the program counter that expressions see */
-            regs->r[CPROFI_PC] = exact ? address : address + 1;
-            int step = cprofi_unwind_step(u, index, rule, regs, view, s, address, exact, &running);
-            if (step == CPROFI_STEP_ROOT) *end = CPROFI_END_ROOT;
-            if (step == CPROFI_STEP_ROOT || step == CPROFI_STEP_LOST) return n;
-            cfa = regs->r[CPROFI_SP];
-            pc = regs->r[CPROFI_PC];
-            if (step == CPROFI_STEP_SIGNAL) {
-                running = true;
-                sp = cfa;
-                address = pc;
-                exact = true;
-                continue;
-            }
-            by_sp = kind == CPROFI_RULE_POINTER || kind == CPROFI_RULE_GUESS;
-        }
-        if (cfa <= sp && !exact && (by_sp || ++switches > CPROFI_SWITCHES)) return n;
-        if (scopes && scopes->next < cfa) cprofi_scopes_place(scopes, (uint32_t)n - 1, sp, cfa);
-        if (!cprofi_unwind_plausible(pc)) {
-            if (pc == 0) *end = CPROFI_END_ROOT;
-            return n;
-        }
-        sp = cfa;
-        address = pc - 1;
-        exact = false;
-    }
-}
-
-static uintptr_t cprofi_unwind_function(const cprofi_modules *m, uint32_t id, uintptr_t pc) {
-    const cprofi_tables *tables = m->records[id].tables;
-    cprofi_fde fde;
-    return tables && cprofi_cfi_find(tables, pc, &fde) ? fde.start : 0;
 }
 #endif /* CPROFI_CFI */
 /* ---------------------------------------------------------------------------------------------- */
@@ -3692,9 +4254,9 @@ static size_t cprofi_source_string(const cprofi_source *source, uint64_t offset,
    The invariant: the answer for an address depends on the symbols, not on their order. Cost: s
    symbols and n addresses take O(s log n + n) steps; memory is 140 bytes an address and one buffer.
 
-   After the gABI ("System V ABI", chapters 4 and 5) and the x86-64 psABI; 64 bits, little endian,
-   as are all systems this header samples. Not handled: relocatable objects, symbols of files
-   without section headers, and the xz-compressed .gnu_debugdata of some distributions. */
+   After the gABI ("System V ABI", chapters 4 and 5) and the psABIs of x86-64 and AArch64; 64 bits,
+   little endian, as are all systems this header samples. Not handled: relocatable objects, symbols
+   of files without section headers, and the xz-compressed .gnu_debugdata of some distributions. */
 
 enum {
     CPROFI_EM_X86_64 = 62, CPROFI_EM_AARCH64 = 183,
@@ -3706,9 +4268,12 @@ enum {
     CPROFI_STT_NOTYPE = 0, CPROFI_STT_FUNC = 2, CPROFI_STT_GNU_IFUNC = 10,
     CPROFI_STB_LOCAL = 0, CPROFI_STB_WEAK = 2,
     CPROFI_R_X86_64_GLOB_DAT = 6, CPROFI_R_X86_64_JUMP_SLOT = 7, CPROFI_R_X86_64_IRELATIVE = 37,
+    CPROFI_R_AARCH64_GLOB_DAT = 1025, CPROFI_R_AARCH64_JUMP_SLOT = 1026,
+    CPROFI_R_AARCH64_IRELATIVE = 1032,
     CPROFI_NT_GNU_BUILD_ID = 3,
     CPROFI_ELF_HEADER = 64, CPROFI_ELF_SEGMENT = 56, CPROFI_ELF_SECTION = 64, /* bytes of each */
     CPROFI_ELF_SYMBOL = 24, CPROFI_ELF_RELA = 24,
+    CPROFI_ELF_SEGMENT_32 = 32, CPROFI_ELF_SECTION_32 = 40, CPROFI_ELF_SYMBOL_32 = 16,
     /* More than any linker makes; beyond, the table counts as missing. */
     CPROFI_ELF_SEGMENTS_MAX = 4096, CPROFI_ELF_SECTIONS_MAX = 1 << 18
 };
@@ -3726,10 +4291,15 @@ typedef struct {
 typedef struct {
     const cprofi_source *source;
     uint16_t machine;
+    bool narrow; /* of 32 bits */
     uint8_t *segments, *sections; /* the raw tables */
     size_t segment_count, section_count;
     cprofi_source names; /* of the sections */
 } cprofi_elf;
+
+static size_t cprofi_elf_section_size(const cprofi_elf *elf) {
+    return elf->narrow ? CPROFI_ELF_SECTION_32 : CPROFI_ELF_SECTION;
+}
 
 /* Section `i`; all zero when there is no such section. */
 static cprofi_elf_section cprofi_elf_section_at(const cprofi_elf *elf, uint64_t i) {
@@ -3737,9 +4307,18 @@ static cprofi_elf_section cprofi_elf_section_at(const cprofi_elf *elf, uint64_t 
     const uint8_t *p;
     memset(&s, 0, sizeof s);
     if (i >= elf->section_count) return s;
-    p = elf->sections + (size_t)i * CPROFI_ELF_SECTION;
+    p = elf->sections + (size_t)i * cprofi_elf_section_size(elf);
     s.name = cprofi_get32(p);
     s.type = cprofi_get32(p + 4);
+    if (elf->narrow) {
+        s.flags = cprofi_get32(p + 8);
+        s.address = cprofi_get32(p + 12);
+        s.offset = cprofi_get32(p + 16);
+        s.size = cprofi_get32(p + 20);
+        s.link = cprofi_get32(p + 24);
+        s.entry = cprofi_get32(p + 36);
+        return s;
+    }
     s.flags = cprofi_get64(p + 8);
     s.address = cprofi_get64(p + 16);
     s.offset = cprofi_get64(p + 24);
@@ -3752,8 +4331,18 @@ static cprofi_elf_section cprofi_elf_section_at(const cprofi_elf *elf, uint64_t 
 /* Segment `i`, which must be below elf->segment_count. */
 static cprofi_elf_segment cprofi_elf_segment_at(const cprofi_elf *elf, size_t i) {
     cprofi_elf_segment s;
-    const uint8_t *p = elf->segments + i * CPROFI_ELF_SEGMENT;
+    const uint8_t *p =
+        elf->segments + i * (elf->narrow ? CPROFI_ELF_SEGMENT_32 : CPROFI_ELF_SEGMENT);
     s.type = cprofi_get32(p);
+    if (elf->narrow) {
+        s.offset = cprofi_get32(p + 4);
+        s.address = cprofi_get32(p + 8);
+        s.file_size = cprofi_get32(p + 16);
+        s.memory_size = cprofi_get32(p + 20);
+        s.flags = cprofi_get32(p + 24);
+        s.align = cprofi_get32(p + 28);
+        return s;
+    }
     s.flags = cprofi_get32(p + 4);
     s.offset = cprofi_get64(p + 8);
     s.address = cprofi_get64(p + 16);
@@ -3809,26 +4398,43 @@ static bool cprofi_elf_open(const cprofi_source *source, cprofi_elf *elf) {
     uint8_t h[CPROFI_ELF_HEADER], zero[CPROFI_ELF_SECTION];
     uint64_t segments, sections, segment_count, section_count, names;
     cprofi_elf_section s;
+    size_t segment_size = CPROFI_ELF_SEGMENT, section_size, counts = 54;
     memset(elf, 0, sizeof *elf);
-    if (!cprofi_source_read(source, 0, h, sizeof h) || memcmp(h, "\177ELF\2\1\1", 7) != 0)
+    if (!cprofi_source_read(source, 0, h, sizeof h) || memcmp(h, "\177ELF", 4) != 0 ||
+        h[4] < 1 || h[4] > 2 || h[5] != 1 || h[6] != 1)
         return false;
     elf->source = source;
     elf->machine = cprofi_get16(h + 18);
-    segments = cprofi_get16(h + 54) == CPROFI_ELF_SEGMENT ? cprofi_get64(h + 32) : 0;
-    segment_count = cprofi_get16(h + 56);
-    sections = cprofi_get16(h + 58) == CPROFI_ELF_SECTION ? cprofi_get64(h + 40) : 0;
-    section_count = cprofi_get16(h + 60);
-    names = cprofi_get16(h + 62);
-    /* Numbers that do not fit the header stand in section 0 (gABI, "Extended numbering"). */
-    if (sections && cprofi_source_read(source, sections, zero, sizeof zero)) {
-        if (section_count == 0) section_count = cprofi_get64(zero + 32);
-        if (names == 0xffff) names = cprofi_get32(zero + 40);
-        if (segment_count == 0xffff) segment_count = cprofi_get32(zero + 44);
+    elf->narrow = h[4] == 1;
+    section_size = cprofi_elf_section_size(elf);
+    segments = cprofi_get64(h + 32);
+    sections = cprofi_get64(h + 40);
+    if (elf->narrow) {
+        segment_size = CPROFI_ELF_SEGMENT_32;
+        segments = cprofi_get32(h + 28);
+        sections = cprofi_get32(h + 32);
+        counts = 42;
     }
-    if (!cprofi_elf_load(source, segments, CPROFI_ELF_SEGMENT, segment_count,
-                         CPROFI_ELF_SEGMENTS_MAX, &elf->segments, &elf->segment_count) ||
-        !cprofi_elf_load(source, sections, CPROFI_ELF_SECTION, section_count,
-                         CPROFI_ELF_SECTIONS_MAX, &elf->sections, &elf->section_count) ||
+    if (cprofi_get16(h + counts) != segment_size) segments = 0;
+    if (cprofi_get16(h + counts + 4) != section_size) sections = 0;
+    segment_count = cprofi_get16(h + counts + 2);
+    section_count = cprofi_get16(h + counts + 6);
+    names = cprofi_get16(h + counts + 8);
+    /* Numbers that do not fit the header stand in section 0 (gABI, "Extended numbering"). */
+    if (sections && cprofi_source_read(source, sections, zero, section_size)) {
+        elf->sections = zero;
+        elf->section_count = 1;
+        s = cprofi_elf_section_at(elf, 0);
+        elf->sections = NULL;
+        elf->section_count = 0;
+        if (section_count == 0) section_count = s.size;
+        if (names == 0xffff) names = s.link;
+        if (segment_count == 0xffff) segment_count = cprofi_get32(zero + (elf->narrow ? 28 : 44));
+    }
+    if (!cprofi_elf_load(source, segments, segment_size, segment_count, CPROFI_ELF_SEGMENTS_MAX,
+                         &elf->segments, &elf->segment_count) ||
+        !cprofi_elf_load(source, sections, section_size, section_count, CPROFI_ELF_SECTIONS_MAX,
+                         &elf->sections, &elf->section_count) ||
         elf->segment_count + elf->section_count == 0) {
         cprofi_elf_close(elf);
         return false;
@@ -3984,14 +4590,15 @@ static void cprofi_elf_offer(cprofi_elf_look *k, cprofi_elf_hit *to, const cprof
 
 /* Reads one symbol; false if it cannot name code. */
 static inline bool cprofi_elf_symbol(const cprofi_elf *elf, const uint8_t *p, cprofi_elf_hit *hit) {
-    unsigned type = p[4] & 15, binding = p[4] >> 4, section = cprofi_get16(p + 6);
+    const uint8_t *q = p + (elf->narrow ? 12 : 4);
+    unsigned type = q[0] & 15, binding = q[0] >> 4, section = cprofi_get16(q + 2);
     bool function = type == CPROFI_STT_FUNC || type == CPROFI_STT_GNU_IFUNC;
     if (!function && type != CPROFI_STT_NOTYPE) return false;
     hit->name = cprofi_get32(p);
     if (!hit->name || section == 0 || section == CPROFI_SHN_COMMON) return false;
     if (!function && section == CPROFI_SHN_ABS) return false;
-    hit->value = cprofi_get64(p + 8);
-    hit->size = cprofi_get64(p + 16);
+    hit->value = elf->narrow ? cprofi_get32(p + 4) : cprofi_get64(p + 8);
+    hit->size = elf->narrow ? cprofi_get32(p + 8) : cprofi_get64(p + 16);
     if (!function && !hit->size && binding == CPROFI_STB_LOCAL &&
         elf->machine == CPROFI_EM_AARCH64)
         return false; /* $x, $d and their like: they mark code and data, they name nothing */
@@ -4005,7 +4612,7 @@ static inline bool cprofi_elf_symbol(const cprofi_elf *elf, const uint8_t *p, cp
 /* Offers the symbols of a table to the addresses. */
 static void cprofi_elf_scan(cprofi_elf_look *k, uint8_t table) {
     cprofi_walk w = cprofi_walk_of(&k->tables[table].symbols, k->buffer, 0, ~(uint64_t)0,
-                                   CPROFI_ELF_SYMBOL);
+                                   k->elf->narrow ? CPROFI_ELF_SYMBOL_32 : CPROFI_ELF_SYMBOL);
     uint64_t last = k->wants[k->count - 1].address;
     const uint8_t *p;
     cprofi_elf_hit hit;
@@ -4044,9 +4651,11 @@ static void cprofi_elf_floors(cprofi_elf_look *k) {
 /* ---- elf: PLT entries ---------------------------------------------------------------------------
 
    x86-64 psABI 5.2, and what ld, lld and mold make of it: 8 or 16 bytes that jump through a GOT
-   slot (ff 25 disp32), with or without endbr64 or bnd in front. The relocation of the slot names
-   the symbol, so bytes that only look like a jump match nothing. Not handled: entries that only
-   bind a function at its first call. */
+   slot (ff 25 disp32), with or without endbr64 or bnd in front. AArch64 (its psABI, "Procedure
+   linkage table"): adrp x16; ldr x17, [x16]; add x16; br x17, with instructions of branch
+   protection in front and between or not. The relocation of the slot names the symbol, so bytes
+   that only look like a jump match nothing. Not handled: entries that only bind a function at its
+   first call. */
 
 typedef struct {
     uint64_t slot;
@@ -4055,29 +4664,67 @@ typedef struct {
 
 enum { CPROFI_ELF_PLT_MAX = 8 }; /* sections with entries, and sections with relocations */
 
+/* The slot through which the entry jumps that has byte `at` of this section. */
+static bool cprofi_elf_jump_x64(const cprofi_elf_section *s, const cprofi_source *content,
+                                uint64_t at, uint64_t *slot) {
+    const size_t size = s->entry == 8 ? 8 : 16;
+    const uint64_t entry = at / size * size;
+    uint8_t code[16];
+    if (!cprofi_source_read(content, entry, code, size)) return false;
+    for (size_t b = 0; b + 6 <= size; b++) {
+        if (code[b] != 0xff || code[b + 1] != 0x25) continue;
+        *slot = s->address + entry + b + 6 + (uint64_t)(int64_t)(int32_t)cprofi_get32(code + b + 2);
+        return true;
+    }
+    return false;
+}
+
+/* From there on to the jump, and back to where its register is loaded. */
+static bool cprofi_elf_jump_arm64(const cprofi_elf_section *s, const cprofi_source *content,
+                                  uint64_t at, uint64_t *slot) {
+    uint8_t code[4];
+    uint64_t jump = at / 4 * 4, offset = 0;
+    bool loaded = false;
+    for (size_t i = 0;; i++, jump += 4) {
+        if (i == 6 || !cprofi_source_read(content, jump, code, 4)) return false;
+        if (cprofi_get32(code) == 0xd61f0220) break; /* br x17 */
+    }
+    for (size_t i = 0; i < 4 && jump >= 4; i++) {
+        uint32_t word;
+        jump -= 4;
+        if (!cprofi_source_read(content, jump, code, 4)) return false;
+        word = cprofi_get32(code);
+        if ((word & 0xffc003ff) == 0xf9400211) { /* ldr x17, [x16, #n] */
+            offset = 8 * (uint64_t)(word >> 10 & 0xfff);
+            loaded = true;
+        } else if ((word & 0x9f00001f) == 0x90000010 && loaded) { /* adrp x16 */
+            uint64_t pages = (uint64_t)(word >> 5 & 0x7ffff) << 2 | (word >> 29 & 3);
+            pages = (pages ^ 0x100000) - 0x100000;
+            *slot = ((s->address + jump) & ~(uint64_t)4095) + 4096 * pages + offset;
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The GOT slots through which the entries jump that wants are in, ascending; how many. */
 static size_t cprofi_elf_slots(const cprofi_elf_look *k, cprofi_elf_slot *slots) {
     size_t n = 0, sections = 0;
     for (size_t i = 0; i < k->elf->section_count && sections < CPROFI_ELF_PLT_MAX; i++) {
         cprofi_elf_section s = cprofi_elf_section_at(k->elf, i);
         cprofi_source content = cprofi_elf_content(k->elf, &s);
-        size_t size = s.entry == 8 ? 8 : 16;
         char name[32];
         cprofi_elf_section_name(k->elf, &s, name);
         if (strncmp(name, ".plt", 4) != 0 && strncmp(name, ".iplt", 5) != 0) continue;
         sections++;
         for (size_t at = cprofi_elf_from(k, 0, s.address);
              at < k->count && k->wants[at].address - s.address < s.size && n < k->count; at++) {
-            uint64_t entry = (k->wants[at].address - s.address) / size * size;
-            uint8_t code[16];
-            if (!cprofi_source_read(&content, entry, code, size)) continue;
-            for (size_t b = 0; b + 6 <= size; b++) {
-                if (code[b] != 0xff || code[b + 1] != 0x25) continue;
-                slots[n].slot = s.address + entry + b + 6 +
-                                (uint64_t)(int64_t)(int32_t)cprofi_get32(code + b + 2);
-                slots[n++].want = at;
-                break;
-            }
+            uint64_t byte = k->wants[at].address - s.address;
+            if (k->elf->machine == CPROFI_EM_AARCH64
+                    ? !cprofi_elf_jump_arm64(&s, &content, byte, &slots[n].slot)
+                    : !cprofi_elf_jump_x64(&s, &content, byte, &slots[n].slot))
+                continue;
+            slots[n++].want = at;
         }
     }
     qsort(slots, n, sizeof *slots, cprofi_compare);
@@ -4088,15 +4735,19 @@ static size_t cprofi_elf_slots(const cprofi_elf_look *k, cprofi_elf_slot *slots)
    resolver; of several relocations of a slot the first counts. */
 static void cprofi_elf_bind(cprofi_elf_look *k, const cprofi_elf_slot *slots, size_t n,
                             const uint8_t *relocation) {
+    const bool arm = k->elf->machine == CPROFI_EM_AARCH64;
     uint32_t type = cprofi_get32(relocation + 8), symbol = cprofi_get32(relocation + 12);
     uint64_t slot = cprofi_get64(relocation);
     size_t at = cprofi_search(slots, sizeof *slots, 0, n, slot);
     uint8_t name[4] = {0};
     if (at == n || slots[at].slot != slot || k->wants[slots[at].want].plt) return;
-    if (type == CPROFI_R_X86_64_JUMP_SLOT || type == CPROFI_R_X86_64_GLOB_DAT)
+    if (type == (arm ? CPROFI_R_AARCH64_JUMP_SLOT : CPROFI_R_X86_64_JUMP_SLOT) ||
+        type == (arm ? CPROFI_R_AARCH64_GLOB_DAT : CPROFI_R_X86_64_GLOB_DAT))
         (void)cprofi_source_read(&k->tables[CPROFI_DYNSYM].symbols,
                                  (uint64_t)symbol * CPROFI_ELF_SYMBOL, name, sizeof name);
-    if (type != CPROFI_R_X86_64_IRELATIVE && !cprofi_get32(name)) return;
+    if (type != (arm ? CPROFI_R_AARCH64_IRELATIVE : CPROFI_R_X86_64_IRELATIVE) &&
+        !cprofi_get32(name))
+        return;
     for (; at < n && slots[at].slot == slot; at++) {
         cprofi_elf_want *want = &k->wants[slots[at].want];
         want->plt = true;
@@ -4108,8 +4759,8 @@ static void cprofi_elf_bind(cprofi_elf_look *k, const cprofi_elf_slot *slots, si
 
 static bool cprofi_elf_plt(cprofi_elf_look *k) {
     cprofi_elf_slot *slots = (cprofi_elf_slot *)malloc(k->count * sizeof *slots);
-    size_t n = slots && k->elf->machine == CPROFI_EM_X86_64 ? cprofi_elf_slots(k, slots) : 0;
-    size_t tables = 0;
+    const bool read = k->elf->machine == CPROFI_EM_X86_64 || k->elf->machine == CPROFI_EM_AARCH64;
+    size_t n = slots && read ? cprofi_elf_slots(k, slots) : 0, tables = 0;
     for (size_t i = 0; i < k->elf->section_count && n && tables < CPROFI_ELF_PLT_MAX; i++) {
         cprofi_elf_section s = cprofi_elf_section_at(k->elf, i);
         cprofi_source content = cprofi_elf_content(k->elf, &s);
@@ -6449,8 +7100,9 @@ static bool cprofi_crc32_of(const cprofi_source *source, uint32_t *result) {
 static bool cprofi_debug_useful(const cprofi_debug_search *s) {
     const cprofi_elf *d = s->debug;
     if (!d->section_count) return false;
-    if (s->source->size == s->image->source->size && d->section_count == s->image->section_count &&
-        memcmp(d->sections, s->image->sections, d->section_count * CPROFI_ELF_SECTION) == 0)
+    if (s->source->size == s->image->source->size && d->narrow == s->image->narrow &&
+        d->section_count == s->image->section_count &&
+        memcmp(d->sections, s->image->sections, d->section_count * cprofi_elf_section_size(d)) == 0)
         return false;
     for (size_t i = 0; i < d->section_count; i++) {
         cprofi_elf_section section = cprofi_elf_section_at(d, i);
@@ -8848,8 +9500,8 @@ static bool cprofi_os_counts(cprofi_session *s, cprofi_thread *t, const cprofi_s
 static bool cprofi_os_rests(const cprofi_session *s, const cprofi_slot *q);
 static void cprofi_os_look(cprofi_session *s, uint32_t count, uint64_t elapsed);
 static void cprofi_os_thread_init(cprofi_os_thread *t);
-static void cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t sp, uintptr_t pc,
-                                  uint64_t weight);
+static bool cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t sp, uintptr_t pc,
+                                  uint64_t weight); /* false: it has to be asked */
 static cprof_result cprofi_os_prepare(cprofi_session *s);
 static cprof_result cprofi_os_start(cprofi_session *s);
 static void cprofi_os_stop(cprofi_session *s);
@@ -9180,9 +9832,8 @@ static void cprofi_look_wall(cprofi_session *s, uint64_t elapsed) {
         if (!cprofi_os_cpu(t, &cpu)) continue;
         activity = cpu != t->cpu ? CPROFI_RUNNABLE : cprofi_os_activity(s, t, &sp, &pc);
         t->cpu = cpu;
-        if (activity == CPROFI_ASLEEP && sp && t->slot < 0)
-            cprofi_os_look_asleep(s, t, sp, pc, elapsed);
-        else
+        if (activity != CPROFI_ASLEEP || !sp || t->slot >= 0 ||
+            !cprofi_os_look_asleep(s, t, sp, pc, elapsed))
             cprofi_ask(s, t, elapsed, true);
     }
 }
@@ -10765,7 +11416,23 @@ static cprof_result cprofi_write_snapshot(const cprofi_snapshot *c, cprof_format
 #define CPROFI_SCAN_NS 1000000000u /* full scan at least that often, */
 #define CPROFI_SCAN_BLIND_NS 50000000u /* and that where the link count is not the threads' */
 #define CPROFI_SWITCH_NS 30000u     /* from one thread to the sampler, and to its clock */
-#define CPROFI_SIGNAL_MAGIC 0x6370u /* "cp": tells our values from the host's */
+/* The value that it carries tells ours from the host's: sequence number, mark, slot. Where there is
+   no room for all of the number, its low bits have to do. */
+#if UINTPTR_MAX > 0xffffffffu
+#define CPROFI_SIGNAL_SLOT 16
+#define CPROFI_SIGNAL_MAGIC 0x6370u /* "cp" */
+#define CPROFI_SIGNAL_SEQ 32
+#else
+#define CPROFI_SIGNAL_SLOT 11
+#define CPROFI_SIGNAL_MAGIC 0x16u
+#define CPROFI_SIGNAL_SEQ 16
+#endif
+
+/* A time as the kernel's older calls take it, whatever libc's struct timespec is. */
+typedef struct {
+    long s, ns;
+} cprofi_kernel_time;
+
 
 /* ---- memory ---- */
 
@@ -11281,10 +11948,10 @@ static uint64_t cprofi_os_cpu_sampler(cprofi_session *s) {
 
 /* Until *word differs from `value`, `deadline` (UINT64_MAX: none) has come, or for no reason. */
 static void cprofi_os_wait(uint32_t *word, uint32_t value, uint64_t deadline) {
-    struct timespec t, *until = NULL;
+    cprofi_kernel_time t, *until = NULL;
     if (deadline != UINT64_MAX) {
-        t.tv_sec = (time_t)(deadline / 1000000000u);
-        t.tv_nsec = (long)(deadline % 1000000000u);
+        t.s = (long)(deadline / 1000000000u);
+        t.ns = (long)(deadline % 1000000000u);
         until = &t;
     }
     /* FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG takes an absolute time of CLOCK_MONOTONIC */
@@ -11320,6 +11987,19 @@ static ssize_t cprofi_read_at(int directory, uint32_t tid, const char *file, cha
     }
     to[n > 0 ? n : 0] = 0;
     return n;
+}
+
+/* The 28th field of `stat`, 26 behind the name in parentheses. */
+static uintptr_t cprofi_os_stack_start(void) {
+    char text[1024];
+    const char *at;
+    int file = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    ssize_t n = file < 0 ? -1 : read(file, text, sizeof text - 1);
+    if (file >= 0) close(file);
+    text[n > 0 ? n : 0] = 0;
+    at = strrchr(text, ')');
+    for (int field = 2; at && field < 28; field++) at = strchr(at + 1, ' ');
+    return at ? (uintptr_t)strtoull(at, NULL, 10) : 0;
 }
 
 static void cprofi_os_name(cprofi_session *s, cprofi_thread *t) {
@@ -11397,29 +12077,35 @@ static cprofi_activity cprofi_os_activity(cprofi_session *s, cprofi_thread *t, u
     return CPROFI_UNKNOWN;
 }
 
-/* Copies memory that may not be there: up to the first page that is not. */
-static size_t cprofi_os_copy(cprofi_session *s, void *to, uintptr_t from, size_t size) {
-    struct iovec local, remote[CPROFI_STACK_COPY / 4096 + 1];
-    size_t pieces = 0, left = size;
-    uintptr_t at = from;
+/* Copies the instruction before pc, and a stack up to the first page that cannot be read. Returns
+   the size of that. */
+static size_t cprofi_os_copy(cprofi_session *s, uintptr_t pc, uint32_t *code, uintptr_t sp) {
+    struct iovec local[2], remote[CPROFI_STACK_COPY / 4096 + 2];
+    size_t pieces = 1, left = CPROFI_STACK_COPY;
     ssize_t n;
+    *code = 0;
+    local[0].iov_base = code;
+    local[1].iov_base = s->stack_copy;
+    local[1].iov_len = left;
+    remote[0].iov_base = (void *)(pc - CPROFI_SYSCALL_SIZE);
+    local[0].iov_len = remote[0].iov_len = CPROFI_SYSCALL_SIZE;
     while (left && pieces < CPROFI_COUNT(remote)) { /* by pages: a piece is copied whole or not */
-        size_t piece = 4096 - (at & 4095);
+        size_t piece = 4096 - (sp & 4095);
         if (piece > left) piece = left;
-        remote[pieces].iov_base = (void *)at;
+        remote[pieces].iov_base = (void *)sp;
         remote[pieces++].iov_len = piece;
-        at += piece;
+        sp += piece;
         left -= piece;
     }
-    local.iov_base = to;
-    local.iov_len = size;
-    n = process_vm_readv(s->pid, &local, 1, remote, pieces, 0);
-    return n > 0 ? (size_t)n : 0;
+    n = process_vm_readv(s->pid, local, 2, remote, pieces, 0);
+    return n > CPROFI_SYSCALL_SIZE ? (size_t)n - CPROFI_SYSCALL_SIZE : 0;
 }
 
 /* Wall clock: the stack of a thread that sleeps is copied and unwound here, so that nobody has to
-   wake it. If its CPU clock has not moved since the last time, neither has its stack. */
-static void cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t sp, uintptr_t pc,
+   wake it. If its CPU clock has not moved since the last time, neither has its stack.
+   False where that does not tell: SP and PC may be those of an emulator, and on AArch64 the return
+   address may be in a register. */
+static bool cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t sp, uintptr_t pc,
                                   uint64_t weight) {
     cprofi_regs regs;
     cprofi_view view;
@@ -11428,31 +12114,34 @@ static void cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t
     const cprofi_scopes *scopes = NULL;
     cprofi_scope_walk walk;
     uint64_t cpu;
-    size_t size;
-    size = cprofi_os_copy(s, s->stack_copy, sp, CPROFI_STACK_COPY);
-    if (!cprofi_os_cpu(t, &cpu) || cpu != t->cpu) return; /* it woke up meanwhile */
+    uint32_t code;
+    size_t size = cprofi_os_copy(s, pc, &code, sp);
+    if (!size || (code != CPROFI_SYSCALL && !cprofi_modules_find(&s->modules, pc))) return false;
+    if (!cprofi_os_cpu(t, &cpu) || cpu != t->cpu) return true; /* it woke up meanwhile */
     if (cprofi_load_pointer(cprofi_scopes *, &cprofi_scoped.threads) && t->scopes &&
         cprofi_load32(&t->scopes->tid) == t->tid) {
         memcpy(s->scopes_copy, t->scopes, sizeof *t->scopes);
-        if (!cprofi_os_cpu(t, &cpu) || cpu != t->cpu) return;
+        if (!cprofi_os_cpu(t, &cpu) || cpu != t->cpu) return true;
         scopes = s->scopes_copy;
     }
     cprofi_scopes_walk(&walk, scopes, q->marks);
     memset(&regs, 0, sizeof regs);
     regs.r[CPROFI_SP] = sp;
     regs.r[CPROFI_PC] = pc;
-    regs.known = 1u << CPROFI_SP | 1u << CPROFI_PC;
+    regs.known = CPROFI_BIT(CPROFI_SP) | CPROFI_BIT(CPROFI_PC);
     view.lo = sp;
     view.hi = sp + size;
     view.delta = (intptr_t)((uintptr_t)s->stack_copy - sp);
     view.probe = false;
     q->depth = (uint32_t)cprofi_unwind(&s->os.unwinder, &s->modules, &regs, &view, &q->os.scratch,
                                        q->frames, (size_t)s->desc.max_depth, &end, &walk);
+    if (end == CPROFI_END_LOST && q->depth == 1) return false;
     q->end = (uint32_t)end;
     cprofi_scopes_rest(&walk, q->depth);
     q->mark_count = walk.count;
     t->rest_entry = cprofi_book(s, t, q, weight) + 1;
     t->rest_cpu = cpu;
+    return true;
 }
 
 static void cprofi_thread_found(cprofi_session *s, uint32_t tid) {
@@ -11523,7 +12212,8 @@ static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, ui
     info.si_code = SI_QUEUE;
     info.si_pid = s->pid;
     info.si_value.sival_ptr =
-        (void *)((uintptr_t)seq << 32 | (uintptr_t)CPROFI_SIGNAL_MAGIC << 16 | slot);
+        (void *)(uintptr_t)((uint64_t)seq << CPROFI_SIGNAL_SEQ |
+                            CPROFI_SIGNAL_MAGIC << CPROFI_SIGNAL_SLOT | slot);
     return syscall(SYS_rt_tgsigqueueinfo, s->pid, t->tid, s->desc.signal, &info) == 0;
 }
 
@@ -11613,11 +12303,15 @@ static bool cprofi_signal_ours(cprofi_session *s, const siginfo_t *info, cprofi_
     if (!s || !cprofi_load_pointer(char *, &s->slots)) return false;
     if (info->si_code == SI_QUEUE && info->si_pid == s->pid) {
         uintptr_t value = (uintptr_t)info->si_value.sival_ptr;
-        uint32_t i = (uint32_t)(value & 0xffff), seq = (uint32_t)(value >> 32);
+        uint32_t i = (uint32_t)(value & ((1u << CPROFI_SIGNAL_SLOT) - 1)), word;
+        uint32_t mark = (uint32_t)(value & (((uint64_t)1 << CPROFI_SIGNAL_SEQ) - 1));
         cprofi_slot *q;
-        if ((value >> 16 & 0xffff) != CPROFI_SIGNAL_MAGIC || i >= CPROFI_SLOTS) return false;
+        if (mark >> CPROFI_SIGNAL_SLOT != CPROFI_SIGNAL_MAGIC || i >= CPROFI_SLOTS) return false;
         q = cprofi_slot_at(s, i);
-        if (cprofi_slot_win(q, CPROFI_SLOT_WORD(seq, CPROFI_ASKED))) *slot = q;
+        word = cprofi_load32(&q->word);
+        if ((uintptr_t)((uint64_t)(word >> 2) << CPROFI_SIGNAL_SEQ | mark) == value &&
+            cprofi_slot_win(q, word))
+            *slot = q;
         return true;
     }
     if (info->si_code == SI_USER && info->si_pid == 0) { /* no room for the value: see above */
@@ -11643,7 +12337,7 @@ static void cprofi_signal_chain(int number, siginfo_t *info, void *context) {
     } else if (before->sa_handler == SIG_DFL) {
         if (number != SIGURG && number != SIGWINCH && number != SIGCHLD && number != SIGCONT) {
             /* its default is to end the process: so be it, as soon as this handler returns */
-            uintptr_t standard[4] = {0, 0, 0, 0}; /* the kernel's struct sigaction */
+            uintptr_t standard[5] = {0, 0, 0, 0, 0}; /* the kernel's struct sigaction */
             long pid = cprofi_unwind_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
             long tid = cprofi_unwind_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
             cprofi_unwind_syscall(SYS_rt_sigaction, (uintptr_t)number, (uintptr_t)standard, 0, 8,
@@ -11659,10 +12353,8 @@ static void cprofi_signal_chain(int number, siginfo_t *info, void *context) {
 #ifndef CPROF_TEST_EMPTY_HANDLER
 /* What cprofi_os_counts wants to know. [signal] */
 static void cprofi_signal_pushed(const cprofi_unwinder *u, cprofi_slot *q) {
-    cprofi_view view = {0, 0, 0, true};
-    uintptr_t at = q->os.regs.r[CPROFI_PC] - 2, low, high;
-    struct timespec now;
-    struct rusage usage;
+    cprofi_kernel_time now;
+    long usage[18]; /* the kernel's struct rusage; 16: ru_nvcsw, 17: ru_nivcsw */
     q->os.schedstat[0] = 0;
     if (cprofi_load32(&q->os.prepared) == cprofi_load32(&q->word) >> 2 &&
         q->os.schedstat_fd >= 0) {
@@ -11671,17 +12363,12 @@ static void cprofi_signal_pushed(const cprofi_unwinder *u, cprofi_slot *q) {
                                        0, 0);
         q->os.schedstat[n > 0 ? n : 0] = 0;
         cprofi_unwind_syscall(SYS_clock_gettime, CLOCK_MONOTONIC, (uintptr_t)&now, 0, 0, 0, 0);
-        q->os.answered = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+        q->os.answered = (uint64_t)now.s * 1000000000u + (uint64_t)now.ns;
     }
-    cprofi_unwind_syscall(SYS_getrusage, RUSAGE_THREAD, (uintptr_t)&usage, 0, 0, 0, 0);
-    q->os.sleeps = (uint64_t)usage.ru_nvcsw;
-    q->os.pushes = (uint64_t)usage.ru_nivcsw;
-    q->os.after_syscall = 0;
-    if (!cprofi_view_read(u, &view, at & ~(uintptr_t)7, &low) ||
-        !cprofi_view_read(u, &view, (at + 1) & ~(uintptr_t)7, &high) ||
-        (low >> 8 * (at & 7) & 0xff) != 0x0f || (high >> 8 * ((at + 1) & 7) & 0xff) != 0x05)
-        return;
-    q->os.after_syscall = 1;
+    cprofi_unwind_syscall(SYS_getrusage, RUSAGE_THREAD, (uintptr_t)usage, 0, 0, 0, 0);
+    q->os.sleeps = (uint64_t)usage[16];
+    q->os.pushes = (uint64_t)usage[17];
+    q->os.after_syscall = cprofi_unwind_after_syscall(u, q->os.regs.r[CPROFI_PC]);
 }
 
 /* Captures the stack that was interrupted. [signal] */
@@ -13402,10 +14089,10 @@ static bool cprofi_os_rests(const cprofi_session *s, const cprofi_slot *q) {
     return s->os.fine && q->os.in_call;
 }
 
-static void cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t sp, uintptr_t pc,
+static bool cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t sp, uintptr_t pc,
                                   uint64_t weight) {
-    (void)sp, (void)pc;
-    cprofi_ask(s, t, weight, true);
+    (void)s, (void)t, (void)sp, (void)pc, (void)weight;
+    return false;
 }
 
 /* ---- the sampler thread ---- */

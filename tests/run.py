@@ -61,6 +61,13 @@ PACKAGES = [
     ("cargo", lambda: shutil.which("cargo")),
     ("rustc", lambda: shutil.which("rustc")),
     ("golang-go", lambda: shutil.which("go")),
+    ("gcc-aarch64-linux-gnu", lambda: shutil.which("aarch64-linux-gnu-gcc")),
+    ("g++-aarch64-linux-gnu", lambda: shutil.which("aarch64-linux-gnu-g++")),
+    ("libc6-dev-arm64-cross", lambda: os.path.exists("/usr/aarch64-linux-gnu/include/stdio.h")),
+    ("gcc-i686-linux-gnu", lambda: shutil.which("i686-linux-gnu-gcc")),
+    ("libc6-dev-i386-cross", lambda: os.path.exists("/usr/i686-linux-gnu/include/stdio.h")),
+    ("musl-tools", lambda: shutil.which("musl-gcc")),
+    ("qemu-user", lambda: shutil.which("qemu-aarch64")),
     ("nodejs", lambda: shutil.which("node")),
     ("npm", lambda: shutil.which("npm")),
 ]
@@ -249,6 +256,27 @@ def scopes_suites():
     return suites
 
 
+def build_symbols_program(base, cc, cxx, flags, link):
+    """The program, in a directory of its own with its libraries; returns all these files."""
+    directory = base + ".d/"
+    files = {
+        "libsymbols.so": ["-DLIBRARY"],
+        "libprelinked.so": ["-DPRELINKED", "-Wl,-Ttext-segment=0x6a0000000"],
+        "plugin_a.so": ["-DPLUGIN_A"],
+        "plugin_b.so": ["-DPLUGIN_B"],
+    }
+    for file, how in files.items():
+        shared(directory + file, "tests/e2e/symbols_lib.c", how, cc)
+    program = directory + os.path.basename(base)
+    compile_c("tests/e2e/symbols.c", program + ".o", flags + link[:1] + ["-c"], cc)
+    make(program + "_cxx.o", cxx + ["-std=gnu++11"] + flags + link[:1]
+         + ["-c", "tests/e2e/symbols_cxx.cpp", "-o", program + "_cxx.o"])
+    # The C++ library must be in the process for names to be demangled.
+    make(program, cxx + link + ["-pthread", program + ".o", program + "_cxx.o", "-L" + directory, "-Wl,--no-as-needed",
+                                "-lsymbols", "-lprelinked", "-Wl,-rpath,$ORIGIN", "-ldl", "-lm", "-o", program])
+    return [program] + [directory + f for f in files]
+
+
 def symbols_suites():
     suites = []
     here = BUILD + "/e2e/"
@@ -256,25 +284,11 @@ def symbols_suites():
                              ("symbols-nopie", "full", ["-fno-pie", "-no-pie"]),
                              ("symbols-stripped", "stripped", ["-fPIE", "-pie"])):
         directory = here + name + ".d/"
-        files = {
-            "libsymbols.so": ["-DLIBRARY"],
-            "libprelinked.so": ["-DPRELINKED", "-Wl,-Ttext-segment=0x6a0000000"],
-            "plugin_a.so": ["-DPLUGIN_A"],
-            "plugin_b.so": ["-DPLUGIN_B"],
-        }
 
-        def build(name=name, mode=mode, link=link, directory=directory, files=files):
-            for file, flags in files.items():
-                shared(directory + file, "tests/e2e/symbols_lib.c", flags)
-            program = directory + name
-            compile_c("tests/e2e/symbols.c", program + ".o", E2E_FLAGS + link[:1] + ["-c"])
-            make(program + "_cxx.o", CXX + ["-std=gnu++11"] + E2E_FLAGS + link[:1]
-                 + ["-c", "tests/e2e/symbols_cxx.cpp", "-o", program + "_cxx.o"])
-            # The C++ library must be in the process for names to be demangled.
-            make(program, CXX + link + ["-pthread", program + ".o", program + "_cxx.o", "-L" + directory, "-Wl,--no-as-needed",
-                                        "-lsymbols", "-lprelinked", "-Wl,-rpath,$ORIGIN", "-ldl", "-lm", "-o", program])
+        def build(name=name, mode=mode, link=link):
+            files = build_symbols_program(here + name, CC, CXX, E2E_FLAGS, link)
             if mode == "stripped":
-                command(["strip", "-s", program] + [directory + f for f in files])
+                command(["strip", "-s"] + files)
 
         suites.append(Suite("e2e/" + name, build=build, alone=True,
                             run=[directory + name, mode, "./" + directory + "plugin_a.so", "./" + directory + "plugin_b.so"]))
@@ -314,6 +328,82 @@ def roots_suites():
             suites.append(Suite("e2e/roots-%s-%s" % (family, kind), build=build, unavailable=missing,
                                 run=[here + "roots-" + family + "-" + kind]))
     return suites
+
+
+# pauth-impdef: the real function takes most of the time otherwise.
+QEMU_ARM64 = ["qemu-aarch64", "-cpu", "max,pauth-impdef=on", "-L", "/usr/aarch64-linux-gnu"]
+
+# How tests/arm64/steps.c is compiled: see the list in unwind.c.
+ARM64_STEPS = {
+    "gcc_O0": ["-O0"], "gcc_O2": ["-O2"], "gcc_no_fp": ["-O2", "-fomit-frame-pointer"],
+    "gcc_pauth": ["-O2", "-mbranch-protection=standard"],
+    "gcc_pauth_leaf": ["-O1", "-mbranch-protection=pac-ret+leaf+b-key"],
+    "gcc_cxx": ["-x", "c++", "-O2", "-mbranch-protection=standard"],
+    "clang_O2": ["-O2"], "clang_pauth": ["-O2", "-fomit-frame-pointer", "-mbranch-protection=standard"],
+}
+
+
+def arm64_suites():
+    """Linux on AArch64, run by qemu-user."""
+    here = BUILD + "/arm64/"
+    cc, cxx = ["aarch64-linux-gnu-gcc"], ["aarch64-linux-gnu-g++"]
+    missing = next((tool + " is not installed" for tool in cc + cxx + QEMU_ARM64[:1] + ["clang"] if not shutil.which(tool)), None)
+    flags = ["-O1" if flag == "-O2" else flag for flag in E2E_FLAGS] + ["-fPIE"]
+
+    def build_unwind():
+        steps = []
+        for name, variant in ARM64_STEPS.items():
+            compiler = ["clang", "--target=aarch64-linux-gnu"] if name.startswith("clang") else cc
+            steps.append(make(here + name + ".o", compiler + variant + ["-DSTEPS=steps_" + name, "-c", "tests/arm64/steps.c",
+                                                                        "-o", here + name + ".o"]))
+        compile_c("tests/arm64/unwind.c", here + "unwind.o", ["-O1", "-g", "-Wall", "-Wextra", "-I.", "-pthread", "-c"], cc)
+        make(here + "unwind", cxx + ["-pthread", here + "unwind.o"] + steps + ["-o", here + "unwind"])
+
+    def build_roots():
+        compile_c("tests/e2e/roots.c", here + "roots.o", flags + ["-c"], cc)
+        make(here + "roots_cxx.o", cxx + ["-std=gnu++11"] + flags + ["-c", "tests/e2e/roots_cxx.cpp", "-o", here + "roots_cxx.o"])
+        shared(here + "libroots.so", "tests/e2e/roots_lib.c", [], cc)
+        make(here + "roots", cxx + ["-pie", "-pthread", here + "roots.o", here + "roots_cxx.o", "-L" + here, "-lroots",
+                                    "-Wl,-rpath,$ORIGIN", "-lm", "-o", here + "roots"])
+
+    def build_symbols():
+        build_symbols_program(here + "symbols", cc, cxx, flags, ["-fPIE", "-pie"])
+
+    def build_evm():
+        make(here + "evm", cc + ["-O1", "-g", "-pthread", "-I."] + sorted(glob.glob("examples/evm/*.c")) + ["-o", here + "evm"])
+
+    symbols = here + "symbols.d/"
+    return [Suite("arm64/unwind", build=build_unwind, run=QEMU_ARM64 + [here + "unwind"], unavailable=missing),
+            Suite("arm64/roots", build=build_roots, run=QEMU_ARM64 + [here + "roots"], unavailable=missing),
+            Suite("arm64/symbols", build=build_symbols, unavailable=missing,
+                  run=QEMU_ARM64 + [symbols + "symbols", "full", "./" + symbols + "plugin_a.so", "./" + symbols + "plugin_b.so"]),
+            script("tests/arm64/evm.py", here + "evm", *QEMU_ARM64, build=build_evm, unavailable=missing)]
+
+
+def musl_suites():
+    """Linux x86-64 with musl, which has no unwind tables: its functions are unwound by reading their code."""
+    here = BUILD + "/musl/"
+    cc = ["musl-gcc"]
+    flags = ["-O1" if flag == "-O2" else flag for flag in E2E_FLAGS] + ["-fno-pie"]
+    suites = []
+    for kind, link in (("static", ["-static"]), ("dynamic", ["-no-pie"])):
+        def build(kind=kind, link=link):
+            parts = [compile_c("tests/e2e/%s.c" % name, here + name + ".o", flags + ["-c"], cc)
+                     for name in ("roots", "roots_plain", "roots_lib")]
+            make(here + kind, cc + link + ["-pthread"] + parts + ["-lm", "-o", here + kind])
+
+        suites.append(Suite("musl/roots-" + kind, build=build, run=[here + kind],
+                            unavailable=None if shutil.which("musl-gcc") else "musl-gcc is not installed"))
+    return suites
+
+
+def x86_suites():
+    """Linux on 32-bit x86, which x86-64 runs too."""
+    program = BUILD + "/x86/roots"
+    return [Suite("x86/roots", run=[program], unavailable=None if shutil.which("i686-linux-gnu-gcc") else "no cross compiler",
+                  build=lambda: make(program, ["i686-linux-gnu-gcc", "-std=gnu11", "-static", "-Werror"] + e2e_flags("roots")
+                                     + ["tests/e2e/%s.c" % name for name in ("roots", "roots_plain", "roots_lib")]
+                                     + ["-lm", "-o", program]))]
 
 
 def compile_suites():
@@ -416,7 +506,8 @@ def is_suite(path):
 
 
 def all_suites():
-    suites = compile_suites() + unit_suites() + evm_suites() + flamegraph_suites() + tools_suites() + e2e_suites()
+    suites = compile_suites() + unit_suites() + arm64_suites() + musl_suites() + x86_suites() + evm_suites()
+    suites += flamegraph_suites() + tools_suites() + e2e_suites()
     suites.append(script("tests/e2e/inlines.py", timeout=600))
     suites.append(script("tests/e2e/inlines_windows.py", windows=True, timeout=600))
     suites.append(script("tests/e2e/names.py", timeout=600))

@@ -60,10 +60,19 @@ E2E_NOINLINE void cat_deep(uint64_t until)
 /* ---- tiny functions: nearly every instruction is prologue or epilogue ---- */
 
 E2E_NOINLINE static int tiny_leaf(int x) { __asm__ volatile("" : "+r"(x)); return x + 1; }
+#if defined(__aarch64__)
+#define SAVED "x19", "x20", "x21", "x24", "x27", "x28"
+#elif defined(__i386__)
+#define SAVED "esi", "edi"
+#elif defined(__arm__)
+#define SAVED "r4", "r5", "r8"
+#else
+#define SAVED "rbx", "rbp", "r12", "r13", "r14", "r15"
+#endif
 E2E_NOINLINE static int tiny_saves(int x)
 {
     register int a = x, b = x + 1, c = x + 2;
-    __asm__ volatile("" : "+r"(a), "+r"(b), "+r"(c) : : "rbx", "rbp", "r12", "r13", "r14", "r15", "memory");
+    __asm__ volatile("" : "+r"(a), "+r"(b), "+r"(c) : : SAVED, "memory");
     return a + b + c;
 }
 E2E_NOINLINE static int tiny_calls(int x)

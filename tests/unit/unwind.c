@@ -671,7 +671,7 @@ static void test_step_full(void) {
     for (size_t i = 0; i < CPROFI_REGS; i++) regs.r[i] = 0x7000 + 8 * i;
     for (size_t i = 0; i < 16; i++) memory[i] = 0x100 + i;
     regs.r[6] = 0x7000;
-    regs.known = (1u << CPROFI_SP | 1u << CPROFI_BP | 1u << CPROFI_PC);
+    regs.known = (1u << CPROFI_SP | 1u << CPROFI_FP | 1u << CPROFI_PC);
     cprofi_view view = {0x7000, 0x7000 + sizeof memory, (intptr_t)memory - 0x7000, false};
     int step_kind = cprofi_step_full(&unwinder, &index, &regs, &view, &scratch, MADE_START, true);
     cprofi_rule rule = cprofi_rule_from_row(&scratch);
