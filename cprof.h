@@ -166,12 +166,14 @@
      scopes     names that the program puts among the frames
      unwind     from registers to a stack
      seh        the same by the tables of Windows programs
+     compact    and of macOS programs
      files      where the bytes of an image come from
      elf        symbols of Linux programs
      lines      the source line of an address
      dwarf      functions, and what was inlined into them
      debug      compressed sections, separate debug files
      pe         symbols of Windows programs
+     macho      symbols of macOS programs
      demangle   names that people can read
      symbols    names for addresses
      table      the fixed-size stack table
@@ -2745,9 +2747,11 @@ typedef struct {
    addresses into them; without it an epilogue goes unnoticed. */
 typedef struct {
     uint64_t base;
-    cprofi_span pdata; /* the exception directory, sorted */
+    cprofi_span pdata; /* the exception directory, sorted; macOS: __unwind_info */
     const cprofi_seh_part *parts;
     size_t part_count;
+    const uint32_t *starts; /* macOS: where functions begin, from the image's start, ascending */
+    size_t start_count;
 } cprofi_seh_image;
 
 /* Who knows the images: fills *image with the one that holds `address`; false: there is none. */
@@ -3434,6 +3438,484 @@ CPROFI_UNUSED static uint32_t cprofi_seh_walk(cprofi_seh_step step, const cprofi
     }
     *truncated = result != CPROFI_SEH_END;
     return n;
+}
+/* ---------------------------------------------------------------------------------------------- */
+/* >>compact: unwinding by the tables of macOS programs
+
+   Problem: that of >>seh, whose types and walk this uses: registers and a copy of the stack, on
+   macOS. Idea: __unwind_info has one word for each function that says all: with a frame pointer,
+   where the kept registers are below it; without, how large the frame is. Two levels of sorted
+   tables lead from an offset in the image to the word. (compact_unwind_encoding.h of LLVM's
+   libunwind is the specification.)
+
+   The word is true between prologue and epilogue. A caller always stands there; where a thread
+   stands is told by the code. ARM64: from the start of the function to pc, as long as it runs
+   straight on, the instructions that move the stack pointer are added up; when none of them has set
+   the frame pointer, and no call has been made, the return address is in the link register still.
+   From pc on, what is left of an epilogue is recognised by its end: a return before which the link
+   register is not loaded. x64: instructions have no fixed size, so only those that prologues and
+   epilogues consist of are known; what is another ends the prologue.
+
+   The tables do not tell where a function begins: linkers make one entry of neighbours that have
+   the same word. LC_FUNCTION_STARTS does.
+
+   Of the registers a function keeps only the frame pointer is restored: no encoding makes use of
+   another. Invariant and cost: those of >>seh.
+   Not handled: functions described by DWARF only (on macOS these are few, and most of them keep the
+   frame pointer, by which they are left), among them the trampoline of signal handlers; frames that
+   are set up only on one of several paths, before they are, in functions that are long. */
+
+enum {
+    CPROFI_COMPACT_HEADER = 28, CPROFI_COMPACT_INDEX = 12, /* bytes */
+    CPROFI_COMPACT_REGULAR = 2, CPROFI_COMPACT_COMPRESSED = 3, /* kinds of page */
+    CPROFI_COMPACT_MODE = 0x0f000000,
+    CPROFI_COMPACT_X64_FRAME = 0x01000000, CPROFI_COMPACT_X64_IMMEDIATE = 0x02000000,
+    CPROFI_COMPACT_X64_INDIRECT = 0x03000000,
+    CPROFI_COMPACT_ARM64_FRAMELESS = 0x02000000, CPROFI_COMPACT_ARM64_FRAME = 0x04000000,
+    CPROFI_COMPACT_BP = 6, /* number of rbp in the encodings of x64 */
+    CPROFI_COMPACT_BEFORE = 512, /* bytes of code that are looked at before pc, */
+    CPROFI_COMPACT_BEHIND = 64   /* and from it on */
+};
+
+typedef struct {
+    uint32_t begin, end; /* from the image's start */
+    uint32_t encoding;   /* 0: nothing is known of it */
+} cprofi_compact_entry;
+
+/* ---- the tables */
+
+static uint32_t cprofi_compact_u32(cprofi_span s, uint64_t at) {
+    cprofi_span word = cprofi_span_part(s, at, 4);
+    return word.data ? cprofi_seh_u32(word.data) : 0;
+}
+
+/* Of `count` entries of `size` bytes that begin with an offset (the lowest bits of `mask`): the
+   number of those at or before `offset`. */
+static size_t cprofi_compact_search(cprofi_span table, size_t size, size_t count, uint32_t mask,
+                                    uint64_t offset) {
+    size_t lo = 0, hi = table.size / size;
+    if (hi > count) hi = count;
+    while (lo < hi) {
+        size_t middle = lo + (hi - lo) / 2;
+        if ((cprofi_seh_u32(table.data + middle * size) & mask) <= offset) lo = middle + 1;
+        else hi = middle;
+    }
+    return lo;
+}
+
+/* What a page of the second level says; *end was set to where the page's functions end. */
+static bool cprofi_compact_page(cprofi_span info, uint64_t page, uint32_t base, uint64_t rva,
+                                cprofi_compact_entry *e) {
+    uint32_t kind = cprofi_compact_u32(info, page), place = cprofi_compact_u32(info, page + 4);
+    bool small = kind == CPROFI_COMPACT_COMPRESSED;
+    size_t size = small ? 4 : 8, count = place >> 16, n;
+    uint32_t mask = small ? 0xffffff : 0xffffffff, index, common, own;
+    cprofi_span table;
+    if (!small && kind != CPROFI_COMPACT_REGULAR) return false;
+    if (!small) base = 0;
+    table = cprofi_span_part(info, page + (place & 0xffff), size * count);
+    n = cprofi_compact_search(table, size, count, mask, rva - base);
+    if (!n) return false;
+    e->begin = base + (cprofi_seh_u32(table.data + (n - 1) * size) & mask);
+    if (n < count) e->end = base + (cprofi_seh_u32(table.data + n * size) & mask);
+    if (!small) {
+        e->encoding = cprofi_seh_u32(table.data + (n - 1) * size + 4);
+        return true;
+    }
+    index = cprofi_seh_u32(table.data + (n - 1) * size) >> 24;
+    common = cprofi_compact_u32(info, 8); /* encodings of all pages, then those of this one */
+    own = cprofi_compact_u32(info, page + 8);
+    if (index < common)
+        e->encoding = cprofi_compact_u32(info, cprofi_compact_u32(info, 4) + 4 * (uint64_t)index);
+    else if (index - common < own >> 16)
+        e->encoding =
+            cprofi_compact_u32(info, page + (own & 0xffff) + 4 * (uint64_t)(index - common));
+    return true;
+}
+
+/* The entry for an offset in the image, by its __unwind_info; false if none is known there. */
+static bool cprofi_compact_find(cprofi_span info, uint64_t rva, cprofi_compact_entry *e) {
+    uint64_t at = cprofi_compact_u32(info, 20), count = cprofi_compact_u32(info, 24);
+    cprofi_span table;
+    size_t n;
+    memset(e, 0, sizeof *e);
+    if (cprofi_compact_u32(info, 0) != 1 || count < 2) return false;
+    table = cprofi_span_part(info, at, count * CPROFI_COMPACT_INDEX);
+    n = cprofi_compact_search(table, CPROFI_COMPACT_INDEX, (size_t)count, 0xffffffff, rva);
+    if (!n || n == count) return false; /* the last is where all functions end */
+    at = cprofi_compact_u32(table, (n - 1) * CPROFI_COMPACT_INDEX + 4);
+    e->end = cprofi_compact_u32(table, n * CPROFI_COMPACT_INDEX);
+    return cprofi_compact_page(info, at, cprofi_compact_u32(table, (n - 1) * CPROFI_COMPACT_INDEX),
+                               rva, e) && rva < e->end;
+}
+
+/* Decodes LC_FUNCTION_STARTS, distances from one function to the next, the first from the image's
+   start. Stores at most `max`; returns how many there are. */
+CPROFI_UNUSED static size_t cprofi_compact_starts(cprofi_span distances, uint32_t *to, size_t max) {
+    cprofi_bytes b = cprofi_bytes_of(distances);
+    uint64_t at = 0, distance;
+    size_t n = 0;
+    /* zeros fill the end */
+    while (cprofi_left(&b) && (distance = cprofi_uleb(&b)) != 0 && !b.bad) {
+        if (distance > UINT32_MAX - at) break;
+        at += distance;
+        if (n < max) to[n] = (uint32_t)at;
+        n++;
+    }
+    return n;
+}
+
+/* Where the function begins that holds `rva`; false: nobody knows. */
+static bool cprofi_compact_begin(const cprofi_seh_image *image, uint64_t rva, uint32_t *begin) {
+    size_t lo = 0, hi = image->start_count;
+    while (lo < hi) {
+        size_t middle = lo + (hi - lo) / 2;
+        if (image->starts[middle] <= rva) lo = middle + 1;
+        else hi = middle;
+    }
+    if (lo) *begin = image->starts[lo - 1];
+    return lo != 0;
+}
+
+/* The entry for `rva`, with the beginning of its function as far as that is known. */
+static bool cprofi_compact_function(const cprofi_seh_image *image, uint64_t rva,
+                                    cprofi_compact_entry *e) {
+    uint32_t begin;
+    if (!cprofi_compact_find(image->pdata, rva, e)) return false;
+    if (cprofi_compact_begin(image, rva, &begin) && begin > e->begin) e->begin = begin;
+    return true;
+}
+
+/* ---- both processors */
+
+/* By the frame pointer, which 0 ends: so threads begin. `certain`: the function is known to have
+   one; else it must look like one. */
+static cprofi_seh_result cprofi_compact_pointer(cprofi_seh_frame *f, uint64_t *fp, uint64_t *sp,
+                                                uint64_t least, bool certain) {
+    uint64_t at = *fp;
+    if (at == 0 && !f->exact) return CPROFI_SEH_END;
+    if (certain) {
+        *sp = at + 16;
+        if (!cprofi_seh_word(f, at, fp) || !cprofi_seh_word(f, at + 8, &f->regs.pc))
+            return CPROFI_SEH_BROKEN;
+    } else if (!cprofi_seh_pointer(f, fp, sp, &f->regs.pc)) {
+        return CPROFI_SEH_BROKEN;
+    }
+    f->regs.pc = cprofi_seh_strip(f->regs.pc);
+    f->exact = false;
+    return cprofi_seh_check(f, *sp, least);
+}
+
+/* The code from `rva` to `end`, if all of it is at hand. */
+static cprofi_span cprofi_compact_code(const cprofi_seh_frame *f, uint64_t rva, uint64_t end) {
+    return cprofi_span_part(cprofi_seh_bytes(&f->image, rva, 1), 0, end - rva);
+}
+
+/* Whether there is a return address in the stack at `at`: it is in a function. */
+static bool cprofi_compact_returns_at(const cprofi_seh_frame *f, uint64_t at) {
+    cprofi_seh_image image;
+    cprofi_compact_entry e;
+    uint64_t pc;
+    return cprofi_seh_word(f, at, &pc) && cprofi_seh_plausible(f, pc) &&
+           f->images->find(f->images->user, pc - 1, &image) &&
+           cprofi_compact_find(image.pdata, pc - 1 - image.base, &e);
+}
+
+/* ---- ARM64 */
+
+/* Which way an instruction moves the stack pointer, in bytes, upwards when it frees a frame. */
+static int64_t cprofi_compact_arm64_move(uint32_t i) {
+    const int64_t pair = (i >> 15 & 0x3f) - (int64_t)(i >> 15 & 0x40);
+    const int64_t single = (i >> 12 & 0xff) - (int64_t)(i >> 12 & 0x100);
+    const int64_t constant = (int64_t)(i >> 10 & 0xfff) << (i >> 22 & 1 ? 12 : 0);
+    if ((i & 0xff8003ff) == 0x910003ff) return constant;  /* add sp, sp, #n */
+    if ((i & 0xff8003ff) == 0xd10003ff) return -constant; /* sub sp, sp, #n */
+    /* stp and ldp, of x and of d, [sp, #n]! and [sp], #n */
+    if ((i & 0xfe8003e0) == 0xa88003e0 || (i & 0xfe8003e0) == 0x6c8003e0) return 8 * pair;
+    /* str and ldr likewise */
+    return (i & 0xfba007e0) == 0xf80007e0 ? single : 0;
+}
+
+/* ldp x29, x30 or ldr x30, from the stack. */
+static bool cprofi_compact_arm64_loads_lr(uint32_t i) {
+    return (i & 0xfe407fff) == 0xa8407bfd || (i & 0xffc003ff) == 0xf94003fe ||
+           (i & 0xffe00fff) == 0xf84007fe;
+}
+
+/* ldp and ldr of others, of x and of d, from the stack; hints, such as autibsp. */
+static bool cprofi_compact_arm64_restores(uint32_t i) {
+    return (i & 0xfe4003e0) == 0xa84003e0 || (i & 0xfe4003e0) == 0x6c4003e0 ||
+           (i & 0xfbc003e0) == 0xf94003e0 || (i & 0xfffff01f) == 0xd503201f;
+}
+
+/* Where a thread stands: is it on a straight way from the start of the function, and no frame
+   pointer was set nor call made? Then *moved is what to add to sp. */
+static bool cprofi_compact_arm64_prologue(const cprofi_seh_frame *f, uint64_t rva, uint64_t begin,
+                                          bool frame, int64_t *moved) {
+    cprofi_span code = cprofi_compact_code(f, begin, rva);
+    *moved = 0;
+    if (rva - begin > CPROFI_COMPACT_BEFORE || code.size != rva - begin) return false;
+    for (size_t at = 0; at + 4 <= code.size; at += 4) {
+        uint32_t i = cprofi_seh_u32(code.data + at);
+        if (frame && (i & 0xff8003ff) == 0x910003fd) return false; /* add x29, sp, #n */
+        /* b, bl; br, blr, ret and their like */
+        if ((i & 0x7c000000) == 0x14000000 || (i & 0xfe000000) == 0xd6000000) return false;
+        *moved -= cprofi_compact_arm64_move(i);
+    }
+    return true;
+}
+
+/* Or is it in the last part of an epilogue, behind the load of the link register? */
+static bool cprofi_compact_arm64_epilogue(const cprofi_seh_frame *f, uint64_t rva, int64_t *moved) {
+    cprofi_span code = cprofi_seh_bytes(&f->image, rva, 4);
+    bool freed = false; /* a branch alone may stay in the function */
+    *moved = 0;
+    for (uint64_t back = 4; back <= 8 && !freed; back += 4) { /* autibsp may be in between */
+        cprofi_span before = cprofi_seh_bytes(&f->image, rva - back, 4);
+        uint32_t last = before.data ? cprofi_seh_u32(before.data) : 0;
+        freed = cprofi_compact_arm64_loads_lr(last) || cprofi_compact_arm64_move(last) > 0;
+        if (last != 0xd50323ff) break;
+    }
+    for (size_t at = 0; at + 4 <= code.size && at < CPROFI_COMPACT_BEHIND; at += 4) {
+        uint32_t i = cprofi_seh_u32(code.data + at);
+        int64_t move = cprofi_compact_arm64_move(i);
+        if (i == 0xd65f03c0 || (i & 0xfffffbff) == 0xd65f0bff) return true; /* ret, retaa, retab */
+        if ((i & 0xfc000000) == 0x14000000) return freed;
+        if (cprofi_compact_arm64_loads_lr(i) || (!move && !cprofi_compact_arm64_restores(i)))
+            return false;
+        freed = freed || move > 0;
+        *moved += move;
+    }
+    return false;
+}
+
+/* A cprofi_seh_step. */
+CPROFI_UNUSED static cprofi_seh_result cprofi_compact_arm64_step(cprofi_seh_frame *f) {
+    const uint64_t rva = cprofi_seh_open(f, 4);
+    uint64_t *sp = &f->regs.r[CPROFI_SEH_ARM64_SP], *fp = &f->regs.r[CPROFI_SEH_ARM64_FP];
+    uint64_t least = *sp + (f->exact ? 0 : 16);
+    cprofi_compact_entry e;
+    bool found = f->known && cprofi_compact_function(&f->image, rva, &e);
+    uint32_t mode = found ? e.encoding & CPROFI_COMPACT_MODE : 0;
+    bool frame = mode && mode != CPROFI_COMPACT_ARM64_FRAMELESS;
+    int64_t moved = 0; /* without an entry: a stub, or a leaf */
+    bool certain = mode == CPROFI_COMPACT_ARM64_FRAME;
+    if (!f->exact || !f->known) return cprofi_compact_pointer(f, fp, sp, least, certain);
+    if (found && !cprofi_compact_arm64_prologue(f, rva, e.begin, frame, &moved) &&
+        !cprofi_compact_arm64_epilogue(f, rva, &moved)) {
+        if (frame) return cprofi_compact_pointer(f, fp, sp, least, certain);
+        moved = mode ? 16 * (int64_t)(e.encoding >> 12 & 0xfff) : 0;
+    }
+    *sp += (uint64_t)moved;
+    f->regs.pc = cprofi_seh_strip(f->regs.r[CPROFI_SEH_ARM64_LR]);
+    f->exact = false;
+    return cprofi_seh_check(f, *sp, least);
+}
+
+/* ---- x64 */
+
+/* What is executed of a prologue or epilogue. */
+typedef struct {
+    uint64_t pushed; /* bytes */
+    uint64_t bp_at;  /* how many when rbp was pushed; 0: it was not */
+    bool frame;      /* rbp is the frame pointer */
+} cprofi_compact_x64_state;
+
+/* The instructions of the prologue, as far as the encoding tells them. */
+typedef struct {
+    uint8_t bytes[16];
+    size_t size;
+} cprofi_compact_x64_pattern;
+
+/* push or pop (op 0x50 or 0x58) of a register: its number + 1, else 0. */
+static unsigned cprofi_compact_x64_register(cprofi_bytes *b, uint8_t op) {
+    cprofi_bytes at = *b;
+    uint8_t first = cprofi_u8(&at), high = first == 0x41 ? 8 : 0;
+    if (high) first = cprofi_u8(&at);
+    if (at.bad || (first & 0xf8) != op) return 0;
+    *b = at;
+    return (first & 7u) + high + 1u;
+}
+
+/* sub or add (modrm 0xec or 0xc4) of a constant to rsp. */
+static bool cprofi_compact_x64_constant(cprofi_bytes *b, uint8_t modrm, uint64_t *value) {
+    cprofi_bytes at = *b;
+    uint8_t rex = cprofi_u8(&at), op = cprofi_u8(&at);
+    if (rex != 0x48 || (op != 0x81 && op != 0x83) || cprofi_u8(&at) != modrm) return false;
+    *value = op == 0x83 ? (uint64_t)(int64_t)(int8_t)cprofi_u8(&at)
+                        : (uint64_t)(int64_t)(int32_t)cprofi_u32(&at);
+    if (at.bad) return false;
+    *b = at;
+    return true;
+}
+
+static bool cprofi_compact_x64_is(cprofi_bytes *b, const void *bytes, size_t size) {
+    if (cprofi_left(b) < size || memcmp(b->at, bytes, size) != 0) return false;
+    b->at += size;
+    return true;
+}
+
+/* The bytes pushed, and where rbp is among them, of a function without frame pointer. Which
+   registers were pushed in which order is the number of a permutation: each digit counts how many
+   registers that are left come before the one meant. */
+static bool cprofi_compact_x64_frameless(const cprofi_seh_frame *f, const cprofi_compact_entry *e,
+                                         cprofi_compact_x64_state *s,
+                                         cprofi_compact_x64_pattern *pattern) {
+    static const uint8_t pushes[7] = {0, 3, 12, 13, 14, 15, 5}; /* by their numbers here */
+    static const uint32_t factorials[7] = {1, 1, 2, 6, 24, 120, 720};
+    uint32_t code = e->encoding, n = code >> 10 & 7, number = code & 0x3ff, left = 0x7e;
+    uint8_t order[6];
+    cprofi_span size;
+    memset(s, 0, sizeof *s);
+    pattern->size = 0;
+    if (n > 6) return false;
+    s->pushed = 8 * (uint64_t)(code >> 16 & 0xff);
+    if ((code & CPROFI_COMPACT_MODE) == CPROFI_COMPACT_X64_INDIRECT) { /* in `sub rsp, n` */
+        size = cprofi_seh_bytes(&f->image, e->begin + (uint64_t)(code >> 16 & 0xff), 4);
+        if (!size.data) return false;
+        s->pushed = cprofi_seh_u32(size.data) + 8 * (uint64_t)(code >> 13 & 7);
+    }
+    if (s->pushed < 8 * (uint64_t)n + 8) return false;
+    s->pushed -= 8; /* the return address */
+    for (uint32_t i = 0; i < n; i++) { /* upwards */
+        uint32_t weight = factorials[5 - i] / factorials[6 - n], digit = number / weight, reg = 0;
+        number %= weight;
+        for (uint32_t skip = digit + 1; skip && reg < 7; skip -= left >> reg & 1) reg++;
+        left &= ~(1u << reg);
+        if (reg == CPROFI_COMPACT_BP) s->bp_at = 8 * (uint64_t)(n - i);
+        order[i] = pushes[reg < 7 ? reg : 0];
+    }
+    for (uint32_t i = n; i--;) {
+        if (order[i] >= 8) pattern->bytes[pattern->size++] = 0x41;
+        pattern->bytes[pattern->size++] = (uint8_t)(0x50 | (order[i] & 7));
+    }
+    if (s->pushed == 8 * (uint64_t)n + 8) { /* a push that only makes room, or `sub rsp, n` */
+        pattern->bytes[pattern->size++] = 0x50;
+    } else if (s->pushed > 8 * (uint64_t)n) {
+        pattern->bytes[pattern->size++] = 0x48;
+        pattern->bytes[pattern->size++] = s->pushed - 8 * (uint64_t)n < 128 ? 0x83 : 0x81;
+        pattern->bytes[pattern->size++] = 0xec;
+    }
+    return true;
+}
+
+/* Whether pc is in the prologue, or before it; what of it has been executed. Where the prologue is
+   tells the pattern of its instructions: on a way that needs no frame it comes late. */
+static bool cprofi_compact_x64_prologue(const cprofi_seh_frame *f, uint64_t rva, uint64_t begin,
+                                        const cprofi_compact_x64_pattern *pattern,
+                                        cprofi_compact_x64_state *s) {
+    cprofi_span code = cprofi_seh_bytes(&f->image, begin, 1);
+    cprofi_bytes b;
+    size_t executed = (size_t)(rva - begin), at = 0;
+    uint64_t value;
+    memset(s, 0, sizeof *s);
+    if (rva - begin > CPROFI_COMPACT_BEFORE || code.size < executed) return false;
+    if (pattern->size >= 2) {
+        for (; at <= executed; at++) {
+            cprofi_span here = cprofi_span_part(code, at, pattern->size);
+            if (here.data && memcmp(here.data, pattern->bytes, pattern->size) == 0) break;
+        }
+        if (at > executed) { /* does it come later? */
+            for (; at < executed + CPROFI_COMPACT_BEHIND; at++) {
+                cprofi_span here = cprofi_span_part(code, at, pattern->size);
+                if (here.data && memcmp(here.data, pattern->bytes, pattern->size) == 0) return true;
+            }
+            at = 0;
+        }
+    }
+    b = cprofi_bytes_of(cprofi_span_part(code, at, executed - at));
+    while (cprofi_left(&b)) {
+        unsigned reg = cprofi_compact_x64_register(&b, 0x50);
+        if (reg) {
+            s->pushed += 8;
+            if (reg == 1 + CPROFI_SEH_X64_BP && !s->bp_at) s->bp_at = s->pushed;
+        } else if (cprofi_compact_x64_is(&b, "\x48\x89\xe5", 3)) { /* mov rbp, rsp */
+            s->frame = true;
+        } else if (cprofi_compact_x64_constant(&b, 0xec, &value)) {
+            s->pushed += value;
+        } else if (!cprofi_compact_x64_is(&b, "\xf3\x0f\x1e\xfa", 4)) { /* endbr64 */
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Whether a jump to `target` stays in the function. */
+static bool cprofi_compact_stays(const cprofi_seh_frame *f, uint64_t target,
+                                 const cprofi_compact_entry *e) {
+    uint32_t begin = e->begin;
+    (void)cprofi_compact_begin(&f->image, target, &begin);
+    return target > e->begin && target < e->end && begin <= e->begin;
+}
+
+/* Whether what follows from pc on is the rest of an epilogue, in which the frame pointer is the
+   caller's, or is popped. */
+static bool cprofi_compact_x64_epilogue(const cprofi_seh_frame *f, uint64_t rva, bool frame,
+                                        const cprofi_compact_entry *e,
+                                        cprofi_compact_x64_state *s) {
+    cprofi_span code = cprofi_seh_bytes(&f->image, rva, 1);
+    cprofi_span before = cprofi_seh_bytes(&f->image, rva - 1, 1);
+    cprofi_bytes b = cprofi_bytes_of(code);
+    /* a jump alone may stay in the function, unless it comes right after a pop */
+    bool popped = before.data && (before.data[0] & 0xf8) == 0x58;
+    uint64_t value;
+    memset(s, 0, sizeof *s);
+    while (cprofi_left(&b) && (size_t)(b.at - code.data) < CPROFI_COMPACT_BEHIND) {
+        unsigned reg = cprofi_compact_x64_register(&b, 0x58);
+        uint8_t op;
+        if (reg || cprofi_compact_x64_constant(&b, 0xc4, &value)) {
+            if (reg == 1 + CPROFI_SEH_X64_BP && frame) return false; /* it serves still */
+            s->pushed += reg ? 8 : value;
+            if (reg == 1 + CPROFI_SEH_X64_BP) s->bp_at = s->pushed;
+            popped = true;
+            continue;
+        }
+        if (cprofi_compact_x64_is(&b, "\xc5\xf8\x77", 3)) continue; /* vzeroupper */
+        if (s->bp_at) s->bp_at = s->pushed - s->bp_at + 8; /* from the return address down */
+        op = cprofi_u8(&b);
+        if (op == 0xc3 || op == 0xc2) return true;
+        if ((op != 0xe9 && op != 0xeb) || !popped) return false;
+        value = op == 0xeb ? (uint64_t)(int64_t)(int8_t)cprofi_u8(&b)
+                           : (uint64_t)(int64_t)(int32_t)cprofi_u32(&b);
+        return !cprofi_compact_stays(f, rva + (uint64_t)(b.at - code.data) + value, e);
+    }
+    return false;
+}
+
+/* A cprofi_seh_step. */
+CPROFI_UNUSED static cprofi_seh_result cprofi_compact_x64_step(cprofi_seh_frame *f) {
+    const uint64_t rva = cprofi_seh_open(f, 1);
+    uint64_t *sp = &f->regs.r[CPROFI_SEH_X64_SP], *bp = &f->regs.r[CPROFI_SEH_X64_BP];
+    const uint64_t least = *sp + 8;
+    cprofi_compact_x64_state s, body;
+    cprofi_compact_x64_pattern pattern = {{0x55, 0x48, 0x89, 0xe5}, 4}; /* of a frame pointer */
+    cprofi_compact_entry e;
+    bool found = f->known && cprofi_compact_function(&f->image, rva, &e), known = false;
+    uint32_t mode = found ? e.encoding & CPROFI_COMPACT_MODE : 0;
+    bool frame = mode == CPROFI_COMPACT_X64_FRAME, frameless = false;
+    if (mode == CPROFI_COMPACT_X64_IMMEDIATE || mode == CPROFI_COMPACT_X64_INDIRECT)
+        frameless = cprofi_compact_x64_frameless(f, &e, &body, &pattern);
+    else if (!frame)
+        pattern.size = 0;
+    memset(&s, 0, sizeof s);
+    if (found && f->exact)
+        known = cprofi_compact_x64_prologue(f, rva, e.begin, &pattern, &s) ||
+                cprofi_compact_x64_epilogue(f, rva, frame, &e, &s);
+    if (!known && frameless) {
+        /* if that leads nowhere, and the top of the stack does, it is on a way without frame */
+        if (!f->exact || cprofi_compact_returns_at(f, *sp + body.pushed) ||
+            !cprofi_compact_returns_at(f, *sp))
+            s = body;
+        known = true;
+    }
+    /* without an entry: a stub, or a leaf */
+    if (!known && f->exact && f->known && !mode)
+        known = cprofi_compact_returns_at(f, *sp);
+    if (!known || s.frame)
+        return cprofi_compact_pointer(f, bp, sp, least, s.frame || frame);
+    if (s.bp_at && !cprofi_seh_word(f, *sp + s.pushed - s.bp_at, bp)) return CPROFI_SEH_BROKEN;
+    *sp += s.pushed;
+    return cprofi_seh_x64_return(f, least);
 }
 /* ---------------------------------------------------------------------------------------------- */
 /* >>files: where the bytes of an image come from
@@ -7067,6 +7549,390 @@ static bool cprofi_pe_lookup(const cprofi_pe *pe, cprofi_pe_want *wants, size_t 
 }
 
 /* ---------------------------------------------------------------------------------------------- */
+/* >>macho: symbols of macOS programs
+
+   The problem and the idea are those of the elf and pe sections; like those of COFF, symbols here
+   have no size, but LC_FUNCTION_STARTS tells where each function begins, named or not. So the name
+   of an address is that of the last symbol between the start of its function and itself, and the
+   code of a stripped function is not credited to the one before it.
+
+   A file may hold several images, for several processors (fat): the one with the module's UUID is
+   meant. Compilers leave the DWARF in the object files; dsymutil gathers it in a file of its own,
+   NAME.dSYM/Contents/Resources/DWARF/NAME, with the same UUID and the same addresses, which has the
+   symbols that were stripped from the image too. What is in the system's shared cache is in no
+   file: it is read in memory, where only symbols that others may use have names.
+
+   After mach-o/loader.h, nlist.h, stab.h and fat.h. 64 bits, little endian, as all systems are that
+   have them. Not handled: DWARF in object files that the stabs of a program lead to (N_OSO). */
+
+enum {
+    CPROFI_MACHO_X64 = 0x01000007, CPROFI_MACHO_ARM64 = 0x0100000c, /* processors */
+    CPROFI_MACHO_SYMTAB = 0x2, CPROFI_MACHO_DYSYMTAB = 0xb, CPROFI_MACHO_SEGMENT = 0x19,
+    CPROFI_MACHO_UUID = 0x1b, CPROFI_MACHO_STARTS = 0x26, /* load commands */
+    CPROFI_MACHO_HEADER = 32, CPROFI_MACHO_SEGMENT_SIZE = 72, CPROFI_MACHO_SECTION_SIZE = 80,
+    CPROFI_MACHO_NLIST = 16, /* bytes of each */
+    CPROFI_MACHO_ZEROFILL = 1, CPROFI_MACHO_STUBS = 8, /* types of section */
+    CPROFI_MACHO_EXTERNAL = 1, CPROFI_MACHO_ALTERNATIVE = 0x200, /* of a symbol: type, desc */
+    /* More than any linker makes; further ones count as missing. */
+    CPROFI_MACHO_SECTIONS_MAX = 1024, CPROFI_MACHO_IMAGES_MAX = 64,
+    CPROFI_MACHO_COMMANDS_MAX = 1 << 24,
+    CPROFI_MACHO_NAME_MAX = 16384
+};
+
+typedef struct {
+    uint64_t address, size, offset;
+    uint32_t type, first, entry; /* stubs: number in the indirect table; bytes of one */
+    bool executable, content;
+    char name[17];
+} cprofi_macho_section;
+
+typedef struct {
+    cprofi_source image; /* the file, or the part of it that is the image; size 0: not open */
+    uint32_t processor;
+    bool has_uuid;
+    uint8_t uuid[16];
+    uint64_t base, end; /* addresses of __TEXT, which begins with the header */
+    cprofi_source symbols, strings, indirect, starts;
+    cprofi_macho_section *sections;
+    size_t section_count, section_capacity;
+} cprofi_macho;
+
+static void cprofi_macho_close(cprofi_macho *m) {
+    free(m->sections);
+    memset(m, 0, sizeof *m);
+}
+
+/* A segment and its sections. False: out of memory. */
+static bool cprofi_macho_segment(cprofi_macho *m, cprofi_bytes c) {
+    char name[17] = {0};
+    uint64_t address, size;
+    uint32_t count;
+    if (cprofi_left(&c) < CPROFI_MACHO_SEGMENT_SIZE) return true;
+    memcpy(name, c.at + 8, 16);
+    cprofi_skip(&c, 24);
+    address = cprofi_u64(&c);
+    size = cprofi_u64(&c);
+    cprofi_skip(&c, 24);
+    count = cprofi_u32(&c);
+    cprofi_skip(&c, 4);
+    if (strcmp(name, "__TEXT") == 0) {
+        m->base = address;
+        m->end = address + size;
+    }
+    for (; count && cprofi_left(&c) >= CPROFI_MACHO_SECTION_SIZE; count--) {
+        cprofi_macho_section s;
+        uint32_t flags;
+        if (m->section_count == CPROFI_MACHO_SECTIONS_MAX) return true;
+        memset(&s, 0, sizeof s);
+        memcpy(s.name, c.at, 16);
+        cprofi_skip(&c, 32);
+        s.address = cprofi_u64(&c);
+        s.size = cprofi_u64(&c);
+        if (s.size > ~s.address) s.size = ~s.address;
+        s.offset = cprofi_u32(&c);
+        cprofi_skip(&c, 12);
+        flags = cprofi_u32(&c);
+        s.type = flags & 0xff;
+        s.first = cprofi_u32(&c);
+        s.entry = cprofi_u32(&c);
+        cprofi_skip(&c, 4);
+        s.executable = (flags & 0x80000400) != 0; /* all, or some of it, is instructions */
+        s.content = s.type != CPROFI_MACHO_ZEROFILL;
+        if (!CPROFI_ROOM(m->sections, m->section_count, m->section_capacity)) return false;
+        m->sections[m->section_count++] = s;
+    }
+    return true;
+}
+
+/* One load command, `c` with its head. False: out of memory. */
+static bool cprofi_macho_command(cprofi_macho *m, uint32_t command, cprofi_bytes c) {
+    uint64_t at, size, strings;
+    if (command == CPROFI_MACHO_SEGMENT) return cprofi_macho_segment(m, c);
+    cprofi_skip(&c, 8);
+    if (command == CPROFI_MACHO_UUID && cprofi_left(&c) >= sizeof m->uuid) {
+        memcpy(m->uuid, c.at, sizeof m->uuid);
+        m->has_uuid = true;
+    } else if (command == CPROFI_MACHO_SYMTAB) {
+        at = cprofi_u32(&c);
+        size = (uint64_t)cprofi_u32(&c) * CPROFI_MACHO_NLIST;
+        strings = cprofi_u32(&c);
+        m->symbols = cprofi_source_part(&m->image, at, size);
+        m->strings = cprofi_source_part(&m->image, strings, cprofi_u32(&c));
+    } else if (command == CPROFI_MACHO_DYSYMTAB) {
+        cprofi_skip(&c, 48);
+        at = cprofi_u32(&c);
+        m->indirect = cprofi_source_part(&m->image, at, (uint64_t)cprofi_u32(&c) * 4);
+    } else if (command == CPROFI_MACHO_STARTS) {
+        at = cprofi_u32(&c);
+        m->starts = cprofi_source_part(&m->image, at, cprofi_u32(&c));
+    }
+    return true;
+}
+
+/* Reads the load commands of the one image that a source is. */
+static bool cprofi_macho_open_image(const cprofi_source *source, cprofi_macho *m) {
+    uint8_t head[CPROFI_MACHO_HEADER], *commands;
+    uint32_t count, size;
+    cprofi_span all;
+    cprofi_bytes b;
+    bool ok = true;
+    if (!cprofi_source_read(source, 0, head, sizeof head) || cprofi_get32(head) != 0xfeedfacf)
+        return false;
+    count = cprofi_get32(head + 16);
+    size = cprofi_get32(head + 20);
+    if (!size || size > CPROFI_MACHO_COMMANDS_MAX || size > source->size) return false;
+    commands = (uint8_t *)malloc(size);
+    if (!commands) return false;
+    m->image = *source;
+    m->processor = cprofi_get32(head + 4);
+    all.data = commands;
+    all.size = size;
+    b = cprofi_bytes_of(all);
+    ok = cprofi_source_read(source, sizeof head, commands, size);
+    for (; ok && count && cprofi_left(&b) >= 8; count--) {
+        uint32_t command = cprofi_get32(b.at), length = cprofi_get32(b.at + 4);
+        cprofi_bytes c = b;
+        if (length < 8) break;
+        cprofi_skip(&b, length);
+        c.end = b.at;
+        ok = cprofi_macho_command(m, command, c);
+    }
+    free(commands);
+    if (!ok) cprofi_macho_close(m);
+    return ok;
+}
+
+static uint64_t cprofi_macho_big(const uint8_t *p, size_t size) {
+    uint64_t v = 0;
+    for (size_t i = 0; i < size; i++) v = v << 8 | p[i];
+    return v;
+}
+
+/* Opens an image; of a fat file the first, or with `uuid` the one that has it. The source must
+   outlive `m`; cprofi_macho_close is due only after true. False: no such image, or no memory. */
+static bool cprofi_macho_open(const cprofi_source *source, const uint8_t *uuid, cprofi_macho *m) {
+    uint8_t head[8], entry[32];
+    uint64_t magic, count;
+    size_t size;
+    memset(m, 0, sizeof *m);
+    if (!cprofi_source_read(source, 0, head, sizeof head)) return false;
+    magic = cprofi_macho_big(head, 4);
+    if (magic != 0xcafebabe && magic != 0xcafebabf) return cprofi_macho_open_image(source, m);
+    size = magic == 0xcafebabe ? 20 : 32; /* a Java class begins alike, and has no such entries */
+    count = cprofi_macho_big(head + 4, 4);
+    if (count > CPROFI_MACHO_IMAGES_MAX) count = CPROFI_MACHO_IMAGES_MAX;
+    for (uint64_t i = 0; i < count; i++) {
+        cprofi_source part;
+        if (!cprofi_source_read(source, 8 + i * size, entry, size)) return false;
+        part = size == 20 ? cprofi_source_part(source, cprofi_macho_big(entry + 8, 4),
+                                               cprofi_macho_big(entry + 12, 4))
+                          : cprofi_source_part(source, cprofi_macho_big(entry + 8, 8),
+                                               cprofi_macho_big(entry + 16, 8));
+        if (!cprofi_macho_open_image(&part, m)) continue;
+        if (!uuid || (m->has_uuid && memcmp(m->uuid, uuid, sizeof m->uuid) == 0)) return true;
+        cprofi_macho_close(m);
+    }
+    return false;
+}
+
+/* The DWARF sections, as cprofi_debug_open does it. Their names are cut at 16 bytes. */
+static cprofi_debug_result cprofi_macho_debug(const cprofi_macho *m, cprofi_debug *debug) {
+    cprofi_debug_result result = CPROFI_DEBUG_NONE;
+    memset(debug, 0, sizeof *debug);
+    for (size_t i = 0; i < m->section_count; i++) {
+        const cprofi_macho_section *s = &m->sections[i];
+        cprofi_source content = cprofi_source_part(&m->image, s->offset, s->size);
+        char name[32] = ".";
+        if (!s->content || s->name[0] != '_' || s->name[1] != '_') continue;
+        memcpy(name + 1, s->name + 2, sizeof s->name - 2);
+        if (strcmp(name, ".debug_str_offs") == 0) memcpy(name + 15, "ets", 4);
+        cprofi_debug_add(debug, name, &content, false, &result);
+    }
+    return result;
+}
+
+/* The path of the dSYM's file for an image's path, if it fits. */
+static bool cprofi_macho_dsym_path(const char *image, char *to, size_t capacity) {
+    const char *slash = strrchr(image, '/');
+    int n = snprintf(to, capacity, "%s.dSYM/Contents/Resources/DWARF/%s", image,
+                     slash ? slash + 1 : image);
+    return n > 0 && (size_t)n < capacity;
+}
+
+/* ---- macho: the look-up ------------------------------------------------------------------------
+
+   As in the pe reader. Every address has a `key`, where its name is looked for, and a `floor`: the
+   name is that of the last symbol in [floor, key]. By the list of functions' starts both are the
+   start of the function; without one the key is the address, and the floor the start of its
+   section. Of several symbols at one place: such as are no alternative entries, external ones, the
+   first in the table. A stub is named after the function that it jumps to, with "@plt".
+
+   Ignored: stabs, undefined and absolute symbols, symbols outside of executable sections, and the
+   names that the shared cache's builder has blotted out. The one underscore that every name of C
+   has in front goes. */
+
+typedef struct {
+    uint64_t address;
+    uint32_t index;   /* the caller's */
+    const char *name; /* mangled still; NULL: none; lives in the text */
+    bool stub;
+} cprofi_macho_want;
+
+typedef struct {
+    uint64_t key, floor;
+    uint64_t value; /* of the last symbol between the previous key and this, */
+    uint32_t name;  /* where its name is, */
+    uint32_t rank;  /* and how good it is; 0: there is none */
+    size_t want;
+} cprofi_macho_place;
+
+typedef struct {
+    const cprofi_macho *macho;
+    cprofi_macho_place *places; /* ascending by key */
+    size_t count;
+    uint8_t *buffer; /* CPROFI_CHUNK bytes */
+} cprofi_macho_look;
+
+/* The name at an offset in the strings, "" if it is none; NULL: out of memory. */
+static const char *cprofi_macho_name(const cprofi_macho *m, uint32_t at, cprofi_text *text) {
+    char *name = (char *)malloc(CPROFI_MACHO_NAME_MAX);
+    const char *kept;
+    size_t size, bar;
+    if (!name) return NULL;
+    size = cprofi_source_string(&m->strings, at, name, CPROFI_MACHO_NAME_MAX);
+    if (strcmp(name, "<redacted>") == 0) size = 0;
+    bar = size && name[0] == '_';
+    kept = cprofi_text_keep(text, name + bar, size - bar);
+    free(name);
+    return kept;
+}
+
+/* Names the stub that an address is in. False: out of memory. */
+static bool cprofi_macho_stub(const cprofi_macho *m, const cprofi_macho_section *s,
+                              cprofi_macho_want *want, cprofi_text *text) {
+    uint64_t i = s->first + (want->address - s->address) / s->entry;
+    const char *name;
+    uint8_t number[4], at[4];
+    want->stub = true;
+    if (!cprofi_source_read(&m->indirect, 4 * i, number, 4) ||
+        !cprofi_source_read(&m->symbols, (uint64_t)cprofi_get32(number) * CPROFI_MACHO_NLIST, at,
+                            4))
+        return true;
+    name = cprofi_macho_name(m, cprofi_get32(at), text);
+    if (name && *name) want->name = name;
+    return name != NULL;
+}
+
+/* Moves keys and floors to where functions start. */
+static void cprofi_macho_functions(cprofi_macho_look *k) {
+    cprofi_walk w = cprofi_walk_of(&k->macho->starts, k->buffer, 0, ~(uint64_t)0, 1);
+    uint64_t start = k->macho->base, delta = 0;
+    unsigned shift = 0;
+    size_t i = 0, first;
+    bool any = false;
+    const uint8_t *p;
+    while (i < k->count && (p = cprofi_walk_next(&w)) != NULL) {
+        if (shift < 64) delta |= (uint64_t)(*p & 0x7f) << shift;
+        shift += 7;
+        if (*p & 0x80) continue;
+        if (!delta || start + delta < start) break; /* zeros fill the end */
+        for (first = i; i < k->count && k->places[i].key < start + delta; i++) {}
+        for (; any && first < i; first++)
+            if (k->places[first].floor <= start)
+                k->places[first].key = k->places[first].floor = start;
+        start += delta;
+        any = true;
+        delta = shift = 0;
+    }
+    for (; any && i < k->count; i++)
+        if (k->places[i].floor <= start) k->places[i].key = k->places[i].floor = start;
+}
+
+static void cprofi_macho_symbols(cprofi_macho_look *k) {
+    const cprofi_macho *m = k->macho;
+    cprofi_walk w =
+        cprofi_walk_of(&m->symbols, k->buffer, 0, ~(uint64_t)0, CPROFI_MACHO_NLIST);
+    const uint8_t *p;
+    while ((p = cprofi_walk_next(&w)) != NULL) {
+        size_t section = (size_t)p[5] - 1;
+        uint64_t value = cprofi_get64(p + 8);
+        uint32_t rank = 1u + (p[4] & CPROFI_MACHO_EXTERNAL) +
+                        (cprofi_get16(p + 6) & CPROFI_MACHO_ALTERNATIVE ? 0 : 2);
+        cprofi_macho_place *place;
+        /* a stab; not defined in a section */
+        if ((p[4] & 0xe0) || (p[4] & 0x0e) != 0x0e || !cprofi_get32(p)) continue;
+        if (section >= m->section_count || !m->sections[section].executable ||
+            value - m->sections[section].address >= m->sections[section].size)
+            continue;
+        place = &k->places[cprofi_search(k->places, sizeof *k->places, 0, k->count, value)];
+        if (place == k->places + k->count) continue;
+        if (place->rank && (value < place->value || (value == place->value && rank <= place->rank)))
+            continue;
+        place->value = value;
+        place->name = cprofi_get32(p);
+        place->rank = rank;
+    }
+}
+
+/* Names all wants; false: out of memory. */
+static bool cprofi_macho_settle(const cprofi_macho_look *k, cprofi_macho_want *wants,
+                                cprofi_text *text) {
+    const cprofi_macho_place *last = NULL;
+    const char *name = NULL;
+    for (size_t i = 0; i < k->count; i++) {
+        const cprofi_macho_place *place = &k->places[i];
+        if (place->rank) {
+            last = place;
+            name = NULL;
+        }
+        if (!last || last->value < place->floor) continue;
+        if (!name) name = cprofi_macho_name(k->macho, last->name, text);
+        if (!name) return false;
+        if (*name) wants[place->want].name = name;
+    }
+    return true;
+}
+
+/* Fills name and stub of n wants, in any order, of which address and index are set. False only when
+   out of memory. */
+static bool cprofi_macho_lookup(const cprofi_macho *m, cprofi_macho_want *wants, size_t n,
+                                cprofi_text *text) {
+    cprofi_macho_look k;
+    bool ok;
+    memset(&k, 0, sizeof k);
+    k.macho = m;
+    k.buffer = (uint8_t *)malloc(CPROFI_CHUNK);
+    k.places = (cprofi_macho_place *)calloc(n + 1, sizeof *k.places);
+    ok = k.buffer && k.places;
+    for (size_t i = 0; ok && i < n; i++) {
+        wants[i].name = NULL;
+        wants[i].stub = false;
+        for (size_t s = 0; s < m->section_count; s++) {
+            const cprofi_macho_section *section = &m->sections[s];
+            if (!section->executable || wants[i].address - section->address >= section->size)
+                continue;
+            if (section->type == CPROFI_MACHO_STUBS && section->entry) {
+                ok = cprofi_macho_stub(m, section, &wants[i], text);
+                break;
+            }
+            k.places[k.count].want = i;
+            k.places[k.count].key = wants[i].address;
+            k.places[k.count++].floor = section->address;
+            break;
+        }
+    }
+    if (ok) {
+        qsort(k.places, k.count, sizeof *k.places, cprofi_compare);
+        cprofi_macho_functions(&k);
+        cprofi_macho_symbols(&k);
+        ok = cprofi_macho_settle(&k, wants, text);
+    }
+    free(k.buffer);
+    free(k.places);
+    return ok;
+}
+
+/* ---------------------------------------------------------------------------------------------- */
 /* >>demangle: names that people can read
 
    From what the linker knows to what a reader of a flame graph wants, in this order:
@@ -8091,30 +8957,45 @@ static bool cprofi_symbols_same(const cprofi_elf *elf, const cprofi_module *m) {
     return m->lo - m->slide == lo && m->hi - m->slide == hi;
 }
 
-/* A file open for reading symbols: of the one format or the other. */
+/* A file open for reading symbols: of one of the formats. */
 typedef struct {
     cprofi_source source;
-    cprofi_elf elf; /* elf.source: it is an ELF file */
-    cprofi_pe pe;   /* pe.source: a PE file */
+    cprofi_elf elf;     /* elf.source: it is an ELF file */
+    cprofi_pe pe;       /* pe.source: a PE file */
+    cprofi_macho macho; /* macho.image.size: a Mach-O file */
 } cprofi_object;
 
 static void cprofi_object_close(cprofi_object *o) {
     if (o->elf.source) cprofi_elf_close(&o->elf);
     if (o->pe.source) cprofi_pe_close(&o->pe);
+    cprofi_macho_close(&o->macho);
     cprofi_source_close(&o->source);
 }
 
-/* Whether an open source is of the module; then o->elf or o->pe is open. */
+/* Opens a Mach-O file if it is, or has in it, the image of a module; or its dSYM. */
+static bool cprofi_symbols_macho_open(const cprofi_source *source, const cprofi_module *m,
+                                      cprofi_macho *macho) {
+    const uint8_t *uuid = m->build_id_size == sizeof macho->uuid ? m->build_id : NULL;
+    if (!cprofi_macho_open(source, uuid, macho)) return false;
+    if (m->image.size || (uuid ? macho->has_uuid && memcmp(macho->uuid, uuid, 16) == 0
+                               : m->lo - m->slide == macho->base && m->hi - m->slide == macho->end))
+        return true;
+    cprofi_macho_close(macho);
+    return false;
+}
+
+/* Whether an open source is of the module; then one of the formats is open. */
 static bool cprofi_object_is(cprofi_object *o, const cprofi_module *m) {
     memset(&o->elf, 0, sizeof o->elf);
     memset(&o->pe, 0, sizeof o->pe);
+    memset(&o->macho, 0, sizeof o->macho);
     if (cprofi_elf_open(&o->source, &o->elf))
         return m->image.size || cprofi_symbols_same(&o->elf, m);
     o->elf.source = NULL;
     if (cprofi_pe_open(&o->source, &o->pe))
         return o->pe.time_date_stamp == m->stamp && o->pe.size_of_image == m->hi - m->lo;
     o->pe.source = NULL;
-    return false;
+    return cprofi_symbols_macho_open(&o->source, m, &o->macho);
 }
 
 /* Opens the file of a module; false: there is none, or not the one that was loaded. */
@@ -8193,6 +9074,27 @@ static bool cprofi_symbols_read_pe(cprofi_symbols *s, const cprofi_pe *pe, const
     for (size_t i = 0; ok && i < n; i++) {
         if (!wants[i].name) continue;
         names[i] = cprofi_symbols_shown(s, wants[i].name);
+        ok = names[i] != NULL;
+    }
+    free(wants);
+    return ok;
+}
+
+/* The same from a Mach-O file, for those of the addresses that have no name yet. */
+static bool cprofi_symbols_read_macho(cprofi_symbols *s, const cprofi_macho *macho,
+                                      const cprofi_module *m, const uintptr_t *pcs, size_t n,
+                                      const char **names) {
+    cprofi_macho_want *wants = (cprofi_macho_want *)calloc(n, sizeof *wants);
+    bool ok = wants != NULL;
+    for (size_t i = 0; ok && i < n; i++) {
+        wants[i].address = pcs[i] - m->slide;
+        wants[i].index = (uint32_t)i;
+    }
+    ok = ok && cprofi_macho_lookup(macho, wants, n, &s->text);
+    for (size_t i = 0; ok && i < n; i++) {
+        if (!wants[i].name || names[i]) continue;
+        names[i] = cprofi_symbols_shown(s, wants[i].name);
+        if (names[i] && wants[i].stub) names[i] = cprofi_symbols_plt(s, names[i]);
         ok = names[i] != NULL;
     }
     free(wants);
@@ -8317,6 +9219,58 @@ static bool cprofi_symbols_pe(cprofi_symbols *s, const cprofi_module *m, const c
     return ok;
 }
 
+/* Looks for the dSYM of a Mach-O image: beside it, then in the user's directories. True: it is
+   open, the caller closes `dsym` and then `source`. *stale: there was one, of another build. */
+static bool cprofi_symbols_dsym(const cprofi_symbols *s, const cprofi_module *m,
+                                cprofi_source *source, cprofi_macho *dsym, bool *stale) {
+    const char *at = s->debug_places.directories ? s->debug_places.directories : "", *end;
+    const char *file = cprofi_file_name(m->path);
+    char path[CPROFI_PATH_MAX];
+    int n = snprintf(path, sizeof path, "%s", m->path);
+    for (;; at = end) {
+        char dsym_path[CPROFI_PATH_MAX];
+        if (n > 0 && (size_t)n < sizeof path &&
+            cprofi_macho_dsym_path(path, dsym_path, sizeof dsym_path) &&
+            cprofi_source_open(dsym_path, source)) {
+            if (cprofi_symbols_macho_open(source, m, dsym)) return true;
+            cprofi_source_close(source);
+            *stale = true;
+        }
+        at += strspn(at, ":");
+        end = at + strcspn(at, ":");
+        if (at == end) return false;
+        n = snprintf(path, sizeof path, "%.*s/%s", (int)(end - at), at, file);
+    }
+}
+
+/* The same of a Mach-O file and its dSYM. */
+static bool cprofi_symbols_macho(cprofi_symbols *s, const cprofi_module *m,
+                                 const cprofi_macho *macho, const uintptr_t *pcs, size_t n,
+                                 const char **names, cprofi_dwarf_want *wants,
+                                 cprofi_dwarf_answer *answer) {
+    cprofi_debug debug;
+    cprofi_debug_result result = cprofi_macho_debug(macho, &debug);
+    cprofi_source source;
+    cprofi_macho dsym;
+    bool stale = false, ok = cprofi_symbols_read_macho(s, macho, m, pcs, n, names);
+    bool separate = ok && result == CPROFI_DEBUG_NONE && m->path && m->path[0] &&
+                    cprofi_symbols_dsym(s, m, &source, &dsym, &stale);
+    if (separate) {
+        ok = cprofi_symbols_read_macho(s, &dsym, m, pcs, n, names);
+        cprofi_debug_close(&debug);
+        result = cprofi_macho_debug(&dsym, &debug);
+    }
+    ok = ok && result != CPROFI_DEBUG_NO_MEMORY &&
+         cprofi_symbols_dwarf(s, m, &debug, 0, pcs, n, wants, answer);
+    cprofi_symbols_result(s, m, result, stale && !separate);
+    cprofi_debug_close(&debug);
+    if (separate) {
+        cprofi_macho_close(&dsym);
+        cprofi_source_close(&source);
+    }
+    return ok;
+}
+
 /* The places of n look-up addresses (run-time addresses, ascending, unique) of a module. They live
    until cprofi_symbols_free. False only when out of memory. */
 static bool cprofi_symbols_resolve(cprofi_symbols *s, const cprofi_module *m, const uintptr_t *pcs,
@@ -8334,6 +9288,8 @@ static bool cprofi_symbols_resolve(cprofi_symbols *s, const cprofi_module *m, co
     open = names && wants && cprofi_object_open(s, m, &object);
     if (open && object.elf.source)
         ok = cprofi_symbols_elf(s, m, &object.elf, pcs, n, names, wants, &answer);
+    else if (open && object.macho.image.size)
+        ok = cprofi_symbols_macho(s, m, &object.macho, pcs, n, names, wants, &answer);
     else if (open)
         ok = cprofi_symbols_pe(s, m, &object.pe, pcs, n, names, wants, &answer);
     ok = ok && names && wants;
