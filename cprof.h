@@ -181,6 +181,7 @@
      sampler    who is looked at, when, and what a look weighs
      stats      what it all adds up to
      writers    from the table to a profile
+     posix      files, the life of the process
      linux      threads, clocks, signals, sleeping
      windows    threads, clocks, suspending, files
      api        the public functions
@@ -485,6 +486,7 @@ class cprof_scope_guard {
 /* >>platform: which system, compiler and processor this is */
 #if defined(__linux__)
 #define CPROFI_LINUX 1
+#define CPROFI_POSIX 1
 #elif defined(_WIN32)
 #define CPROFI_WINDOWS 1
 #else
@@ -8731,6 +8733,8 @@ typedef char *(*cprofi_demangle_fn)(const char *, char *, size_t *, int *);
 /* __cxa_demangle (Itanium C++ ABI 3.4) if the process has one; *library goes to _close. */
 static cprofi_demangle_fn cprofi_demangler_open(void **library);
 static void cprofi_demangler_close(void *library);
+/* The source of a module that is read in memory: its `image` is not empty. */
+static cprofi_source cprofi_os_image_source(const cprofi_module *m);
 /* The files a module may be read from, best first; how many there are. */
 static size_t cprofi_os_image_paths(const cprofi_module *m, const char *paths[2]);
 /* Opens the list of code made at run time that is meant for Linux perf. */
@@ -9004,7 +9008,7 @@ static bool cprofi_object_open(cprofi_symbols *s, const cprofi_module *m, cprofi
     size_t count = m->image.size ? 0 : cprofi_os_image_paths(m, paths);
     bool other = false;
     if (m->image.size) {
-        o->source = cprofi_source_of(m->image);
+        o->source = cprofi_os_image_source(m);
         if (cprofi_object_is(o, m)) return true;
         cprofi_object_close(o);
         return false;
@@ -9448,6 +9452,17 @@ static uint32_t cprofi_table_add(cprofi_table *t, uint32_t thread, const cprofi_
    Of the process, of a thread, and of a request. The functions that each system implements are
    declared where they are used: in >>modules, >>symbols and >>sampler. */
 
+#ifdef CPROFI_POSIX
+/* An output file: written beside its place and moved there when it is complete, so that nobody
+   ever finds half a profile, or loses an old one to a full disk. What is not a regular file
+   (/dev/stdout, a pipe) is written directly. */
+typedef struct {
+    int fd;
+    char path[4096];
+    char temporary[4096 + 32];
+} cprofi_file;
+#endif
+
 #ifdef CPROFI_LINUX
 enum {
     CPROFI_KEPT_OPEN = 16,        /* threads whose files are kept open */
@@ -9484,16 +9499,6 @@ typedef struct {
     cprofi_view view;
     cprofi_scratch scratch;
 } cprofi_os_slot;
-
-/* An output file: written beside its place and moved there when it is complete, so that nobody
-   ever finds half a profile, or loses an old one to a full disk. What is not a regular file
-   (/dev/stdout, a pipe) is written directly. */
-typedef struct {
-    int fd;
-    char path[4096];
-    char temporary[4096 + 32];
-} cprofi_file;
-
 #endif /* CPROFI_LINUX */
 
 #ifdef CPROFI_WINDOWS
@@ -11681,46 +11686,13 @@ static cprof_result cprofi_write_snapshot(const cprofi_snapshot *c, cprof_format
     return result;
 }
 /* ---------------------------------------------------------------------------------------------- */
-/* >>linux: threads, clocks, signals, sleeping
+/* >>posix: files, the life of the process
 
-   CPU clocks: clock_gettime with a thread's clock id made of its thread id (the layout is in
-   Linux's include/linux/posix-timers.h), 0.3-0.55 us; exact to the nanosecond also while the
-   thread runs on another core, so two readings tell whether it runs.
-   State: /proc/self/task/TID/syscall (Linux 2.6.27) says "running" of a runnable thread, else the
-   system call with stack pointer and program counter: 0.9 us with the descriptor kept open.
-   Threads: the link count of /proc/self/task is 2 + the number of threads. Entries come in order
-   of creation, so what was added is at the tail. When a thread ends, its clock can no longer be
-   read, so that another began at the same time does not go unnoticed. A full scan once a second
-   finds whatever was missed; every 50 ms where the link count does not tell (some sandboxes).
-   Asking: rt_tgsigqueueinfo, because only a queued signal carries a value (the slot and its
-   sequence number). When the limit of pending signals is reached, the kernel delivers it all the
-   same, but without the value, as if sent by kill() from process 0: then the slot is found by
-   thread id.
-   The sampler asks the scheduler for short slices (Linux 6.12 honours sched_runtime for
-   SCHED_OTHER), which makes it be woken on time on a busy core, and takes 1 ns of timer slack. */
+   What Linux and macOS do in the same way. */
 
-#ifdef CPROFI_LINUX
+#ifdef CPROFI_POSIX
 
-#define CPROFI_SCAN_NS 1000000000u /* full scan at least that often, */
-#define CPROFI_SCAN_BLIND_NS 50000000u /* and that where the link count is not the threads' */
-#define CPROFI_SWITCH_NS 30000u     /* from one thread to the sampler, and to its clock */
-#define CPROFI_SIGNAL_MAGIC 0x6370u /* "cp": tells our values from the host's */
-
-/* ---- memory ---- */
-
-static void *cprofi_pages(size_t size) {
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) return NULL;
-    madvise(p, size, MADV_DONTFORK);
-    return p;
-}
-
-static void cprofi_pages_free(void *p, size_t size) {
-    if (p) munmap(p, size);
-}
-
-/* ---- files of images, functions of the process ---- */
+/* ---- files of images, the environment ---- */
 
 static bool cprofi_source_pread(const cprofi_source *source, uint64_t offset, void *to,
                                 size_t size) {
@@ -11788,6 +11760,231 @@ static bool cprofi_os_jit_map(cprofi_source *source) {
         return true;
     cprofi_source_close(source);
     return false;
+}
+
+/* ---- clocks ---- */
+
+static uint64_t cprofi_clock_read(clockid_t id) {
+    struct timespec t;
+    if (clock_gettime(id, &t) != 0) return 0;
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t cprofi_os_calendar(void) { return cprofi_clock_read(CLOCK_REALTIME); }
+
+static void cprofi_os_nap(void) {
+    struct timespec t = {0, 20000};
+    nanosleep(&t, NULL);
+}
+
+/* ---- the signal that starts and stops a profile ---- */
+
+static struct {
+    uint32_t claimed;
+    uint32_t asked; /* so many signals came */
+    const cprof_desc *desc;
+    void (*act)(const cprof_desc *desc);
+} cprofi_toggling;
+
+/* What each of these systems implements: waits as long as *word is `value`, or shorter; wakes who
+   does, from a signal handler; makes ready for both. */
+static bool cprofi_os_toggle_init(void);
+static void cprofi_os_toggle_wait(const uint32_t *word, uint32_t value);
+static void cprofi_os_toggle_wake(const uint32_t *word);
+
+/* [signal] */
+static void cprofi_toggle_handler(int number) {
+    (void)number;
+    cprofi_store32(&cprofi_toggling.asked, cprofi_load32(&cprofi_toggling.asked) + 1);
+    cprofi_os_toggle_wake(&cprofi_toggling.asked);
+}
+
+static void *cprofi_toggle_main(void *unused) {
+    (void)unused;
+    for (uint32_t done = 0;;) {
+        uint32_t asked = cprofi_load32(&cprofi_toggling.asked);
+        if (asked == done) {
+            cprofi_os_toggle_wait(&cprofi_toggling.asked, asked);
+            continue;
+        }
+        done++;
+        cprofi_toggling.act(cprofi_toggling.desc);
+    }
+    return NULL;
+}
+
+static cprof_result cprofi_toggle_claim(int number) {
+    struct sigaction now;
+    if (number < 1 || number == SIGKILL || number == SIGSTOP || sigaction(number, NULL, &now) != 0)
+        return CPROF_ERROR_SIGNAL;
+    return cprofi_cas32(&cprofi_toggling.claimed, 0, 1) ? CPROF_OK : CPROF_ERROR_RUNNING;
+}
+
+static cprof_result cprofi_toggle_begin(int number, const cprof_desc *desc,
+                                        void (*act)(const cprof_desc *desc)) {
+    struct sigaction ours;
+    pthread_attr_t attributes;
+    pthread_t thread;
+    sigset_t all, before;
+    int error;
+    cprofi_toggling.desc = desc;
+    cprofi_toggling.act = act;
+    if (!cprofi_os_toggle_init()) {
+        cprofi_store32(&cprofi_toggling.claimed, 0u);
+        return CPROF_ERROR_SYSTEM;
+    }
+    sigfillset(&all);
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&thread, &attributes, cprofi_toggle_main, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    memset(&ours, 0, sizeof ours);
+    ours.sa_handler = cprofi_toggle_handler;
+    ours.sa_flags = SA_RESTART | SA_ONSTACK;
+    if (!error && sigaction(number, &ours, NULL) == 0) return CPROF_OK;
+    cprofi_store32(&cprofi_toggling.claimed, 0u);
+    return error ? CPROF_ERROR_THREAD : CPROF_ERROR_SIGNAL;
+}
+
+/* ---- scopes, fork, exit ---- */
+
+static __thread cprofi_scopes *cprofi_scopes_here;
+
+static cprofi_scopes *cprofi_os_scopes(void) { return cprofi_scopes_here; }
+static void cprofi_os_scopes_set(cprofi_scopes *scopes) { cprofi_scopes_here = scopes; }
+
+/* fork() waits for the sampler to be between two looks: a lock of the C library that it holds in
+   the middle of one would stay locked in the child for ever. */
+static void cprofi_fork_prepare(void) { cprofi_lock(cprofi.session); }
+static void cprofi_fork_parent(void) { cprofi_unlock(cprofi.session); }
+static void cprofi_fork_child(void) {
+    cprofi_scopes *own = cprofi_os_scopes();
+    memset(cprofi.session, 0, sizeof *cprofi.session);
+    cprofi_scoped.lock = 0; /* the one thread there is has a new id */
+    for (uint32_t i = 0; i < cprofi_scoped.count; i++) cprofi_scoped.threads[i].tid = 0;
+    if (own) own->tid = cprofi_os_tid();
+}
+
+/* A program that exits in the middle of a profile still gets what was sampled. */
+static void cprofi_exit(void) {
+    if (cprofi_load32(&cprofi.session->phase) == CPROFI_RUNNING) cprof_stop();
+}
+
+static bool cprofi_os_hooks(void) {
+    if (!cprofi_cas32(&cprofi.hooked, 0, 1)) return true;
+    pthread_atfork(cprofi_fork_prepare, cprofi_fork_parent, cprofi_fork_child);
+    atexit(cprofi_exit);
+    return true;
+}
+
+static bool cprofi_os_ending(const cprofi_session *s) {
+    (void)s;
+    return false;
+}
+
+static int32_t cprofi_os_pid(void) { return (int32_t)getpid(); }
+
+static void cprofi_os_stderr(const char *text, size_t size) {
+    while (write(STDERR_FILENO, text, size) < 0 && errno == EINTR) {}
+}
+
+/* ---- files ---- */
+
+static bool cprofi_file_open(cprofi_file *f, const char *path) {
+    struct stat info;
+    char *real = realpath(path, NULL); /* a link stays a link: what it points to is replaced */
+    int n = snprintf(f->path, sizeof f->path, "%s", real ? real : path);
+    free(real);
+    f->temporary[0] = 0;
+    f->fd = -1;
+    if (n <= 0 || (size_t)n >= sizeof f->path) {
+        errno = n ? ENAMETOOLONG : ENOENT;
+        return false;
+    }
+    if (strncmp(path, "/dev/", 5) == 0 || strncmp(path, "/proc/", 6) == 0) {
+        f->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC); /* stdout, even if that is a file */
+        return f->fd >= 0;
+    }
+    if (stat(f->path, &info) == 0 && !S_ISREG(info.st_mode)) {
+        f->fd = open(f->path, O_WRONLY | O_CLOEXEC);
+        return f->fd >= 0;
+    }
+    if (access(f->path, F_OK) == 0 && access(f->path, W_OK) != 0) return false;
+    snprintf(f->temporary, sizeof f->temporary, "%s.%d.tmp", f->path, (int)getpid());
+    f->fd = open(f->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    return f->fd >= 0;
+}
+
+static bool cprofi_file_write(void *user, const void *data, size_t size) {
+    const cprofi_file *f = (const cprofi_file *)user;
+    const char *at = (const char *)data;
+    while (size) {
+        ssize_t n = write(f->fd, at, size);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        at += n;
+        size -= (size_t)n;
+    }
+    return true;
+}
+
+/* Puts the file in its place, or with `keep` false leaves no trace of it. */
+static bool cprofi_file_close(cprofi_file *f, bool keep) {
+    if (f->fd < 0) return false;
+    if (close(f->fd) != 0) keep = false;
+    if (!f->temporary[0]) return keep;
+    if (keep && rename(f->temporary, f->path) == 0) return true;
+    unlink(f->temporary);
+    return false;
+}
+
+#endif /* CPROFI_POSIX */
+/* ---------------------------------------------------------------------------------------------- */
+/* >>linux: threads, clocks, signals, sleeping
+
+   CPU clocks: clock_gettime with a thread's clock id made of its thread id (the layout is in
+   Linux's include/linux/posix-timers.h), 0.3-0.55 us; exact to the nanosecond also while the
+   thread runs on another core, so two readings tell whether it runs.
+   State: /proc/self/task/TID/syscall (Linux 2.6.27) says "running" of a runnable thread, else the
+   system call with stack pointer and program counter: 0.9 us with the descriptor kept open.
+   Threads: the link count of /proc/self/task is 2 + the number of threads. Entries come in order
+   of creation, so what was added is at the tail. When a thread ends, its clock can no longer be
+   read, so that another began at the same time does not go unnoticed. A full scan once a second
+   finds whatever was missed; every 50 ms where the link count does not tell (some sandboxes).
+   Asking: rt_tgsigqueueinfo, because only a queued signal carries a value (the slot and its
+   sequence number). When the limit of pending signals is reached, the kernel delivers it all the
+   same, but without the value, as if sent by kill() from process 0: then the slot is found by
+   thread id.
+   The sampler asks the scheduler for short slices (Linux 6.12 honours sched_runtime for
+   SCHED_OTHER), which makes it be woken on time on a busy core, and takes 1 ns of timer slack. */
+
+#ifdef CPROFI_LINUX
+
+#define CPROFI_SCAN_NS 1000000000u /* full scan at least that often, */
+#define CPROFI_SCAN_BLIND_NS 50000000u /* and that where the link count is not the threads' */
+#define CPROFI_SWITCH_NS 30000u     /* from one thread to the sampler, and to its clock */
+#define CPROFI_SIGNAL_MAGIC 0x6370u /* "cp": tells our values from the host's */
+
+/* ---- memory ---- */
+
+static void *cprofi_pages(size_t size) {
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    madvise(p, size, MADV_DONTFORK);
+    return p;
+}
+
+static void cprofi_pages_free(void *p, size_t size) {
+    if (p) munmap(p, size);
+}
+
+/* ---- functions of the process ---- */
+
+static cprofi_source cprofi_os_image_source(const cprofi_module *m) {
+    return cprofi_source_of(m->image);
 }
 
 /* The path of the program itself may be gone, or by now belong to a newer one. */
@@ -12190,15 +12387,7 @@ static void cprofi_os_modules(cprofi_modules *m) {
 
 /* ---- clocks ---- */
 
-static uint64_t cprofi_clock_read(clockid_t id) {
-    struct timespec t;
-    if (clock_gettime(id, &t) != 0) return 0;
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static uint64_t cprofi_os_now(void) { return cprofi_clock_read(CLOCK_MONOTONIC); }
-
-static uint64_t cprofi_os_calendar(void) { return cprofi_clock_read(CLOCK_REALTIME); }
 
 static uint64_t cprofi_os_cpu_process(void) { return cprofi_clock_read(CLOCK_PROCESS_CPUTIME_ID); }
 
@@ -12235,10 +12424,16 @@ static void cprofi_os_wake(uint32_t *word) {
     syscall(SYS_futex, word, 1 | 128, INT32_MAX, NULL, NULL, 0); /* FUTEX_WAKE */
 }
 
-static void cprofi_os_nap(void) {
-    struct timespec t = {0, 20000};
-    nanosleep(&t, NULL);
+/* [signal] */
+static void cprofi_os_toggle_wake(const uint32_t *word) {
+    cprofi_unwind_syscall(SYS_futex, (uintptr_t)word, 1 | 128, 1, 0, 0, 0);
 }
+
+static void cprofi_os_toggle_wait(const uint32_t *word, uint32_t value) {
+    syscall(SYS_futex, word, 0 | 128, value, NULL, NULL, 0); /* FUTEX_WAIT */
+}
+
+static bool cprofi_os_toggle_init(void) { return true; }
 
 /* ---- threads ---- */
 
@@ -12780,67 +12975,6 @@ static void cprofi_os_close(cprofi_session *s) {
     s->os.tasks = -1;
 }
 
-/* ---- the signal that starts and stops a profile ---- */
-
-static struct {
-    uint32_t claimed;
-    uint32_t asked; /* so many signals came */
-    const cprof_desc *desc;
-    void (*act)(const cprof_desc *desc);
-} cprofi_toggling;
-
-/* [signal] */
-static void cprofi_toggle_handler(int number) {
-    (void)number;
-    cprofi_store32(&cprofi_toggling.asked, cprofi_load32(&cprofi_toggling.asked) + 1);
-    cprofi_unwind_syscall(SYS_futex, (uintptr_t)&cprofi_toggling.asked, 1 | 128, 1, 0, 0, 0);
-}
-
-static void *cprofi_toggle_main(void *unused) {
-    (void)unused;
-    for (uint32_t done = 0;;) {
-        uint32_t asked = cprofi_load32(&cprofi_toggling.asked);
-        if (asked == done) {
-            cprofi_os_wait(&cprofi_toggling.asked, asked, UINT64_MAX);
-            continue;
-        }
-        done++;
-        cprofi_toggling.act(cprofi_toggling.desc);
-    }
-    return NULL;
-}
-
-static cprof_result cprofi_toggle_claim(int number) {
-    struct sigaction now;
-    if (number < 1 || number == SIGKILL || number == SIGSTOP || sigaction(number, NULL, &now) != 0)
-        return CPROF_ERROR_SIGNAL;
-    return cprofi_cas32(&cprofi_toggling.claimed, 0, 1) ? CPROF_OK : CPROF_ERROR_RUNNING;
-}
-
-static cprof_result cprofi_toggle_begin(int number, const cprof_desc *desc,
-                                        void (*act)(const cprof_desc *desc)) {
-    struct sigaction ours;
-    pthread_attr_t attributes;
-    pthread_t thread;
-    sigset_t all, before;
-    int error;
-    cprofi_toggling.desc = desc;
-    cprofi_toggling.act = act;
-    sigfillset(&all);
-    pthread_attr_init(&attributes);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(&thread, &attributes, cprofi_toggle_main, NULL);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    memset(&ours, 0, sizeof ours);
-    ours.sa_handler = cprofi_toggle_handler;
-    ours.sa_flags = SA_RESTART | SA_ONSTACK;
-    if (!error && sigaction(number, &ours, NULL) == 0) return CPROF_OK;
-    cprofi_store32(&cprofi_toggling.claimed, 0u);
-    return error ? CPROF_ERROR_THREAD : CPROF_ERROR_SIGNAL;
-}
-
 /* ---- the life of the process ---- */
 
 static void *cprofi_os_common_pages(size_t size) {
@@ -12857,10 +12991,6 @@ static void *cprofi_os_session_pages(size_t size) {
 
 /* ---- scopes ---- */
 
-static __thread cprofi_scopes *cprofi_scopes_here;
-
-static cprofi_scopes *cprofi_os_scopes(void) { return cprofi_scopes_here; }
-static void cprofi_os_scopes_set(cprofi_scopes *scopes) { cprofi_scopes_here = scopes; }
 static uint32_t cprofi_os_tid(void) { return (uint32_t)syscall(SYS_gettid); }
 
 static bool cprofi_os_tid_gone(uint32_t tid) {
@@ -12883,92 +13013,7 @@ static size_t cprofi_os_text(cprofi_session *s, const char *from, char *to, size
     return n + 1;
 }
 
-/* fork() waits for the sampler to be between two looks: a lock of the C library that it holds in
-   the middle of one would stay locked in the child for ever. */
-static void cprofi_fork_prepare(void) { cprofi_lock(cprofi.session); }
-static void cprofi_fork_parent(void) { cprofi_unlock(cprofi.session); }
-static void cprofi_fork_child(void) {
-    cprofi_scopes *own = cprofi_os_scopes();
-    memset(cprofi.session, 0, sizeof *cprofi.session);
-    cprofi_scoped.lock = 0; /* the one thread there is has a new id */
-    for (uint32_t i = 0; i < cprofi_scoped.count; i++) cprofi_scoped.threads[i].tid = 0;
-    if (own) own->tid = cprofi_os_tid();
-}
-
-/* A program that exits in the middle of a profile still gets what was sampled. */
-static void cprofi_exit(void) {
-    if (cprofi_load32(&cprofi.session->phase) == CPROFI_RUNNING) cprof_stop();
-}
-
-static bool cprofi_os_hooks(void) {
-    if (!cprofi_cas32(&cprofi.hooked, 0, 1)) return true;
-    pthread_atfork(cprofi_fork_prepare, cprofi_fork_parent, cprofi_fork_child);
-    atexit(cprofi_exit);
-    return true;
-}
-
-static bool cprofi_os_ending(const cprofi_session *s) {
-    (void)s;
-    return false;
-}
-
-static int32_t cprofi_os_pid(void) { return (int32_t)getpid(); }
-
-static void cprofi_os_stderr(const char *text, size_t size) {
-    while (write(STDERR_FILENO, text, size) < 0 && errno == EINTR) {}
-}
-
 void cprof_thread_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
-
-/* ---- files ---- */
-
-static bool cprofi_file_open(cprofi_file *f, const char *path) {
-    struct stat info;
-    char *real = realpath(path, NULL); /* a link stays a link: what it points to is replaced */
-    int n = snprintf(f->path, sizeof f->path, "%s", real ? real : path);
-    free(real);
-    f->temporary[0] = 0;
-    f->fd = -1;
-    if (n <= 0 || (size_t)n >= sizeof f->path) {
-        errno = n ? ENAMETOOLONG : ENOENT;
-        return false;
-    }
-    if (strncmp(path, "/dev/", 5) == 0 || strncmp(path, "/proc/", 6) == 0) {
-        f->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC); /* stdout, even if that is a file */
-        return f->fd >= 0;
-    }
-    if (stat(f->path, &info) == 0 && !S_ISREG(info.st_mode)) {
-        f->fd = open(f->path, O_WRONLY | O_CLOEXEC);
-        return f->fd >= 0;
-    }
-    if (access(f->path, F_OK) == 0 && access(f->path, W_OK) != 0) return false;
-    snprintf(f->temporary, sizeof f->temporary, "%s.%d.tmp", f->path, (int)getpid());
-    f->fd = open(f->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    return f->fd >= 0;
-}
-
-static bool cprofi_file_write(void *user, const void *data, size_t size) {
-    const cprofi_file *f = (const cprofi_file *)user;
-    const char *at = (const char *)data;
-    while (size) {
-        ssize_t n = write(f->fd, at, size);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return false;
-        at += n;
-        size -= (size_t)n;
-    }
-    return true;
-}
-
-/* Puts the file in its place, or with `keep` false leaves no trace of it. */
-static bool cprofi_file_close(cprofi_file *f, bool keep) {
-    if (f->fd < 0) return false;
-    if (close(f->fd) != 0) keep = false;
-    if (!f->temporary[0]) return keep;
-    if (keep && rename(f->temporary, f->path) == 0) return true;
-    unlink(f->temporary);
-    return false;
-}
 
 #endif /* CPROFI_LINUX */
 /* ---------------------------------------------------------------------------------------------- */
@@ -13353,6 +13398,10 @@ static bool cprofi_os_jit_map(cprofi_source *source) {
 static size_t cprofi_os_image_paths(const cprofi_module *m, const char *paths[2]) {
     paths[0] = m->path;
     return 1;
+}
+
+static cprofi_source cprofi_os_image_source(const cprofi_module *m) {
+    return cprofi_source_of(m->image);
 }
 
 static uintptr_t cprofi_os_function(const char *name) {
@@ -15022,7 +15071,7 @@ cprof_result cprof_rotate(const char *path, cprof_format format) {
 
 /* ---- started by others ---- */
 
-#ifdef CPROFI_LINUX
+#ifdef CPROFI_POSIX
 /* Starts or stops, by turns, each time that the signal came. */
 static void cprofi_toggle(const cprof_desc *desc) {
     cprof_result result = cprof_stop();
