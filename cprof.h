@@ -536,7 +536,7 @@ class cprof_scope_guard {
 #endif /* CPROFI_LINUX */
 
 #ifdef CPROFI_WINDOWS
-#define CPROFI_SEH 1 /* stacks are copied, and unwound by .pdata */
+#define CPROFI_SUSPENDS 1 /* threads are stopped, stacks are copied, and unwound afterwards */
 #ifndef WIN32_LEAN_AND_MEAN
 #define WIN32_LEAN_AND_MEAN
 #endif
@@ -9501,11 +9501,31 @@ typedef struct {
 } cprofi_os_slot;
 #endif /* CPROFI_LINUX */
 
+#ifdef CPROFI_SUSPENDS
+enum { CPROFI_CALLS = 16 }; /* samples in system calls a thread is remembered with */
+
+/* What is known of a thread's system calls: see the end of >>sampler. */
+typedef struct {
+    uint64_t user;          /* user time in ns when it was found */
+    double user_weight;     /* samples outside of system calls since, in ns */
+    uint64_t kernel_booked; /* kernel time that is booked */
+    uint64_t span;          /* when the span began in which that was */
+    struct {
+        uint32_t entry; /* of the table */
+        float weight;
+    } samples[CPROFI_CALLS]; /* some of the samples in system calls since, chosen at random */
+    uint32_t count;          /* how many there were */
+} cprofi_calls;
+
+typedef struct {
+    uint32_t in_call; /* it was stopped in a system call */
+} cprofi_os_slot;
+#endif
+
 #ifdef CPROFI_WINDOWS
 enum {
     CPROFI_STACK_COPY = 256 * 1024, /* bytes copied of a stack; what is beyond is [truncated] */
     CPROFI_DEFAULT_SIGNAL = 0,
-    CPROFI_CALLS = 16,    /* samples in system calls a thread is remembered with */
     CPROFI_CODE_BEFORE = 8, CPROFI_CODE = 64, /* bytes copied around a thread's pc */
     CPROFI_CALL_SIZE = 24, /* bytes of ntdll's functions that only enter the kernel */
     CPROFI_PATH = 1024
@@ -9563,20 +9583,8 @@ typedef struct {
     bool ended;
     uint64_t read_tick; /* the look at which its coarse clock was read last */
     bool was_running; /* when last looked at, it was not asleep in a system call */
-    uint64_t user;          /* user time in ns when it was found */
-    double user_weight;     /* samples outside of system calls since, in ns */
-    uint64_t kernel_booked; /* kernel time that is booked */
-    uint64_t span;          /* when the span began in which that was */
-    struct {
-        uint32_t entry; /* of the table */
-        float weight;
-    } calls[CPROFI_CALLS]; /* some of the samples in system calls since then, chosen at random */
-    uint32_t call_count;   /* how many there were */
+    cprofi_calls calls;
 } cprofi_os_thread;
-
-typedef struct {
-    uint32_t in_call; /* it was stopped in a system call */
-} cprofi_os_slot;
 
 typedef struct {
     HANDLE handle;
@@ -10277,6 +10285,67 @@ static void cprofi_sampler_run(cprofi_session *s) {
         cprofi_unlock(s);
     }
 }
+
+#ifdef CPROFI_SUSPENDS
+/* ---- a sample in a system call is worth what? ----
+
+   Who is stopped from outside may be stopped in a system call: asleep, just woken up, or because
+   the kernel works for it. What is charged with kernel time tells how much was work; so these
+   samples wait until the system says that, and share it. */
+
+/* What these systems implement: a thread's CPU time in user mode and in the kernel, in ns. */
+static bool cprofi_os_times(cprofi_session *s, cprofi_thread *t, uint64_t *user, uint64_t *kernel);
+
+/* Kernel time that a thread was charged with goes to the system calls it was met in meanwhile. In
+   user mode `user_weight` of samples stand for the user time; so that both are scaled alike, kernel
+   time is given the weight that as much user time has. */
+static void cprofi_calls_book(cprofi_session *s, cprofi_thread *t) {
+    cprofi_calls *c = &t->os.calls;
+    uint32_t n = c->count;
+    double sum = 0, weight, ratio = 1;
+    uint64_t user, kernel;
+    if (n > CPROFI_CALLS) n = CPROFI_CALLS;
+    if (!cprofi_os_times(s, t, &user, &kernel)) return;
+    if (c->span != s->span_wall) { /* the time between spans does not count */
+        c->span = s->span_wall;
+        c->kernel_booked = kernel;
+        c->count = 0;
+        return;
+    }
+    if (!n || kernel <= c->kernel_booked) return;
+    if (user > c->user + 100000000u) ratio = c->user_weight / (double)(user - c->user);
+    if (!(ratio > 0.1 && ratio < 100)) ratio = 1;
+    weight = (double)(kernel - c->kernel_booked) * ratio;
+    c->kernel_booked = kernel;
+    c->count = 0;
+    for (uint32_t i = 0; i < n; i++) sum += (double)c->samples[i].weight;
+    for (uint32_t i = 0; i < n && sum > 0; i++) {
+        uint32_t entry = c->samples[i].entry;
+        if (entry != UINT32_MAX) s->table.entries[entry].count++;
+        cprofi_window_add(s, t, entry, weight * (double)c->samples[i].weight / sum);
+    }
+}
+
+/* Does a sample count? Not in a system call: that one waits until kernel time tells. */
+static bool cprofi_calls_count(cprofi_session *s, cprofi_thread *t, const cprofi_slot *q) {
+    cprofi_calls *c = &t->os.calls;
+    uint32_t n, at;
+    if (!q->os.in_call) {
+        c->user_weight += (double)q->weight;
+        return true;
+    }
+    cprofi_calls_book(s, t);
+    at = c->count++;
+    if (at >= CPROFI_CALLS) at = (uint32_t)(cprofi_random(s) % c->count);
+    if (at >= CPROFI_CALLS) return false;
+    n = cprofi_keys(s, q);
+    n = cprofi_table_add(&s->table, q->thread, s->keys, n, 0);
+    if (n != UINT32_MAX) s->table.entries[n].count--; /* it is not sure yet */
+    c->samples[at].entry = n;
+    c->samples[at].weight = (float)q->weight;
+    return false;
+}
+#endif /* CPROFI_SUSPENDS */
 /* ---------------------------------------------------------------------------------------------- */
 /* >>stats: what it all adds up to */
 
@@ -11727,7 +11796,7 @@ static bool cprofi_source_open(const char *path, cprofi_source *source) {
 }
 
 static void cprofi_source_close(cprofi_source *source) {
-    if (source->read) close((int)source->file);
+    if (source->read == cprofi_source_pread) close((int)source->file);
 }
 
 static bool cprofi_os_lookup(cprofi_symbols *s, const cprofi_module *m, const uintptr_t *pcs,
@@ -13970,7 +14039,7 @@ static void cprofi_thread_found(cprofi_session *s, HANDLE handle) {
         return;
     }
     t->os.handle = handle;
-    cprofi_windows_times(&s->os, handle, &t->os.user, &t->os.kernel_booked);
+    cprofi_windows_times(&s->os, handle, &t->os.calls.user, &t->os.calls.kernel_booked);
     t->charged = cpu;
     cprofi_thread_remember(s, (uint32_t)(t - s->threads));
     cprofi_os_name(s, t);
@@ -14280,53 +14349,14 @@ static bool cprofi_os_may_run(cprofi_session *s, cprofi_thread *t) {
     return s->os.state_known || !s->os.fine || t->os.was_running || t->charged > s->period / 50;
 }
 
-/* Kernel time that a thread was charged with goes to the system calls it was met in meanwhile. In
-   user mode `user_weight` of samples stand for the user time; so that both are scaled alike, kernel
-   time is given the weight that as much user time has. */
-static void cprofi_windows_book_calls(cprofi_session *s, cprofi_thread *t) {
-    uint32_t n = t->os.call_count;
-    double sum = 0, weight, ratio = 1;
-    uint64_t user, kernel;
-    if (n > CPROFI_CALLS) n = CPROFI_CALLS;
-    if (!cprofi_windows_times(&s->os, t->os.handle, &user, &kernel)) return;
-    if (t->os.span != s->span_wall) { /* the time between spans does not count */
-        t->os.span = s->span_wall;
-        t->os.kernel_booked = kernel;
-        t->os.call_count = 0;
-        return;
-    }
-    if (!n || kernel <= t->os.kernel_booked) return;
-    if (user > t->os.user + 100000000u) ratio = t->os.user_weight / (double)(user - t->os.user);
-    if (!(ratio > 0.1 && ratio < 100)) ratio = 1;
-    weight = (double)(kernel - t->os.kernel_booked) * ratio;
-    t->os.kernel_booked = kernel;
-    t->os.call_count = 0;
-    for (uint32_t i = 0; i < n; i++) sum += (double)t->os.calls[i].weight;
-    for (uint32_t i = 0; i < n && sum > 0; i++) {
-        uint32_t entry = t->os.calls[i].entry;
-        if (entry != UINT32_MAX) s->table.entries[entry].count++;
-        cprofi_window_add(s, t, entry, weight * (double)t->os.calls[i].weight / sum);
-    }
+static bool cprofi_os_times(cprofi_session *s, cprofi_thread *t, uint64_t *user,
+                            uint64_t *kernel) {
+    return cprofi_windows_times(&s->os, t->os.handle, user, kernel);
 }
 
-/* Does a sample count? Not in a system call: that one waits until kernel time tells. */
 static bool cprofi_os_counts(cprofi_session *s, cprofi_thread *t, const cprofi_slot *q) {
-    uint32_t n, at;
     t->os.was_running = !q->os.in_call;
-    if (!q->os.in_call) {
-        t->os.user_weight += (double)q->weight;
-        return true;
-    }
-    cprofi_windows_book_calls(s, t);
-    at = t->os.call_count++;
-    if (at >= CPROFI_CALLS) at = (uint32_t)(cprofi_random(s) % t->os.call_count);
-    if (at >= CPROFI_CALLS) return false;
-    n = cprofi_keys(s, q);
-    n = cprofi_table_add(&s->table, q->thread, s->keys, n, 0);
-    if (n != UINT32_MAX) s->table.entries[n].count--; /* it is not sure yet */
-    t->os.calls[at].entry = n;
-    t->os.calls[at].weight = (float)q->weight;
-    return false;
+    return cprofi_calls_count(s, t, q);
 }
 
 /* A thread that sleeps has to be given a CPU before it stops. While the sampler waits for that, the
