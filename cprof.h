@@ -26,11 +26,13 @@
      Windows x64, MinGW gcc and clang (names from DWARF or PDB): run and tested under Wine 8 only,
      never on Windows itself. Microsoft's compiler, Windows on ARM64 and 32-bit x86: compiled by
      other compilers for these targets, not run.
+     macOS x86-64 and ARM64: compiled and linked by zig cc, never run; what reads its symbols and
+     unwind tables is tested on Linux.
      Everything else: an #error, unless CPROF_DISABLE is defined.
 
    LINK FLAGS
 
-     Linux: -pthread; Windows: none. No -ldl, no -rdynamic, no dbghelp.lib: what is needed is
+     Linux: -pthread; Windows, macOS: none. No -ldl, no -rdynamic, no dbghelp.lib: what is needed is
      loaded when it is. Compile with -g (cl: /Zi, link: /DEBUG) at any optimisation level to see
      inlined functions and, with CPROF_LINES=1, lines; without, functions are those of the symbol
      table. A stripped program needs its separate debug file (build id or .gnu_debuglink), or shows
@@ -64,9 +66,9 @@
      moves between two readings is on a CPU this very moment; it gets a signal (SIGURG, which by
      default is ignored, so that a stray one kills nobody), and its handler unwinds its own stack
      into a slot. A thread that sleeps is left alone. On Windows, a thread that has run since the
-     last look is suspended, its registers and stack are copied, and it goes on; the copy is unwound
-     afterwards. Found in a system call it was asleep, or the kernel worked for it; those samples
-     count as far as the system charges it with kernel time.
+     last look, on macOS one that runs, is suspended, its registers and stack are copied, and it
+     goes on; the copy is unwound afterwards. Found in a system call it was asleep, or the kernel
+     worked for it; those samples count as far as the system charges it with kernel time.
 
      A sample weighs half the time since the last look and half the time until the next. At the end
      each thread's samples are scaled to the CPU time that the system counted for it, so the sum is
@@ -111,8 +113,8 @@
 
    SIGNALS AND THREADS
 
-     - Windows: a thread is stopped for some microseconds a sample (cprof_stats: suspended_ns); no
-       lock is taken meanwhile. The sampler's thread is called cprof.
+     - Windows, macOS: a thread is stopped for some microseconds a sample (cprof_stats:
+       suspended_ns); no lock is taken meanwhile. The sampler's thread is called cprof.
      - Windows: begin outside of DllMain (it returns CPROF_ERROR_SYSTEM there). A DLL with the
        implementation in it stays loaded while it samples, whatever FreeLibrary is told.
      - Windows: exit writes a profile that was not stopped; ExitProcess, which Rust's process::exit
@@ -145,9 +147,11 @@
 
    LIMITS
 
-     - macOS is not there yet, nor are other processors on Linux.
-     - Windows: stacks of more than 256 KB are [truncated]; so is 32-bit code without frame
+     - Other processors on Linux are not there yet.
+     - Windows, macOS: stacks of more than 256 KB are [truncated]; so is 32-bit code without frame
        pointers, and code made at run time without them.
+     - macOS: inlined functions and lines need a dSYM (dsymutil), and are not read from the object
+       files that the program was linked from.
      - Split DWARF (.dwo), supplementary (dwz) files, .gnu_debugdata and zstd-compressed sections
        are not read; the end of the profile says so.
      - C++ names need a C++ library in the process to be demangled; without one, those that DWARF
@@ -183,6 +187,7 @@
      writers    from the table to a profile
      posix      files, the life of the process
      linux      threads, clocks, signals, sleeping
+     macos      threads, clocks, suspending, images
      windows    threads, clocks, suspending, files
      api        the public functions
 
@@ -296,7 +301,7 @@ typedef struct cprof_stats {
     uint64_t duration_ns;     /* wall time profiled, pauses excluded */
     uint64_t cpu_ns;          /* CPU time of the process in it, the sampler included */
     uint64_t sampler_cpu_ns;  /* CPU time of the sampler thread */
-    uint64_t suspensions;     /* Windows: times a thread was stopped to copy its stack, */
+    uint64_t suspensions;     /* Windows, macOS: times a thread was stopped to copy its stack, */
     uint64_t suspended_ns;    /* how long in all, */
     uint64_t suspended_max_ns; /* and at worst */
     double hz;                /* rate asked for */
@@ -487,17 +492,20 @@ class cprof_scope_guard {
 #if defined(__linux__)
 #define CPROFI_LINUX 1
 #define CPROFI_POSIX 1
+#elif defined(__APPLE__)
+#define CPROFI_MACOS 1
+#define CPROFI_POSIX 1
 #elif defined(_WIN32)
 #define CPROFI_WINDOWS 1
 #else
-#error "cprof: this version samples Linux and Windows programs; build others with -DCPROF_DISABLE"
+#error "cprof: no Linux, Windows or macOS program; build others with -DCPROF_DISABLE"
 #endif
 
 #if (defined(__x86_64__) && defined(__LP64__)) || (defined(_M_X64) && !defined(_M_ARM64EC))
 #define CPROFI_X64 1
 #elif defined(_WIN32) && defined(__x86_64__)
 #define CPROFI_X64 1
-#elif defined(_WIN32) && (defined(__aarch64__) || defined(_M_ARM64))
+#elif (defined(_WIN32) || defined(__APPLE__)) && (defined(__aarch64__) || defined(_M_ARM64))
 #define CPROFI_ARM64 1
 #elif defined(_WIN32) && (defined(__i386__) || defined(_M_IX86))
 #define CPROFI_X86 1
@@ -534,6 +542,22 @@ class cprof_scope_guard {
 #error "cprof: include cprof.h before any system header, or compile with -D_GNU_SOURCE"
 #endif
 #endif /* CPROFI_LINUX */
+
+#ifdef CPROFI_MACOS
+#define CPROFI_SUSPENDS 1 /* threads are stopped, stacks are copied, and unwound afterwards */
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <libproc.h>
+#include <mach-o/loader.h>
+#include <mach/mach.h>
+#include <mach/mach_time.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#endif /* CPROFI_MACOS */
 
 #ifdef CPROFI_WINDOWS
 #define CPROFI_SUSPENDS 1 /* threads are stopped, stacks are copied, and unwound afterwards */
@@ -826,6 +850,10 @@ typedef struct cprofi_tables {
     uintptr_t base;           /* where the image is */
     cprofi_span pdata, infos; /* the table of functions; the part with unwind infos, */
     uint32_t infos_rva;       /* and where that is in the image */
+    /* macOS: the base and, as pdata, __unwind_info; */
+    cprofi_span distances; /* between functions, empty when `starts` are known, */
+    const uint32_t *starts; /* and where these begin */
+    size_t start_count;
 } cprofi_tables;
 
 typedef struct {
@@ -9502,6 +9530,11 @@ typedef struct {
 #endif /* CPROFI_LINUX */
 
 #ifdef CPROFI_SUSPENDS
+/* Tests put here what must not be done, to see that they notice. */
+#ifndef CPROFI_TEST_WHILE_SUSPENDED
+#define CPROFI_TEST_WHILE_SUSPENDED(tid) ((void)(tid))
+#endif
+
 enum { CPROFI_CALLS = 16 }; /* samples in system calls a thread is remembered with */
 
 /* What is known of a thread's system calls: see the end of >>sampler. */
@@ -9521,6 +9554,36 @@ typedef struct {
     uint32_t in_call; /* it was stopped in a system call */
 } cprofi_os_slot;
 #endif
+
+#ifdef CPROFI_MACOS
+enum {
+    CPROFI_STACK_COPY = 256 * 1024, /* bytes copied of a stack; what is beyond is [truncated] */
+    CPROFI_DEFAULT_SIGNAL = 0,
+    CPROFI_COMMANDS = 256 * 1024, /* bytes of load commands; an image with more is not read */
+    CPROFI_LISTED = 3             /* words for each image in dyld's list */
+};
+
+typedef struct {
+    pthread_t sampler;
+    thread_act_t sampler_port;
+    semaphore_t bell;
+    uintptr_t images;   /* where dyld's list of images is, */
+    uintptr_t *listing; /* room for a copy of it, */
+    size_t listing_size;
+    uint8_t *commands;  /* and for the load commands of an image */
+    uint64_t next_full, next_count;
+    uint32_t thread_count; /* as of the last scan */
+    bool scanned;
+} cprofi_os;
+
+typedef struct {
+    thread_act_t port;     /* a right on the thread, to be given back */
+    bool running;          /* it was, when its clock was read */
+    bool sampler;          /* of another copy of this code: must not be stopped */
+    uint64_t user, kernel; /* what that said, in ns */
+    cprofi_calls calls;
+} cprofi_os_thread;
+#endif /* CPROFI_MACOS */
 
 #ifdef CPROFI_WINDOWS
 enum {
@@ -13086,6 +13149,827 @@ void cprof_thread_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
 
 #endif /* CPROFI_LINUX */
 /* ---------------------------------------------------------------------------------------------- */
+/* >>macos: threads, clocks, suspending, images
+
+   Compiled and linked for x86-64 and ARM64, never run.
+
+   Capture: as on Windows a thread is stopped from outside: thread_suspend, thread_get_state, a copy
+   of the stack, thread_resume; the copy is unwound when the thread is running again. A signal would
+   do too, and cost the profiled thread more: it makes system calls return EINTR, needs a stack, and
+   there is none that carries a value to one thread (pthread_kill, which takes libpthread's lock to
+   check its argument, carries none; sigqueue does not exist). thread_suspend interrupts no system
+   call: a thread that is waiting stays so, and stops on its way back. Only threads that run are
+   stopped.
+   While it is stopped a thread may hold any lock, that of malloc, of dyld, of the Objective-C
+   run-time; so between suspend and resume nothing is called but Mach's calls thread_get_state,
+   vm_region_64 and vm_read_overwrite, which take no lock in user space (their reply port is the
+   sampler's own), and memcpy. All have been called before, so that none is bound at that moment,
+   which takes dyld's lock. Kernel locks are no matter: a thread is stopped only where it holds
+   none. vm_read_overwrite copies many pages by marking them copy-on-write, so it is for small
+   pieces; the stack is copied by memcpy as far as vm_region_64 says that it is there.
+
+   Who runs? THREAD_EXTENDED_INFO tells a thread's state and its times, in microseconds, with one
+   call. "Running" is also who waits for a core, who has just been woken up, and for whom the kernel
+   works: the first is scaled away, the others stand in a system call and wait for kernel time.
+
+   Threads: task_threads gives a right on each, which is given back, but for the one that is kept of
+   each known thread. The number of threads tells in between that there is a new one.
+   Images: the list that dyld keeps for debuggers (dyld_all_image_infos) has a time stamp that moves
+   with every change. It and the images' headers are read through the kernel, which fails where
+   there is no memory: so dyld's lock is not needed, nor a callback, which could not be removed.
+   What the unwinder reads is copied, but of the program itself and of the shared cache, which stay.
+
+   The sampler asks for THREAD_TIME_CONSTRAINT_POLICY: it is woken on time, and its timers are not
+   coalesced with others'. It waits on a Mach semaphore. */
+
+#ifdef CPROFI_MACOS
+
+#define CPROFI_SCAN_NS 50000000u /* look at the whole list of threads that often, */
+#define CPROFI_COUNT_NS 4000000u /* and at their number that often */
+
+#define CPROFI_SAMPLER_NAME "cprof"
+
+/* ---- memory ---- */
+
+static void *cprofi_os_common_pages(size_t size) {
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+/* The fork handler clears it in the child. */
+static void *cprofi_os_session_pages(size_t size) { return cprofi_os_common_pages(size); }
+
+static void *cprofi_pages(size_t size) {
+    void *p = cprofi_os_common_pages(size);
+    if (p) minherit(p, size, VM_INHERIT_NONE);
+    return p;
+}
+
+static void cprofi_pages_free(void *p, size_t size) {
+    if (p) munmap(p, size);
+}
+
+/* Copies memory that may not be there. [signal] */
+static bool cprofi_macos_copy(void *to, uintptr_t from, size_t size) {
+    vm_size_t got = 0;
+    return vm_read_overwrite(mach_task_self(), from, size, (vm_address_t)to, &got) ==
+               KERN_SUCCESS &&
+           got == size;
+}
+
+/* Copies a string that may not be one, up to `size` bytes; what cannot be read ends it. Returns its
+   size with the zero. */
+static size_t cprofi_macos_text(uintptr_t from, char *to, size_t size) {
+    size_t n = 0;
+    while (n + 1 < size) { /* piece by piece: one is read whole or not */
+        size_t part = 256 - (size_t)((from + n) % 256);
+        if (part > size - 1 - n) part = size - 1 - n;
+        if (!cprofi_macos_copy(to + n, from + n, part)) break;
+        if (memchr(to + n, 0, part)) return strlen(to) + 1;
+        n += part;
+    }
+    to[n] = 0;
+    return n + 1;
+}
+
+static size_t cprofi_os_text(cprofi_session *s, const char *from, char *to, size_t size) {
+    (void)s;
+    return cprofi_macos_text((uintptr_t)from, to, size);
+}
+
+/* ---- functions of the process ---- */
+
+static size_t cprofi_os_image_paths(const cprofi_module *m, const char *paths[2]) {
+    paths[0] = m->path;
+    return 1;
+}
+
+/* Stores the address of a function of the process, NULL if there is none, in the function pointer
+   at `function`. */
+static bool cprofi_dl_find(const char *name, void *function, size_t size) {
+    void *found = dlsym(RTLD_DEFAULT, name);
+    if (size == sizeof found) memcpy(function, &found, size);
+    return found != NULL;
+}
+
+static cprofi_demangle_fn cprofi_demangler_open(void **library) {
+    cprofi_demangle_fn function = NULL;
+    *library = NULL;
+    (void)cprofi_dl_find("__cxa_demangle", &function, sizeof function);
+    return function;
+}
+
+static void cprofi_demangler_close(void *library) { (void)library; }
+
+static uintptr_t cprofi_os_function(const char *name) {
+    uintptr_t address = 0;
+    (void)cprofi_dl_find(name, &address, sizeof address);
+    return address;
+}
+
+/* ---- images ---- */
+
+/* What dyld_images.h declares, as far as it is needed; not every SDK has that. */
+typedef struct {
+    uint32_t version, count;
+    uintptr_t images; /* CPROFI_LISTED words each: header, path, time; 0 while dyld changes them */
+    uintptr_t notification;
+    bool detached, initialized;
+    uintptr_t dyld_header, unused[14], cache_slide;
+    uint8_t cache_uuid[16];
+    uintptr_t cache_base;
+    uint64_t changed; /* these two since version 15 (macOS 10.12) */
+    uintptr_t dyld_path;
+} cprofi_macos_image_infos;
+
+/* What the load commands of an image say. */
+typedef struct {
+    uintptr_t header, slide, lo, hi;
+    bool main, cached; /* in the shared cache */
+    uint8_t uuid[16];
+    bool has_uuid;
+    uintptr_t unwind_info;
+    size_t unwind_info_size;
+    uintptr_t starts; /* LC_FUNCTION_STARTS */
+    size_t starts_size;
+    uintptr_t file; /* address of the file's first byte, as __LINKEDIT has it */
+    uint64_t file_end;
+    size_t commands_size;
+} cprofi_macos_image;
+
+/* A segment; `p` has its command and sections. */
+static void cprofi_macos_segment(cprofi_macos_image *i, const uint8_t *p, size_t size) {
+    struct segment_command_64 c;
+    struct section_64 section;
+    memcpy(&c, p, sizeof c);
+    if (strncmp(c.segname, SEG_TEXT, sizeof c.segname) == 0) {
+        i->slide = i->header - (uintptr_t)c.vmaddr;
+        i->hi = i->lo + (uintptr_t)c.vmsize;
+    }
+    if (strncmp(c.segname, SEG_LINKEDIT, sizeof c.segname) == 0) {
+        i->file = i->slide + (uintptr_t)(c.vmaddr - c.fileoff); /* __TEXT comes before it */
+        i->file_end = c.fileoff + c.filesize;
+    }
+    for (uint32_t n = 0; n < c.nsects; n++) {
+        size_t at = sizeof c + n * sizeof section;
+        if (size - at < sizeof section || at > size) return;
+        memcpy(&section, p + at, sizeof section);
+        if (strncmp(section.sectname, "__unwind_info", sizeof section.sectname) != 0) continue;
+        i->unwind_info = i->slide + (uintptr_t)section.addr;
+        i->unwind_info_size = (size_t)section.size;
+    }
+}
+
+/* Reads the load commands of the image at `header`, through the buffer of CPROFI_COMMANDS bytes.
+   False: it is none, or gone. */
+static bool cprofi_macos_read(uintptr_t header, uint8_t *buffer, cprofi_macos_image *i) {
+    struct mach_header_64 h;
+    struct linkedit_data_command starts;
+    struct load_command c;
+    memset(i, 0, sizeof *i);
+    memset(&starts, 0, sizeof starts);
+    if (!cprofi_macos_copy(&h, header, sizeof h) || h.magic != MH_MAGIC_64 ||
+        h.sizeofcmds > CPROFI_COMMANDS ||
+        !cprofi_macos_copy(buffer, header + sizeof h, h.sizeofcmds))
+        return false;
+    i->header = i->lo = i->hi = header;
+    i->main = h.filetype == MH_EXECUTE;
+    i->cached = (h.flags & 0x80000000) != 0; /* MH_DYLIB_IN_CACHE */
+    i->commands_size = sizeof h + h.sizeofcmds;
+    for (size_t at = 0, n = 0; n < h.ncmds && h.sizeofcmds - at >= sizeof c; n++) {
+        memcpy(&c, buffer + at, sizeof c);
+        if (c.cmdsize < sizeof c || c.cmdsize > h.sizeofcmds - at) break;
+        if (c.cmd == LC_SEGMENT_64 && c.cmdsize >= sizeof(struct segment_command_64)) {
+            cprofi_macos_segment(i, buffer + at, c.cmdsize);
+        } else if (c.cmd == LC_UUID && c.cmdsize >= sizeof(struct uuid_command)) {
+            memcpy(i->uuid, buffer + at + sizeof c, sizeof i->uuid);
+            i->has_uuid = true;
+        } else if (c.cmd == LC_FUNCTION_STARTS && c.cmdsize >= sizeof starts) {
+            memcpy(&starts, buffer + at, sizeof starts);
+        }
+        at += c.cmdsize;
+    }
+    if (i->file && starts.datasize) {
+        i->starts = i->file + starts.dataoff;
+        i->starts_size = starts.datasize;
+    }
+    return i->hi > i->lo;
+}
+
+/* Sets where the image's functions begin; `room` for all of them, or NULL: that is made. */
+static void cprofi_macos_starts(cprofi_tables *t, uint32_t *room) {
+    size_t n = cprofi_compact_starts(t->distances, NULL, 0);
+    if (!room && n) room = (uint32_t *)cprofi_pages(n * sizeof *room);
+    if (room) t->start_count = cprofi_compact_starts(t->distances, room, n);
+    t->starts = room;
+    t->distances.size = 0; /* done */
+}
+
+/* What is read of an image while samples are unwound: in place if it stays, else a copy. Where
+   functions begin is computed at once of copies; of others when it is needed, for most of the
+   shared cache it never is. */
+static cprofi_tables *cprofi_tables_make(const cprofi_macos_image *i) {
+    bool stays = i->main || i->cached;
+    size_t infos = (i->unwind_info_size + 7) / 8 * 8, starts = (i->starts_size + 7) / 8 * 8;
+    size_t size = sizeof(cprofi_tables) + (stays ? 0 : infos + starts + 4 * starts);
+    cprofi_tables *t = (cprofi_tables *)cprofi_pages(size);
+    uint8_t *to;
+    if (!t) return NULL;
+    to = (uint8_t *)(t + 1);
+    t->block.size = size;
+    t->base = i->header;
+    t->code_lo[0] = i->lo;
+    t->code_hi[0] = i->hi;
+    t->code_count = 1;
+    t->pdata.size = i->unwind_info_size;
+    t->distances.size = i->starts_size;
+    if (stays) {
+        t->pdata.data = (const uint8_t *)i->unwind_info;
+        t->distances.data = (const uint8_t *)i->starts;
+        return t;
+    }
+    t->pdata.data = to;
+    t->distances.data = to + infos;
+    if (!cprofi_macos_copy(to, i->unwind_info, i->unwind_info_size)) t->pdata.size = 0;
+    if (!cprofi_macos_copy(to + infos, i->starts, i->starts_size)) t->distances.size = 0;
+    cprofi_macos_starts(t, (uint32_t *)(void *)(to + infos + starts));
+    return t;
+}
+
+static void cprofi_macos_enter(cprofi_modules *m, cprofi_session *s, uintptr_t header,
+                               uintptr_t path) {
+    cprofi_macos_image i;
+    cprofi_module *record;
+    char text[1024];
+    uint64_t identity = 0xcbf29ce484222325u;
+    if (!cprofi_macos_read(header, s->os.commands, &i)) return;
+    cprofi_macos_text(path, text, sizeof text);
+    identity = cprofi_hash_bytes(identity, i.uuid, sizeof i.uuid);
+    identity = cprofi_hash_bytes(identity, &i.hi, sizeof i.hi);
+    identity = cprofi_hash_bytes(identity, text, strlen(text));
+    record = cprofi_modules_record(m, i.lo, identity);
+    if (!record || record->seen == m->scan) return;
+    if (!record->path) {
+        record->hi = i.hi;
+        record->slide = i.slide;
+        record->is_main = i.main;
+        record->build_id_size = i.has_uuid ? sizeof i.uuid : 0;
+        memcpy(record->build_id, i.uuid, sizeof i.uuid);
+        record->code_count = 1;
+        record->code_lo[0] = i.lo;
+        record->code_hi[0] = i.hi;
+        if (i.cached) {
+            record->image.data = (const uint8_t *)header;
+            record->image.size = i.commands_size;
+        }
+        record->path = cprofi_modules_string(m, text, "");
+        record->name = cprofi_file_name(record->path);
+        if (!*record->name) record->name = "[unnamed]";
+    }
+    if (!record->tables) record->tables = cprofi_tables_make(&i);
+    cprofi_modules_present(m, record);
+}
+
+static void cprofi_os_modules(cprofi_modules *m) {
+    cprofi_session *s = cprofi.session;
+    cprofi_macos_image_infos all, again;
+    uintptr_t at = s->os.images;
+    size_t size;
+    if (!at) return;
+    memcpy(&all, (const void *)at, sizeof all);
+    if (all.version < 15 || !all.images || !all.count || all.count > CPROFI_MODULES_MAX ||
+        (m->scan && !m->incomplete && m->adds == all.changed))
+        return;
+    size = all.count * CPROFI_LISTED * sizeof(uintptr_t);
+    if (size > s->os.listing_size) {
+        cprofi_pages_free(s->os.listing, s->os.listing_size);
+        s->os.listing_size = 2 * size;
+        s->os.listing = (uintptr_t *)cprofi_pages(s->os.listing_size);
+        if (!s->os.listing) s->os.listing_size = 0;
+    }
+    if (!s->os.listing || !cprofi_macos_copy(s->os.listing, all.images, size)) return;
+    memcpy(&again, (const void *)at, sizeof again);
+    if (again.changed != all.changed || again.images != all.images) return; /* next time */
+    m->adds = all.changed;
+    cprofi_modules_scan(m);
+    for (uint32_t i = 0; i < all.count; i++)
+        cprofi_macos_enter(m, s, s->os.listing[i * CPROFI_LISTED],
+                           s->os.listing[i * CPROFI_LISTED + 1]);
+    cprofi_macos_enter(m, s, all.dyld_header, all.dyld_path);
+}
+
+/* An image of the shared cache: its header is where the image is, its symbols are where its
+   __LINKEDIT is, which all images of the cache share. */
+static bool cprofi_source_cache(const cprofi_source *source, uint64_t offset, void *to,
+                                size_t size) {
+    uintptr_t from = (uintptr_t)source->file + (uintptr_t)offset;
+    if (offset < source->memory.size && size <= source->memory.size - offset)
+        from = (uintptr_t)source->memory.data + (uintptr_t)offset;
+    return cprofi_macos_copy(to, from, size);
+}
+
+static cprofi_source cprofi_os_image_source(const cprofi_module *m) {
+    cprofi_source source = cprofi_source_of(m->image);
+    cprofi_macos_image i;
+    uint8_t *commands = (uint8_t *)malloc(CPROFI_COMMANDS);
+    if (commands && cprofi_macos_read(m->lo, commands, &i) && i.file_end > source.size) {
+        source.read = cprofi_source_cache;
+        source.file = (intptr_t)i.file;
+        source.size = i.file_end;
+    }
+    free(commands);
+    return source;
+}
+
+/* ---- clocks ---- */
+
+static uint64_t cprofi_os_now(void) { return clock_gettime_nsec_np(CLOCK_UPTIME_RAW); }
+
+static uint64_t cprofi_os_cpu_process(void) { return cprofi_clock_read(CLOCK_PROCESS_CPUTIME_ID); }
+
+static bool cprofi_macos_info(thread_act_t port, thread_extended_info_data_t *info) {
+    mach_msg_type_number_t count = THREAD_EXTENDED_INFO_COUNT;
+    return port != MACH_PORT_NULL && thread_info(port, THREAD_EXTENDED_INFO, (thread_info_t)info,
+                                                 &count) == KERN_SUCCESS;
+}
+
+/* Also notes the thread's state, and whether it is the sampler of another copy of this code: two of
+   these must not stop each other, or nobody would resume them. A sampler is named before it stops
+   anybody. */
+static bool cprofi_os_cpu(cprofi_thread *t, uint64_t *ns) {
+    thread_extended_info_data_t info;
+    if (!cprofi_macos_info(t->os.port, &info)) return false;
+    t->os.user = info.pth_user_time;
+    t->os.kernel = info.pth_system_time;
+    t->os.sampler = strncmp(info.pth_name, CPROFI_SAMPLER_NAME, sizeof info.pth_name) == 0;
+    t->os.running = info.pth_run_state == TH_STATE_RUNNING;
+    *ns = info.pth_user_time + info.pth_system_time;
+    return true;
+}
+
+static uint64_t cprofi_os_cpu_sampler(cprofi_session *s) {
+    thread_extended_info_data_t info;
+    if (!s->sampler_tid || !cprofi_macos_info(s->os.sampler_port, &info)) return 0;
+    return info.pth_user_time + info.pth_system_time;
+}
+
+static bool cprofi_os_times(cprofi_session *s, cprofi_thread *t, uint64_t *user,
+                            uint64_t *kernel) {
+    (void)s;
+    *user = t->os.user;
+    *kernel = t->os.kernel;
+    return true;
+}
+
+/* ---- sleeping and waking ---- */
+
+static void cprofi_os_wait(uint32_t *word, uint32_t value, uint64_t deadline) {
+    semaphore_t bell = cprofi.session->os.bell;
+    uint64_t now = cprofi_os_now();
+    if (cprofi_load32(word) != value || deadline <= now) return;
+    if (deadline == UINT64_MAX) {
+        semaphore_wait(bell);
+    } else {
+        mach_timespec_t t;
+        t.tv_sec = (unsigned)((deadline - now) / 1000000000u);
+        t.tv_nsec = (clock_res_t)((deadline - now) % 1000000000u);
+        semaphore_timedwait(bell, t);
+    }
+}
+
+static void cprofi_os_wake(uint32_t *word) {
+    cprofi_add32(word, 1u);
+    semaphore_signal(cprofi.session->os.bell);
+}
+
+/* Not in the session: it must outlive that. */
+static semaphore_t cprofi_toggle_bell;
+
+static bool cprofi_os_toggle_init(void) {
+    return semaphore_create(mach_task_self(), &cprofi_toggle_bell, SYNC_POLICY_FIFO, 0) ==
+           KERN_SUCCESS;
+}
+
+/* [signal] */
+static void cprofi_os_toggle_wake(const uint32_t *word) {
+    (void)word;
+    semaphore_signal(cprofi_toggle_bell); /* a system call and no more */
+}
+
+static void cprofi_os_toggle_wait(const uint32_t *word, uint32_t value) {
+    if (cprofi_load32(word) == value) semaphore_wait(cprofi_toggle_bell);
+}
+
+/* ---- threads ---- */
+
+/* The number by which a thread is known, which no other gets: the low half of it. */
+static uint32_t cprofi_macos_tid(thread_act_t port) {
+    thread_identifier_info_data_t info;
+    mach_msg_type_number_t count = THREAD_IDENTIFIER_INFO_COUNT;
+    if (thread_info(port, THREAD_IDENTIFIER_INFO, (thread_info_t)&info, &count) != KERN_SUCCESS)
+        return 0;
+    return (uint32_t)info.thread_id;
+}
+
+static uint32_t cprofi_os_tid(void) {
+    uint64_t id = 0;
+    pthread_threadid_np(NULL, &id);
+    return (uint32_t)id;
+}
+
+static bool cprofi_os_tid_gone(uint32_t tid) {
+    struct proc_threadinfo info;
+    return proc_pidinfo(getpid(), PROC_PIDTHREADID64INFO, tid, &info, (int)sizeof info) <= 0;
+}
+
+static void cprofi_os_name(cprofi_session *s, cprofi_thread *t) {
+    thread_extended_info_data_t info;
+    (void)s;
+    if (cprofi_macos_info(t->os.port, &info) && info.pth_name[0])
+        snprintf(t->name, sizeof t->name, "%.*s", (int)sizeof t->name - 1, info.pth_name);
+    else if (!t->name[0]) /* as Linux does it: the program's name */
+        snprintf(t->name, sizeof t->name, "%.*s", (int)sizeof t->name - 1, getprogname());
+}
+
+static void cprofi_os_thread_init(cprofi_os_thread *t) { memset(t, 0, sizeof *t); }
+
+static void cprofi_os_forget(cprofi_session *s, cprofi_thread *t) {
+    (void)s;
+    if (t->os.port != MACH_PORT_NULL) mach_port_deallocate(mach_task_self(), t->os.port);
+    t->os.port = MACH_PORT_NULL;
+}
+
+/* Takes the right over. */
+static void cprofi_thread_found(cprofi_session *s, thread_act_t port) {
+    uint32_t tid = cprofi_macos_tid(port);
+    thread_extended_info_data_t info;
+    cprofi_thread *t = NULL;
+    if (tid && tid != s->sampler_tid && !cprofi_thread_known(s, tid) &&
+        cprofi_macos_info(port, &info)) {
+        uint64_t cpu = info.pth_user_time + info.pth_system_time;
+        cprofi_threads_make_room(s);
+        t = cprofi_thread_add(s, tid, cpu, s->os.scanned ? 0 : cpu);
+        if (t) {
+            t->os.port = port;
+            t->charged = cpu;
+            t->os.calls.user = t->os.user = info.pth_user_time;
+            t->os.calls.kernel_booked = t->os.kernel = info.pth_system_time;
+            t->os.running = true; /* to be seen */
+            cprofi_thread_remember(s, (uint32_t)(t - s->threads));
+            cprofi_os_name(s, t);
+        }
+    }
+    if (!t) mach_port_deallocate(mach_task_self(), port);
+}
+
+static void cprofi_os_scan(cprofi_session *s, uint64_t now) {
+    cprofi_os *os = &s->os;
+    thread_act_array_t list;
+    mach_msg_type_number_t count;
+    struct proc_taskinfo info;
+    if (os->scanned && now < os->next_full) {
+        if (now < os->next_count) return;
+        os->next_count = now + CPROFI_COUNT_NS;
+        if (proc_pidinfo(s->pid, PROC_PIDTASKINFO, 0, &info, (int)sizeof info) < (int)sizeof info ||
+            (uint32_t)info.pti_threadnum == os->thread_count)
+            return;
+    }
+    if (task_threads(mach_task_self(), &list, &count) != KERN_SUCCESS) return;
+    for (mach_msg_type_number_t i = 0; i < count; i++) cprofi_thread_found(s, list[i]);
+    vm_deallocate(mach_task_self(), (vm_address_t)list, count * sizeof *list);
+    os->thread_count = count;
+    os->next_full = now + CPROFI_SCAN_NS;
+    os->scanned = true;
+}
+
+/* ---- capture ---- */
+
+#if defined(CPROFI_X64)
+#define CPROFI_STATE x86_THREAD_STATE64
+#define CPROFI_STATE_COUNT x86_THREAD_STATE64_COUNT
+#define CPROFI_STATE_SP CPROFI_SEH_X64_SP
+typedef x86_thread_state64_t cprofi_state;
+#define CPROFI_STEP cprofi_compact_x64_step
+#define CPROFI_STEP_OTHER cprofi_compact_arm64_step
+/* [signal] */
+static inline uintptr_t cprofi_state_pc(const cprofi_state *c) { return (uintptr_t)c->__rip; }
+/* [signal] */
+static inline uintptr_t cprofi_state_sp(const cprofi_state *c) { return (uintptr_t)c->__rsp; }
+static void cprofi_state_registers(const cprofi_state *c, cprofi_seh_registers *r) {
+    r->r[CPROFI_SEH_X64_SP] = c->__rsp;
+    r->r[CPROFI_SEH_X64_BP] = c->__rbp;
+}
+#else
+#define CPROFI_STATE ARM_THREAD_STATE64
+#define CPROFI_STATE_COUNT ARM_THREAD_STATE64_COUNT
+#define CPROFI_STATE_SP CPROFI_SEH_ARM64_SP
+typedef arm_thread_state64_t cprofi_state;
+#define CPROFI_STEP cprofi_compact_arm64_step
+#define CPROFI_STEP_OTHER cprofi_compact_x64_step
+/* [signal] */
+static inline uintptr_t cprofi_state_pc(const cprofi_state *c) {
+    return (uintptr_t)arm_thread_state64_get_pc(*c);
+}
+/* [signal] */
+static inline uintptr_t cprofi_state_sp(const cprofi_state *c) {
+    return (uintptr_t)arm_thread_state64_get_sp(*c);
+}
+static void cprofi_state_registers(const cprofi_state *c, cprofi_seh_registers *r) {
+    r->r[CPROFI_SEH_ARM64_SP] = (uint64_t)arm_thread_state64_get_sp(*c);
+    r->r[CPROFI_SEH_ARM64_FP] = (uint64_t)arm_thread_state64_get_fp(*c);
+    r->r[CPROFI_SEH_ARM64_LR] = (uint64_t)arm_thread_state64_get_lr(*c);
+}
+#endif
+
+/* What is copied while a thread is suspended. */
+typedef struct {
+    cprofi_state state;
+    uint8_t code[CPROFI_COMPACT_BEFORE + CPROFI_COMPACT_BEHIND]; /* around pc, */
+    uintptr_t code_lo, code_hi;                                  /* from here to there */
+    uintptr_t stack_lo, stack_hi; /* what is in the session's stack_copy */
+    const cprofi_scopes *scopes;  /* the thread's; copied to the session's scopes_copy */
+} cprofi_capture;
+
+/* How far memory can be read from `address` on, at most to `end`. [signal] */
+static uintptr_t cprofi_readable_to(uintptr_t address, uintptr_t end) {
+    uintptr_t at = address;
+    for (int i = 0; i < 4 && at < end; i++) {
+        vm_region_basic_info_data_64_t info;
+        mach_msg_type_number_t count = VM_REGION_BASIC_INFO_COUNT_64;
+        vm_address_t region = at;
+        vm_size_t size = 0;
+        mach_port_t object = MACH_PORT_NULL; /* always null since Mac OS X 10 */
+        if (vm_region_64(mach_task_self(), &region, &size, VM_REGION_BASIC_INFO_64,
+                         (vm_region_info_t)&info, &count, &object) != KERN_SUCCESS ||
+            region > at || !(info.protection & VM_PROT_READ))
+            break;
+        at = region + size;
+    }
+    return at < end ? at : end;
+}
+
+/* The thread is suspended: it may hold any lock. Code is read of images only, in which it cannot
+   stand unless they are there. [signal] */
+static void cprofi_capture_copy(cprofi_session *s, cprofi_capture *c) {
+    uintptr_t pc = cprofi_state_pc(&c->state), sp = cprofi_state_sp(&c->state);
+    uintptr_t end = sp + CPROFI_STACK_COPY;
+    const cprofi_module_range *range = cprofi_modules_range(s->modules.index, pc);
+    c->stack_lo = sp;
+    c->stack_hi = cprofi_readable_to(sp, end > sp ? end : sp);
+    memcpy(s->stack_copy, (const void *)sp, c->stack_hi - sp);
+    if (c->scopes) memcpy(s->scopes_copy, c->scopes, sizeof *c->scopes);
+    c->code_lo = c->code_hi = pc;
+    if (!range) return;
+    c->code_lo = pc - range->lo > CPROFI_COMPACT_BEFORE ? pc - CPROFI_COMPACT_BEFORE : range->lo;
+    c->code_hi = range->hi - pc > CPROFI_COMPACT_BEHIND ? pc + CPROFI_COMPACT_BEHIND : range->hi;
+    if (!cprofi_macos_copy(c->code, c->code_lo, c->code_hi - c->code_lo))
+        c->code_lo = c->code_hi = pc;
+}
+
+static bool cprofi_capture_take(cprofi_session *s, const cprofi_thread *t, cprofi_capture *c) {
+    mach_msg_type_number_t count = CPROFI_STATE_COUNT;
+    uint64_t began = cprofi_os_now(), stopped;
+    bool taken = thread_suspend(t->os.port) == KERN_SUCCESS;
+    if (!taken) return false;
+    taken = thread_get_state(t->os.port, CPROFI_STATE, (thread_state_t)&c->state, &count) ==
+            KERN_SUCCESS;
+    if (taken) cprofi_capture_copy(s, c);
+    CPROFI_TEST_WHILE_SUSPENDED(t->tid);
+    thread_resume(t->os.port);
+    stopped = cprofi_os_now() - began;
+    s->suspensions++;
+    s->suspended += stopped;
+    if (stopped > s->suspended_max) s->suspended_max = stopped;
+    return taken;
+}
+
+/* Calls all that is called while a thread is suspended, so that it is bound. */
+static void cprofi_capture_bind(cprofi_session *s) {
+    mach_msg_type_number_t count = CPROFI_STATE_COUNT;
+    cprofi_state state;
+    char from[64] = {0};
+    volatile size_t size = sizeof from;
+    (void)thread_suspend(MACH_PORT_NULL);
+    (void)thread_get_state(s->os.sampler_port, CPROFI_STATE, (thread_state_t)&state, &count);
+    (void)thread_resume(MACH_PORT_NULL);
+    (void)cprofi_readable_to((uintptr_t)from, (uintptr_t)from + 1);
+    (void)cprofi_macos_copy(s->stack_copy, (uintptr_t)from, sizeof from);
+    memcpy(s->stack_copy, from, size);
+}
+
+/* Whether the instruction before pc is one that enters the kernel. */
+static bool cprofi_capture_in_call(const cprofi_capture *c) {
+    uintptr_t pc = cprofi_state_pc(&c->state);
+    const uint8_t *p = c->code + (pc - c->code_lo);
+    if (pc - c->code_lo < 4) return false;
+#if defined(CPROFI_X64)
+    return p[-2] == 0x0f && p[-1] == 0x05; /* syscall */
+#else
+    return (cprofi_get32(p - 4) & 0xffe0001f) == 0xd4000001; /* svc */
+#endif
+}
+
+typedef struct {
+    const cprofi_module_index *index;
+    const cprofi_capture *capture; /* NULL: no code is at hand */
+    cprofi_seh_part part;
+} cprofi_finder;
+
+/* A cprofi_seh_find. */
+static bool cprofi_macos_find(void *user, uint64_t address, cprofi_seh_image *image) {
+    cprofi_finder *f = (cprofi_finder *)user;
+    const cprofi_module_range *range = cprofi_modules_range(f->index, (uintptr_t)address);
+    const cprofi_capture *c = f->capture;
+    if (!range) return false;
+    memset(image, 0, sizeof *image);
+    image->base = range->tables->base;
+    image->pdata = range->tables->pdata;
+    image->starts = range->tables->starts;
+    image->start_count = range->tables->start_count;
+    image->parts = &f->part;
+    if (c && c->code_lo >= image->base && c->code_lo - image->base <= UINT32_MAX) {
+        f->part.bytes.data = c->code;
+        f->part.bytes.size = c->code_hi - c->code_lo;
+        f->part.rva = (uint32_t)(c->code_lo - image->base);
+        image->part_count = 1;
+    }
+    return true;
+}
+
+/* Captures the thread's stack into the slot, which is answered at once. */
+static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, uint32_t seq) {
+    static const cprofi_seh_step steps[2] = {CPROFI_STEP, CPROFI_STEP_OTHER};
+    cprofi_slot *q = cprofi_slot_at(s, slot);
+    const cprofi_module_range *range;
+    cprofi_capture capture;
+    cprofi_finder finder;
+    cprofi_seh_images images;
+    cprofi_seh_stack stack;
+    cprofi_seh_registers registers;
+    cprofi_scope_walk walk;
+    bool truncated = false;
+    cprofi_modules_refresh(&s->modules); /* what was loaded during this look must be known */
+    capture.scopes = q->scopes;
+    if (t->os.sampler || !cprofi_capture_take(s, t, &capture)) return false;
+    memset(&registers, 0, sizeof registers);
+    registers.pc = cprofi_state_pc(&capture.state);
+    cprofi_state_registers(&capture.state, &registers);
+    finder.index = s->modules.index;
+    finder.capture = &capture;
+    range = cprofi_modules_range(finder.index, (uintptr_t)registers.pc);
+    if (range && range->tables->distances.size)
+        cprofi_macos_starts(s->modules.records[range->id].tables, NULL);
+    images.find = cprofi_macos_find;
+    images.user = &finder;
+    stack.data = (const uint8_t *)s->stack_copy;
+    stack.lo = capture.stack_lo;
+    stack.hi = capture.stack_hi;
+    cprofi_scopes_walk(&walk, q->scopes ? s->scopes_copy : NULL, q->marks);
+    q->depth = cprofi_seh_walk(steps[0], &images, &stack, &registers, s->keys,
+                               (uint32_t)s->desc.max_depth, &truncated, CPROFI_STATE_SP, &walk);
+    cprofi_scopes_rest(&walk, q->depth);
+    q->mark_count = walk.count;
+    for (uint32_t i = 0; i < q->depth; i++) q->frames[i] = (uintptr_t)s->keys[i];
+    q->end = truncated ? CPROFI_END_LOST : CPROFI_END_ROOT;
+    q->os.in_call = cprofi_capture_in_call(&capture);
+    cprofi_store32(&q->word, CPROFI_SLOT_WORD(seq, CPROFI_DONE));
+    return true;
+}
+
+static uintptr_t cprofi_unwind_function(const cprofi_modules *m, uint32_t id, uintptr_t pc) {
+    cprofi_tables *t = m->records[id].tables;
+    cprofi_seh_image image;
+    uint32_t begin;
+    if (!t) return 0;
+    if (t->distances.size) cprofi_macos_starts(t, NULL);
+    memset(&image, 0, sizeof image);
+    image.starts = t->starts;
+    image.start_count = t->start_count;
+    return cprofi_compact_begin(&image, pc - t->base, &begin) ? t->base + begin : 0;
+}
+
+/* ---- who runs ---- */
+
+static bool cprofi_os_may_run(cprofi_session *s, cprofi_thread *t) {
+    (void)s;
+    return t->os.running && !t->os.sampler;
+}
+
+static bool cprofi_os_counts(cprofi_session *s, cprofi_thread *t, const cprofi_slot *q) {
+    return cprofi_calls_count(s, t, q);
+}
+
+/* Their states are asked again, right before each is stopped. */
+static void cprofi_os_look(cprofi_session *s, uint32_t count, uint64_t elapsed) {
+    for (uint32_t i = 0; i < count; i++) {
+        cprofi_thread *t = &s->threads[s->candidates[i]];
+        uint64_t cpu;
+        if (cprofi_os_cpu(t, &cpu) && t->os.running) cprofi_ask(s, t, elapsed, true);
+    }
+}
+
+/* Wall clock: a thread is stopped wherever it is; it need not be stopped again in the system call
+   it sleeps in as long as it has used no CPU time. */
+static cprofi_activity cprofi_os_activity(cprofi_session *s, cprofi_thread *t, uintptr_t *sp,
+                                          uintptr_t *pc) {
+    (void)s, (void)t;
+    *sp = *pc = 0;
+    return CPROFI_RUNNABLE;
+}
+
+static bool cprofi_os_rests(const cprofi_session *s, const cprofi_slot *q) {
+    (void)s;
+    return q->os.in_call;
+}
+
+static void cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t sp, uintptr_t pc,
+                                  uint64_t weight) {
+    (void)sp, (void)pc;
+    cprofi_ask(s, t, weight, true);
+}
+
+/* ---- the sampler thread ---- */
+
+/* To be run within a millisecond of its time, for some 100 microseconds. */
+static void cprofi_macos_urgent(void) {
+    thread_time_constraint_policy_data_t policy;
+    mach_timebase_info_data_t base;
+    if (mach_timebase_info(&base) != KERN_SUCCESS || !base.numer) return;
+    policy.period = 0;
+    policy.computation = (uint32_t)((uint64_t)200000 * base.denom / base.numer);
+    policy.constraint = (uint32_t)((uint64_t)1000000 * base.denom / base.numer);
+    policy.preemptible = TRUE;
+    thread_policy_set(pthread_mach_thread_np(pthread_self()), THREAD_TIME_CONSTRAINT_POLICY,
+                      (thread_policy_t)&policy, THREAD_TIME_CONSTRAINT_POLICY_COUNT);
+}
+
+static void *cprofi_sampler_main(void *argument) {
+    cprofi_session *s = (cprofi_session *)argument;
+    pthread_setname_np(CPROFI_SAMPLER_NAME); /* first of all: see cprofi_os_cpu */
+    cprofi_macos_urgent();
+    s->os.sampler_port = pthread_mach_thread_np(pthread_self());
+    cprofi_store32(&s->sampler_tid, cprofi_os_tid());
+    cprofi_capture_bind(s);
+    cprofi_modules_refresh(&s->modules);
+    cprofi_os_scan(s, cprofi_os_now());
+    cprofi_span_begin(s);
+    cprofi_store32(&s->ready, 1u);
+    cprofi_sampler_run(s);
+    return NULL;
+}
+
+static cprof_result cprofi_os_prepare(cprofi_session *s) {
+    task_dyld_info_data_t info;
+    mach_msg_type_number_t count = TASK_DYLD_INFO_COUNT;
+    if (!s->os.commands) s->os.commands = (uint8_t *)cprofi_pages(CPROFI_COMMANDS);
+    if (!s->os.commands) return CPROF_ERROR_MEMORY;
+    if (task_info(mach_task_self(), TASK_DYLD_INFO, (task_info_t)&info, &count) != KERN_SUCCESS ||
+        info.all_image_info_size < sizeof(cprofi_macos_image_infos))
+        return CPROF_ERROR_SYSTEM;
+    s->os.images = (uintptr_t)info.all_image_info_addr;
+    if (semaphore_create(mach_task_self(), &s->os.bell, SYNC_POLICY_FIFO, 0) != KERN_SUCCESS)
+        return CPROF_ERROR_SYSTEM;
+    return CPROF_OK;
+}
+
+/* Starts the sampler with every signal blocked, and waits for its first scan. */
+static cprof_result cprofi_os_start(cprofi_session *s) {
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    int error;
+    s->os.next_full = s->os.next_count = 0;
+    s->os.scanned = false;
+    s->known_count = 0;
+    s->ready = 0;
+    s->sampler_tid = 0;
+    sigfillset(&all);
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 256 * 1024);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&s->os.sampler, &attributes, cprofi_sampler_main, s);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    if (error) return CPROF_ERROR_THREAD;
+    while (!cprofi_load32(&s->ready)) cprofi_os_nap();
+    return CPROF_OK;
+}
+
+static void cprofi_os_stop(cprofi_session *s) { pthread_join(s->os.sampler, NULL); }
+
+static void cprofi_os_close(cprofi_session *s) {
+    s->sampler_tid = 0; /* its port's name may be another's soon */
+    for (uint32_t i = 0; i < s->thread_count; i++) cprofi_os_forget(s, &s->threads[i]);
+    if (s->os.bell != MACH_PORT_NULL) semaphore_destroy(mach_task_self(), s->os.bell);
+    s->os.bell = MACH_PORT_NULL;
+}
+
+void cprof_thread_name(const char *name) {
+    char text[CPROFI_NAME_SIZE]; /* as much as the system keeps; it refuses what is longer */
+    snprintf(text, sizeof text, "%.*s", (int)sizeof text - 1, name);
+    pthread_setname_np(text);
+}
+#endif /* CPROFI_MACOS */
+/* ---------------------------------------------------------------------------------------------- */
 /* >>windows: threads, clocks, suspending, files
 
    Capture: there are no signals, so the sampler stops a thread from outside: SuspendThread,
@@ -14175,11 +15059,6 @@ static bool cprofi_capture_copy(cprofi_session *s, cprofi_capture *c) {
     memcpy(c->code, (const void *)lo, (size_t)(c->code_hi - c->code_lo));
     return true;
 }
-
-/* Tests put here what must not be done, to see that they notice. */
-#ifndef CPROFI_TEST_WHILE_SUSPENDED
-#define CPROFI_TEST_WHILE_SUSPENDED(tid) ((void)(tid))
-#endif
 
 /* Who ends the process ends the other threads first. If the sampler went while that thread is
    suspended, nobody would resume it, and the process would stay for ever. It holds the lock of the

@@ -19,8 +19,9 @@ from checks import ROOT, check, done, run, skip
 ALLOWED = {"GetThreadContext", "VirtualQuery", "memcpy"}
 FAULTS = {"HeapAlloc": "HeapFree(GetProcessHeap(), 0, HeapAlloc(GetProcessHeap(), 0, 1))", "GetModuleHandleW": "GetModuleHandleW(NULL)"}
 
-INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\t(.*)$")
-RELOCATION = re.compile(r"^\s+[0-9a-f]+: (?:IMAGE_REL_\w+|R_\w+|DISP\w*|\w+)\s+(\S+)$")
+# As objdump of binutils or of LLVM prints them.
+INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s*\t(.*)$")
+RELOCATION = re.compile(r"^\s+[0-9a-f]+: +(?:IMAGE_REL_\w+|R_\w+|DISP\w*|\w+)\s+(\S+)$")
 REGISTER = re.compile(r"%r\w+")
 
 
@@ -118,13 +119,13 @@ def closure(names, table, seen):
     return outside
 
 
-def while_suspended(table):
+def while_suspended(table, suspend="SuspendThread", resume="ResumeThread"):
     """The set, or None if no function has both calls."""
     outside = None
     for function in table.values():
         called = calls(function)
-        begin = {at for at, name in called.items() if name == "SuspendThread"}
-        end = {at for at, name in called.items() if name == "ResumeThread"}
+        begin = {at for at, name in called.items() if name == suspend}
+        end = {at for at, name in called.items() if name == resume}
         if not begin:
             continue
         if not end:
