@@ -3572,7 +3572,7 @@ static bool cprofi_compact_find(cprofi_span info, uint64_t rva, cprofi_compact_e
     if (cprofi_compact_u32(info, 0) != 1 || count < 2) return false;
     table = cprofi_span_part(info, at, count * CPROFI_COMPACT_INDEX);
     n = cprofi_compact_search(table, CPROFI_COMPACT_INDEX, (size_t)count, 0xffffffff, rva);
-    if (!n || n == count) return false; /* the last is where all functions end */
+    if (!n) return false; /* and none is at the last: all functions end there */
     at = cprofi_compact_u32(table, (n - 1) * CPROFI_COMPACT_INDEX + 4);
     e->end = cprofi_compact_u32(table, n * CPROFI_COMPACT_INDEX);
     return cprofi_compact_page(info, at, cprofi_compact_u32(table, (n - 1) * CPROFI_COMPACT_INDEX),
@@ -3819,9 +3819,7 @@ static bool cprofi_compact_x64_frameless(const cprofi_seh_frame *f, const cprofi
         if (order[i] >= 8) pattern->bytes[pattern->size++] = 0x41;
         pattern->bytes[pattern->size++] = (uint8_t)(0x50 | (order[i] & 7));
     }
-    if (s->pushed == 8 * (uint64_t)n + 8) { /* a push that only makes room, or `sub rsp, n` */
-        pattern->bytes[pattern->size++] = 0x50;
-    } else if (s->pushed > 8 * (uint64_t)n) {
+    if (s->pushed > 8 * (uint64_t)n + 8) { /* sub rsp; 8 bytes come by a push, mostly */
         pattern->bytes[pattern->size++] = 0x48;
         pattern->bytes[pattern->size++] = s->pushed - 8 * (uint64_t)n < 128 ? 0x83 : 0x81;
         pattern->bytes[pattern->size++] = 0xec;
@@ -7797,9 +7795,9 @@ static bool cprofi_macho_dsym_path(const char *image, char *to, size_t capacity)
    section. Of several symbols at one place: such as are no alternative entries, external ones, the
    first in the table. A stub is named after the function that it jumps to, with "@plt".
 
-   Ignored: stabs, undefined and absolute symbols, symbols outside of executable sections, and the
-   names that the shared cache's builder has blotted out. The one underscore that every name of C
-   has in front goes. */
+   Ignored: stabs, undefined and absolute symbols, and the names that the shared cache's builder has
+   blotted out. A symbol of another section is below the floor. The one underscore that every name
+   of C has in front goes. */
 
 typedef struct {
     uint64_t address;
@@ -7865,7 +7863,7 @@ static void cprofi_macho_functions(cprofi_macho_look *k) {
         if (shift < 64) delta |= (uint64_t)(*p & 0x7f) << shift;
         shift += 7;
         if (*p & 0x80) continue;
-        if (!delta || start + delta < start) break; /* zeros fill the end */
+        if (start + delta < start) break;
         for (first = i; i < k->count && k->places[i].key < start + delta; i++) {}
         for (; any && first < i; first++)
             if (k->places[first].floor <= start)
@@ -7884,16 +7882,12 @@ static void cprofi_macho_symbols(cprofi_macho_look *k) {
         cprofi_walk_of(&m->symbols, k->buffer, 0, ~(uint64_t)0, CPROFI_MACHO_NLIST);
     const uint8_t *p;
     while ((p = cprofi_walk_next(&w)) != NULL) {
-        size_t section = (size_t)p[5] - 1;
         uint64_t value = cprofi_get64(p + 8);
         uint32_t rank = 1u + (p[4] & CPROFI_MACHO_EXTERNAL) +
                         (cprofi_get16(p + 6) & CPROFI_MACHO_ALTERNATIVE ? 0 : 2);
         cprofi_macho_place *place;
         /* a stab; not defined in a section */
         if ((p[4] & 0xe0) || (p[4] & 0x0e) != 0x0e || !cprofi_get32(p)) continue;
-        if (section >= m->section_count || !m->sections[section].executable ||
-            value - m->sections[section].address >= m->sections[section].size)
-            continue;
         place = &k->places[cprofi_search(k->places, sizeof *k->places, 0, k->count, value)];
         if (place == k->places + k->count) continue;
         if (place->rank && (value < place->value || (value == place->value && rank <= place->rank)))

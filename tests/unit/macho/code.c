@@ -41,6 +41,29 @@ __attribute__((noinline)) int variable(int n) {
     return leaf(room[n]);
 }
 
+/* A frame pointer, and a callee that needs the register for something else. */
+__attribute__((noinline)) int framed(int n) {
+    volatile char *room = __builtin_alloca((word)n + 16);
+    room[n] = (char)n;
+    return crowded(n, room[n], 3) + room[n];
+}
+
+#ifdef __AVX__
+typedef int vector __attribute__((vector_size(32)));
+extern volatile vector wide_sink;
+volatile vector wide_sink;
+
+/* Leaves the upper halves of registers to be cleared at the end. */
+__attribute__((noinline)) static int wide(int x) {
+    vector v = wide_sink;
+    x = leaf(x) + leaf(x + 1) * x;
+    wide_sink = v + x;
+    return x;
+}
+#else
+#define wide(x) leaf(x)
+#endif
+
 __attribute__((noinline)) int tail(int x) { return leaf(crowded(x, x + 1, x + 2)); }
 
 /* Needs its frame on one path only. */
@@ -76,7 +99,7 @@ int calls_outside(int x) { return outside(x) + 1; }
 
 /* All of it but what is outside. */
 int everything(int x) {
-    int t = calls_inlined(x) + crowded(x, 2, 3) + large(x) + variable(x & 63) + tail(x) + seldom(x & 15) + seldom(20);
+    int t = calls_inlined(x) + crowded(x, 2, 3) + large(x) + variable(x & 63) + framed(x & 31) + wide(x) + tail(x) + seldom(x & 15) + seldom(20);
     for (int i = 0; i < 8; i++) t += switched(x + i);
     return t + recursive(5, x) + (int)floats(x, 2.5) + many(1, 2, 3, 4, 5, 6, 7, 8, 9, x);
 }
