@@ -85,7 +85,7 @@ def successors(function):
     found = {}
     for at, name, operands in function.code:
         targets = []
-        jump = re.match(r"^([0-9a-f]+)\b", operands) if name.startswith("j") else None
+        jump = re.match(r"^(?:0x)?([0-9a-f]+)\b", operands) if name.startswith("j") else None
         if jump and int(jump.group(1), 16) in inside:
             targets.append(int(jump.group(1), 16))
         if not name.startswith(("ret", "jmp", "ud2")) and at in after:
