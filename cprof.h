@@ -26,8 +26,8 @@
      Windows x64, MinGW gcc and clang (names from DWARF or PDB): run and tested under Wine 8 only,
      never on Windows itself. Microsoft's compiler, Windows on ARM64 and 32-bit x86: compiled by
      other compilers for these targets, not run.
-     macOS x86-64 and ARM64: compiled and linked by zig cc, never run; what reads its symbols and
-     unwind tables is tested on Linux.
+     macOS x86-64 and ARM64: compiled and linked by zig cc, never run there. On Linux what reads its
+     symbols and unwind tables is tested, and the x86-64 code run over an imitation of the system.
      Everything else: an #error, unless CPROF_DISABLE is defined.
 
    LINK FLAGS
@@ -3853,10 +3853,8 @@ static bool cprofi_compact_x64_prologue(const cprofi_seh_frame *f, uint64_t rva,
     }
     b = cprofi_bytes_of(cprofi_span_part(code, at, executed - at));
     while (cprofi_left(&b)) {
-        unsigned reg = cprofi_compact_x64_register(&b, 0x50);
-        if (reg) {
-            s->pushed += 8;
-            if (reg == 1 + CPROFI_SEH_X64_BP && !s->bp_at) s->bp_at = s->pushed;
+        if (cprofi_compact_x64_register(&b, 0x50)) {
+            s->pushed += 8; /* rbp too, but it still is the caller's */
         } else if (cprofi_compact_x64_is(&b, "\x48\x89\xe5", 3)) { /* mov rbp, rsp */
             s->frame = true;
         } else if (cprofi_compact_x64_constant(&b, 0xec, &value)) {
@@ -13145,7 +13143,9 @@ void cprof_thread_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
 /* ---------------------------------------------------------------------------------------------- */
 /* >>macos: threads, clocks, suspending, images
 
-   Compiled and linked for x86-64 and ARM64, never run.
+   Compiled and linked for x86-64 and ARM64, never run on macOS. The x86-64 code has taken profiles on
+   Linux, where tests/macos/host.c imitates Mach's calls: what follows about those is from Apple's
+   published sources, and nothing of it was measured.
 
    Capture: as on Windows a thread is stopped from outside: thread_suspend, thread_get_state, a copy
    of the stack, thread_resume; the copy is unwound when the thread is running again. A signal would
@@ -13164,7 +13164,9 @@ void cprof_thread_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
 
    Who runs? THREAD_EXTENDED_INFO tells a thread's state and its times, in microseconds, with one
    call. "Running" is also who waits for a core, who has just been woken up, and for whom the kernel
-   works: the first is scaled away, the others stand in a system call and wait for kernel time.
+   works: the first is scaled away, the others stand in a system call and wait for kernel time. Who
+   waits for a core has to be given one before it stops; the sampler waits for that, and where there
+   are many more such threads than cores it looks more rarely.
 
    Threads: task_threads gives a right on each, which is given back, but for the one that is kept of
    each known thread. The number of threads tells in between that there is a new one.

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """zig.py: programs with cprof.h link for Windows on ARM64, x64 and x86, and for macOS on ARM64 and
-x86-64, by `zig cc`, without a warning and without any -l. What the macOS sampler calls
-while a thread is suspended is what may be called then; and the readers of tests/unit/macho.c read what
-zig's linker makes.
+x86-64, by `zig cc`, without a warning and without any -l. What the macOS sampler calls while a thread
+is suspended is what may be called then. Its x86-64 code takes profiles on Linux, where tests/macos/host.c
+imitates the system it is for. And the readers of tests/unit/macho.c read what zig's linker makes.
 
     zig.py BUILD-DIRECTORY
 
@@ -14,7 +14,7 @@ import os
 import re
 import sys
 
-from checks import ROOT, check, done, run
+from checks import ROOT, check, done, note, run, skip
 from matrix import WARNINGS, put
 from suspended import functions, while_suspended
 from windows import IMPLEMENTATION, PROGRAM
@@ -91,6 +91,52 @@ def suspended(zig):
                   "macOS: only %s are called while a thread is suspended" % ", ".join(sorted(SUSPENDED)), " ".join(sorted(found or {"nothing"})))
 
 
+def imitated(zig):
+    """The macOS sampler at work, on Linux: see tests/macos/host.c."""
+    if os.uname().machine != "x86_64":
+        skip("macOS, imitated", "this is no x86-64 machine")
+        return
+    here = os.path.join(zig.build, "zig")
+    host, program, profile = (os.path.join(here, name) for name in ("host", "imitated", "imitated.folded"))
+    status, text = run(["cc", "-std=gnu11", "-O1", "-g", "tests/macos/host.c", "-o", host, "-pthread", "-ldl"])
+    if not check(status == 0, "tests/macos/host.c compiles", text):
+        return
+    for what, flag, cached, clock in (("with frame pointers", "-fno-omit-frame-pointer", "", "cpu"), ("without", "-fomit-frame-pointer", "", "cpu"),
+                                      ("in the shared cache", "-fno-omit-frame-pointer", "1", "cpu"), ("wall clock", "-fomit-frame-pointer", "", "wall")):
+        what = "macOS, imitated, %s: " % what
+        why, path = zig("x86_64-macos", "tests/macos/program.c", "imitated.o", "-O2", "-g", "-std=c99", "-c", "-fno-stack-protector", flag)
+        status, text = run(["clang", "-target", "x86_64-apple-macos11", "-fuse-ld=lld", "-nostdlib", "-Wl,-undefined,dynamic_lookup",
+                            path, "-o", program]) if not why else (1, why)
+        if not check(status == 0, what + "links", text):
+            continue
+        run(["dsymutil", program])
+        environment = dict(os.environ, CPROF_HZ="500")
+        if cached:
+            environment["HOST_CACHED"] = cached
+        status, text = run([host, program, profile, clock], env=environment, timeout=120)
+        facts = dict(re.findall(r"(\w+) (\d+)", text))
+        samples = int(facts.get("samples", 0))
+        check(status == 0 and "rights left 0" in text and samples >= 20 and int(facts["truncated"]) <= samples / 2, what + "it runs", text)
+        note(text.splitlines()[0] if text else "nothing")
+        counts = {}
+        try:
+            with open(profile) as file:
+                for line in file:
+                    stack, count = line.rstrip("\n").rsplit(" ", 1)
+                    counts[stack] = int(count)
+        except OSError:
+            pass
+        stacks = [next((n for stack, n in counts.items() if re.fullmatch(
+            r"worker;\[jit\];worker;(deep;){6}%s;mixed;spin" % name, stack)), 0) for name in ("three", "one")]
+        check(stacks[1] and 1.3 < stacks[0] / stacks[1] < 7, what + "whole stacks, inlined functions, three times as much in one as in the other",
+              "%d and %d: %s" % (stacks[0], stacks[1], counts))
+        sleeps = sum(n for stack, n in counts.items() if stack.startswith("sleeper;"))
+        if clock == "cpu":
+            check(sleeps * 10 < sum(stacks), what + "who sleeps is left alone", counts)
+        else:
+            check(sleeps * 10 > sum(stacks), what + "who sleeps is shown", counts)
+
+
 def readers(zig):
     program = os.path.join(zig.build, "zig", "macho")
     status, text = run(["cc", "-std=gnu11", "-O1", "-g", "-I.", "-pthread", "tests/unit/macho.c", "-o", program])
@@ -109,6 +155,7 @@ def main():
         zig = Compiler(path, build)
         macos(zig)
         suspended(zig)
+        imitated(zig)
         readers(zig)
         windows(zig)
     done()
