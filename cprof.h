@@ -13143,9 +13143,9 @@ void cprof_thread_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
 /* ---------------------------------------------------------------------------------------------- */
 /* >>macos: threads, clocks, suspending, images
 
-   Compiled and linked for x86-64 and ARM64, never run on macOS. The x86-64 code has taken profiles on
-   Linux, where tests/macos/host.c imitates Mach's calls: what follows about those is from Apple's
-   published sources, and nothing of it was measured.
+   Compiled and linked for x86-64 and ARM64, never run on macOS. The x86-64 code has taken profiles
+   on Linux, where tests/macos/host.c imitates Mach's calls: what follows about those is from
+   Apple's published sources, and nothing of it was measured.
 
    Capture: as on Windows a thread is stopped from outside: thread_suspend, thread_get_state, a copy
    of the stack, thread_resume; the copy is unwound when the thread is running again. A signal would
