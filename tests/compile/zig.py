@@ -128,8 +128,10 @@ def imitated(zig):
             pass
         stacks = [next((n for stack, n in counts.items() if re.fullmatch(
             r"worker;\[jit\];worker;(deep;){6}%s;mixed;spin" % name, stack)), 0) for name in ("three", "one")]
-        check(stacks[1] and 1.3 < stacks[0] / stacks[1] < 7, what + "whole stacks, inlined functions, three times as much in one as in the other",
-              "%d and %d: %s" % (stacks[0], stacks[1], counts))
+        share = stacks[0] / max(1, sum(stacks))
+        tolerance = 0.1 + 4 * (0.75 * 0.25 / max(1, samples / 2)) ** 0.5  # what so many samples can tell
+        check(all(stacks) and abs(share - 0.75) < tolerance, what + "whole stacks, inlined functions, three times as much in one as in the other",
+              "%d and %d, of %d samples: %s" % (stacks[0], stacks[1], samples, counts))
         sleeps = sum(n for stack, n in counts.items() if stack.startswith("sleeper;"))
         if clock == "cpu":
             check(sleeps * 10 < sum(stacks), what + "who sleeps is left alone", counts)

@@ -69,11 +69,13 @@ int main(int argc, char **argv) {
     pthread_create(&threads[1], NULL, worker, NULL);
     pthread_create(&threads[2], NULL, sleeper, NULL);
     end = cprofi_os_now() + 2000000000u;
-    while (cprofi_os_now() < end) {
+    memset(&stats, 0, sizeof stats);
+    while (cprofi_os_now() < end || (stats.samples < 200 && cprofi_os_now() < end + 60000000000u)) {
         struct timespec t = {0, 10000000};
         nanosleep(&t, NULL);
         pthread_create(&short_lived, NULL, brief, NULL);
         pthread_join(short_lived, NULL);
+        cprof_get_stats(&stats);
     }
     over = 1;
     for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
