@@ -28,11 +28,13 @@
      other compilers for these targets, not run.
      Linux AArch64, gcc and clang: run and tested under qemu-user 7.2 only, never on a processor.
      Linux 32-bit x86, gcc and glibc: C programs run. musl: x86-64, static and dynamic, run.
+     macOS x86-64 and ARM64: compiled and linked by zig cc, never run there. On Linux what reads its
+     symbols and unwind tables is tested, and the x86-64 code run over an imitation of the system.
      Everything else: an #error, unless CPROF_DISABLE is defined.
 
    LINK FLAGS
 
-     Linux: -pthread; Windows: none. No -ldl, no -rdynamic, no dbghelp.lib: what is needed is
+     Linux: -pthread; Windows, macOS: none. No -ldl, no -rdynamic, no dbghelp.lib: what is needed is
      loaded when it is. Compile with -g (cl: /Zi, link: /DEBUG) at any optimisation level to see
      inlined functions and, with CPROF_LINES=1, lines; without, functions are those of the symbol
      table. A stripped program needs its separate debug file (build id or .gnu_debuglink), or shows
@@ -66,9 +68,9 @@
      moves between two readings is on a CPU this very moment; it gets a signal (SIGURG, which by
      default is ignored, so that a stray one kills nobody), and its handler unwinds its own stack
      into a slot. A thread that sleeps is left alone. On Windows, a thread that has run since the
-     last look is suspended, its registers and stack are copied, and it goes on; the copy is unwound
-     afterwards. Found in a system call it was asleep, or the kernel worked for it; those samples
-     count as far as the system charges it with kernel time.
+     last look, on macOS one that runs, is suspended, its registers and stack are copied, and it
+     goes on; the copy is unwound afterwards. Found in a system call it was asleep, or the kernel
+     worked for it; those samples count as far as the system charges it with kernel time.
 
      A sample weighs half the time since the last look and half the time until the next. At the end
      each thread's samples are scaled to the CPU time that the system counted for it, so the sum is
@@ -113,8 +115,8 @@
 
    SIGNALS AND THREADS
 
-     - Windows: a thread is stopped for some microseconds a sample (cprof_stats: suspended_ns); no
-       lock is taken meanwhile. The sampler's thread is called cprof.
+     - Windows, macOS: a thread is stopped for some microseconds a sample (cprof_stats:
+       suspended_ns); no lock is taken meanwhile. The sampler's thread is called cprof.
      - Windows: begin outside of DllMain (it returns CPROF_ERROR_SYSTEM there). A DLL with the
        implementation in it stays loaded while it samples, whatever FreeLibrary is told.
      - Windows: exit writes a profile that was not stopped; ExitProcess, which Rust's process::exit
@@ -147,13 +149,15 @@
 
    LIMITS
 
-     - macOS is not there yet, nor are other processors than x86 and AArch64 on Linux.
+     - Other processors than x86 and AArch64 are not there yet on Linux.
      - Linux on 32-bit x86: files of 2 GB and more are not read for names, PLT entries have none.
      - Linux on AArch64: by the wall clock, a thread that sleeps in a function which has not saved
        its return address is asked by the signal, as is every thread under an emulator.
        Callers of a function whose frame depends on the size of SVE registers are [truncated].
-     - Windows: stacks of more than 256 KB are [truncated]; so is 32-bit code without frame
+     - Windows, macOS: stacks of more than 256 KB are [truncated]; so is 32-bit code without frame
        pointers, and code made at run time without them.
+     - macOS: inlined functions and lines need a dSYM (dsymutil), and are not read from the object
+       files that the program was linked from.
      - Split DWARF (.dwo), supplementary (dwz) files, .gnu_debugdata and zstd-compressed sections
        are not read; the end of the profile says so.
      - C++ names need a C++ library in the process to be demangled; without one, those that DWARF
@@ -174,12 +178,14 @@
      unwind     from registers to a stack
      ahead      code without tables, read on to its return
      seh        the same by the tables of Windows programs
+     compact    and of macOS programs
      files      where the bytes of an image come from
      elf        symbols of Linux programs
      lines      the source line of an address
      dwarf      functions, and what was inlined into them
      debug      compressed sections, separate debug files
      pe         symbols of Windows programs
+     macho      symbols of macOS programs
      demangle   names that people can read
      symbols    names for addresses
      table      the fixed-size stack table
@@ -187,7 +193,9 @@
      sampler    who is looked at, when, and what a look weighs
      stats      what it all adds up to
      writers    from the table to a profile
+     posix      files, the life of the process
      linux      threads, clocks, signals, sleeping
+     macos      threads, clocks, suspending, images
      windows    threads, clocks, suspending, files
      api        the public functions
 
@@ -301,7 +309,7 @@ typedef struct cprof_stats {
     uint64_t duration_ns;     /* wall time profiled, pauses excluded */
     uint64_t cpu_ns;          /* CPU time of the process in it, the sampler included */
     uint64_t sampler_cpu_ns;  /* CPU time of the sampler thread */
-    uint64_t suspensions;     /* Windows: times a thread was stopped to copy its stack, */
+    uint64_t suspensions;     /* Windows, macOS: times a thread was stopped to copy its stack, */
     uint64_t suspended_ns;    /* how long in all, */
     uint64_t suspended_max_ns; /* and at worst */
     double hz;                /* rate asked for */
@@ -491,10 +499,14 @@ class cprof_scope_guard {
 /* >>platform: which system, compiler and processor this is */
 #if defined(__linux__)
 #define CPROFI_LINUX 1
+#define CPROFI_POSIX 1
+#elif defined(__APPLE__)
+#define CPROFI_MACOS 1
+#define CPROFI_POSIX 1
 #elif defined(_WIN32)
 #define CPROFI_WINDOWS 1
 #else
-#error "cprof: this version samples Linux and Windows programs; build others with -DCPROF_DISABLE"
+#error "cprof: no Linux, Windows or macOS program; build others with -DCPROF_DISABLE"
 #endif
 
 #if (defined(__x86_64__) && defined(__LP64__)) || (defined(_M_X64) && !defined(_M_ARM64EC))
@@ -518,6 +530,7 @@ class cprof_scope_guard {
 #include <string.h>
 
 #ifdef CPROFI_LINUX
+#define CPROFI_GETENV secure_getenv
 #define CPROFI_CFI 1 /* stacks are unwound by .eh_frame, in the signal handler */
 #include <dirent.h>
 #include <dlfcn.h>
@@ -541,8 +554,25 @@ class cprof_scope_guard {
 #endif
 #endif /* CPROFI_LINUX */
 
+#ifdef CPROFI_MACOS
+#define CPROFI_GETENV(name) (issetugid() ? NULL : getenv(name))
+#define CPROFI_SUSPENDS 1 /* threads are stopped, stacks are copied, and unwound afterwards */
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <libproc.h>
+#include <mach-o/loader.h>
+#include <mach/mach.h>
+#include <mach/mach_time.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#endif /* CPROFI_MACOS */
+
 #ifdef CPROFI_WINDOWS
-#define CPROFI_SEH 1 /* stacks are copied, and unwound by .pdata */
+#define CPROFI_SUSPENDS 1 /* threads are stopped, stacks are copied, and unwound afterwards */
 #ifndef WIN32_LEAN_AND_MEAN
 #define WIN32_LEAN_AND_MEAN
 #endif
@@ -837,6 +867,10 @@ typedef struct cprofi_tables {
     uintptr_t base;           /* where the image is */
     cprofi_span pdata, infos; /* the table of functions; the part with unwind infos, */
     uint32_t infos_rva;       /* and where that is in the image */
+    /* macOS: the base and, as pdata, __unwind_info; */
+    cprofi_span distances; /* between functions, empty when `starts` are known, */
+    const uint32_t *starts; /* and where these begin */
+    size_t start_count;
 } cprofi_tables;
 
 typedef struct {
@@ -3311,9 +3345,11 @@ typedef struct {
    addresses into them; without it an epilogue goes unnoticed. */
 typedef struct {
     uint64_t base;
-    cprofi_span pdata; /* the exception directory, sorted */
+    cprofi_span pdata; /* the exception directory, sorted; macOS: __unwind_info */
     const cprofi_seh_part *parts;
     size_t part_count;
+    const uint32_t *starts; /* macOS: where functions begin, from the image's start, ascending */
+    size_t start_count;
 } cprofi_seh_image;
 
 /* Who knows the images: fills *image with the one that holds `address`; false: there is none. */
@@ -4005,6 +4041,480 @@ CPROFI_UNUSED static uint32_t cprofi_seh_walk(cprofi_seh_step step, const cprofi
     }
     *truncated = result != CPROFI_SEH_END;
     return n;
+}
+/* ---------------------------------------------------------------------------------------------- */
+/* >>compact: unwinding by the tables of macOS programs
+
+   Problem: that of >>seh, whose types and walk this uses: registers and a copy of the stack, on
+   macOS. Idea: __unwind_info has one word for each function that says all: with a frame pointer,
+   where the kept registers are below it; without, how large the frame is. Two levels of sorted
+   tables lead from an offset in the image to the word. (compact_unwind_encoding.h of LLVM's
+   libunwind is the specification.)
+
+   The word is true between prologue and epilogue. A caller always stands there; where a thread
+   stands is told by the code. ARM64: from the start of the function to pc, as long as it runs
+   straight on, the instructions that move the stack pointer are added up; when none of them has set
+   the frame pointer, and no call has been made, the return address is in the link register still.
+   From pc on, what is left of an epilogue is recognised by its end: a return before which the link
+   register is not loaded. x64: instructions have no fixed size, so only those that prologues and
+   epilogues consist of are known; what is another ends the prologue.
+
+   The tables do not tell where a function begins: linkers make one entry of neighbours that have
+   the same word. LC_FUNCTION_STARTS does.
+
+   Of the registers a function keeps only the frame pointer is restored: no encoding makes use of
+   another. Invariant and cost: those of >>seh.
+   Not handled: functions described by DWARF only (on macOS these are few, and most of them keep the
+   frame pointer, by which they are left), among them the trampoline of signal handlers; frames that
+   are set up only on one of several paths, before they are, in functions that are long. */
+
+enum {
+    CPROFI_COMPACT_HEADER = 28, CPROFI_COMPACT_INDEX = 12, /* bytes */
+    CPROFI_COMPACT_REGULAR = 2, CPROFI_COMPACT_COMPRESSED = 3, /* kinds of page */
+    CPROFI_COMPACT_MODE = 0x0f000000,
+    CPROFI_COMPACT_X64_FRAME = 0x01000000, CPROFI_COMPACT_X64_IMMEDIATE = 0x02000000,
+    CPROFI_COMPACT_X64_INDIRECT = 0x03000000,
+    CPROFI_COMPACT_ARM64_FRAMELESS = 0x02000000, CPROFI_COMPACT_ARM64_FRAME = 0x04000000,
+    CPROFI_COMPACT_BP = 6, /* number of rbp in the encodings of x64 */
+    CPROFI_COMPACT_BEFORE = 512, /* bytes of code that are looked at before pc, */
+    CPROFI_COMPACT_BEHIND = 64   /* and from it on */
+};
+
+typedef struct {
+    uint32_t begin, end; /* from the image's start */
+    uint32_t encoding;   /* 0: nothing is known of it */
+} cprofi_compact_entry;
+
+/* ---- the tables */
+
+static uint32_t cprofi_compact_u32(cprofi_span s, uint64_t at) {
+    cprofi_span word = cprofi_span_part(s, at, 4);
+    return word.data ? cprofi_seh_u32(word.data) : 0;
+}
+
+/* Of `count` entries of `size` bytes that begin with an offset (the lowest bits of `mask`): the
+   number of those at or before `offset`. */
+static size_t cprofi_compact_search(cprofi_span table, size_t size, size_t count, uint32_t mask,
+                                    uint64_t offset) {
+    size_t lo = 0, hi = table.size / size;
+    if (hi > count) hi = count;
+    while (lo < hi) {
+        size_t middle = lo + (hi - lo) / 2;
+        if ((cprofi_seh_u32(table.data + middle * size) & mask) <= offset) lo = middle + 1;
+        else hi = middle;
+    }
+    return lo;
+}
+
+/* What a page of the second level says; *end was set to where the page's functions end. */
+static bool cprofi_compact_page(cprofi_span info, uint64_t page, uint32_t base, uint64_t rva,
+                                cprofi_compact_entry *e) {
+    uint32_t kind = cprofi_compact_u32(info, page), place = cprofi_compact_u32(info, page + 4);
+    bool small = kind == CPROFI_COMPACT_COMPRESSED;
+    size_t size = small ? 4 : 8, count = place >> 16, n;
+    uint32_t mask = small ? 0xffffff : 0xffffffff, index, common, own;
+    cprofi_span table;
+    if (!small && kind != CPROFI_COMPACT_REGULAR) return false;
+    if (!small) base = 0;
+    table = cprofi_span_part(info, page + (place & 0xffff), size * count);
+    n = cprofi_compact_search(table, size, count, mask, rva - base);
+    if (!n) return false;
+    e->begin = base + (cprofi_seh_u32(table.data + (n - 1) * size) & mask);
+    if (n < count) e->end = base + (cprofi_seh_u32(table.data + n * size) & mask);
+    if (!small) {
+        e->encoding = cprofi_seh_u32(table.data + (n - 1) * size + 4);
+        return true;
+    }
+    index = cprofi_seh_u32(table.data + (n - 1) * size) >> 24;
+    common = cprofi_compact_u32(info, 8); /* encodings of all pages, then those of this one */
+    own = cprofi_compact_u32(info, page + 8);
+    if (index < common)
+        e->encoding = cprofi_compact_u32(info, cprofi_compact_u32(info, 4) + 4 * (uint64_t)index);
+    else if (index - common < own >> 16)
+        e->encoding =
+            cprofi_compact_u32(info, page + (own & 0xffff) + 4 * (uint64_t)(index - common));
+    return true;
+}
+
+/* The entry for an offset in the image, by its __unwind_info; false if none is known there. */
+static bool cprofi_compact_find(cprofi_span info, uint64_t rva, cprofi_compact_entry *e) {
+    uint64_t at = cprofi_compact_u32(info, 20), count = cprofi_compact_u32(info, 24);
+    cprofi_span table;
+    size_t n;
+    memset(e, 0, sizeof *e);
+    if (cprofi_compact_u32(info, 0) != 1 || count < 2) return false;
+    table = cprofi_span_part(info, at, count * CPROFI_COMPACT_INDEX);
+    n = cprofi_compact_search(table, CPROFI_COMPACT_INDEX, (size_t)count, 0xffffffff, rva);
+    if (!n) return false; /* and none is at the last: all functions end there */
+    at = cprofi_compact_u32(table, (n - 1) * CPROFI_COMPACT_INDEX + 4);
+    e->end = cprofi_compact_u32(table, n * CPROFI_COMPACT_INDEX);
+    return cprofi_compact_page(info, at, cprofi_compact_u32(table, (n - 1) * CPROFI_COMPACT_INDEX),
+                               rva, e) && rva < e->end;
+}
+
+/* Decodes LC_FUNCTION_STARTS, distances from one function to the next, the first from the image's
+   start. Stores at most `max`; returns how many there are. */
+CPROFI_UNUSED static size_t cprofi_compact_starts(cprofi_span distances, uint32_t *to, size_t max) {
+    cprofi_bytes b = cprofi_bytes_of(distances);
+    uint64_t at = 0, distance;
+    size_t n = 0;
+    /* zeros fill the end */
+    while (cprofi_left(&b) && (distance = cprofi_uleb(&b)) != 0 && !b.bad) {
+        if (distance > UINT32_MAX - at) break;
+        at += distance;
+        if (n < max) to[n] = (uint32_t)at;
+        n++;
+    }
+    return n;
+}
+
+/* Where the function begins that holds `rva`; false: nobody knows. */
+static bool cprofi_compact_begin(const cprofi_seh_image *image, uint64_t rva, uint32_t *begin) {
+    size_t lo = 0, hi = image->start_count;
+    while (lo < hi) {
+        size_t middle = lo + (hi - lo) / 2;
+        if (image->starts[middle] <= rva) lo = middle + 1;
+        else hi = middle;
+    }
+    if (lo) *begin = image->starts[lo - 1];
+    return lo != 0;
+}
+
+/* The entry for `rva`, with the beginning of its function as far as that is known. */
+static bool cprofi_compact_function(const cprofi_seh_image *image, uint64_t rva,
+                                    cprofi_compact_entry *e) {
+    uint32_t begin;
+    if (!cprofi_compact_find(image->pdata, rva, e)) return false;
+    if (cprofi_compact_begin(image, rva, &begin) && begin > e->begin) e->begin = begin;
+    return true;
+}
+
+/* ---- both processors */
+
+/* By the frame pointer, which 0 ends: so threads begin. `certain`: the function is known to have
+   one; else it must look like one. */
+static cprofi_seh_result cprofi_compact_pointer(cprofi_seh_frame *f, uint64_t *fp, uint64_t *sp,
+                                                uint64_t least, bool certain) {
+    uint64_t at = *fp;
+    if (at == 0 && !f->exact) return CPROFI_SEH_END;
+    if (certain) {
+        *sp = at + 16;
+        if (!cprofi_seh_word(f, at, fp) || !cprofi_seh_word(f, at + 8, &f->regs.pc))
+            return CPROFI_SEH_BROKEN;
+    } else if (!cprofi_seh_pointer(f, fp, sp, &f->regs.pc)) {
+        return CPROFI_SEH_BROKEN;
+    }
+    f->regs.pc = cprofi_seh_strip(f->regs.pc);
+    f->exact = false;
+    return cprofi_seh_check(f, *sp, least);
+}
+
+/* The code from `rva` to `end`, if all of it is at hand. */
+static cprofi_span cprofi_compact_code(const cprofi_seh_frame *f, uint64_t rva, uint64_t end) {
+    return cprofi_span_part(cprofi_seh_bytes(&f->image, rva, 1), 0, end - rva);
+}
+
+/* Whether there is a return address in the stack at `at`: it is in a function. */
+static bool cprofi_compact_returns_at(const cprofi_seh_frame *f, uint64_t at) {
+    cprofi_seh_image image;
+    cprofi_compact_entry e;
+    uint64_t pc;
+    return cprofi_seh_word(f, at, &pc) && cprofi_seh_plausible(f, pc) &&
+           f->images->find(f->images->user, pc - 1, &image) &&
+           cprofi_compact_find(image.pdata, pc - 1 - image.base, &e);
+}
+
+/* ---- ARM64 */
+
+/* Which way an instruction moves the stack pointer, in bytes, upwards when it frees a frame. */
+static int64_t cprofi_compact_arm64_move(uint32_t i) {
+    const int64_t pair = (i >> 15 & 0x3f) - (int64_t)(i >> 15 & 0x40);
+    const int64_t single = (i >> 12 & 0xff) - (int64_t)(i >> 12 & 0x100);
+    const int64_t constant = (int64_t)(i >> 10 & 0xfff) << (i >> 22 & 1 ? 12 : 0);
+    if ((i & 0xff8003ff) == 0x910003ff) return constant;  /* add sp, sp, #n */
+    if ((i & 0xff8003ff) == 0xd10003ff) return -constant; /* sub sp, sp, #n */
+    /* stp and ldp, of x and of d, [sp, #n]! and [sp], #n */
+    if ((i & 0xfe8003e0) == 0xa88003e0 || (i & 0xfe8003e0) == 0x6c8003e0) return 8 * pair;
+    /* str and ldr likewise */
+    return (i & 0xfba007e0) == 0xf80007e0 ? single : 0;
+}
+
+/* ldp x29, x30 or ldr x30, from the stack. */
+static bool cprofi_compact_arm64_loads_lr(uint32_t i) {
+    return (i & 0xfe407fff) == 0xa8407bfd || (i & 0xffc003ff) == 0xf94003fe ||
+           (i & 0xffe00fff) == 0xf84007fe;
+}
+
+/* ldp and ldr of others, of x and of d, from the stack; hints, such as autibsp. */
+static bool cprofi_compact_arm64_restores(uint32_t i) {
+    return (i & 0xfe4003e0) == 0xa84003e0 || (i & 0xfe4003e0) == 0x6c4003e0 ||
+           (i & 0xfbc003e0) == 0xf94003e0 || (i & 0xfffff01f) == 0xd503201f;
+}
+
+/* Where a thread stands: is it on a straight way from the start of the function, and no frame
+   pointer was set nor call made? Then *moved is what to add to sp. */
+static bool cprofi_compact_arm64_prologue(const cprofi_seh_frame *f, uint64_t rva, uint64_t begin,
+                                          bool frame, int64_t *moved) {
+    cprofi_span code = cprofi_compact_code(f, begin, rva);
+    *moved = 0;
+    if (rva - begin > CPROFI_COMPACT_BEFORE || code.size != rva - begin) return false;
+    for (size_t at = 0; at + 4 <= code.size; at += 4) {
+        uint32_t i = cprofi_seh_u32(code.data + at);
+        if (frame && (i & 0xff8003ff) == 0x910003fd) return false; /* add x29, sp, #n */
+        /* b, bl; br, blr, ret and their like */
+        if ((i & 0x7c000000) == 0x14000000 || (i & 0xfe000000) == 0xd6000000) return false;
+        *moved -= cprofi_compact_arm64_move(i);
+    }
+    return true;
+}
+
+/* Or is it in the last part of an epilogue, behind the load of the link register? */
+static bool cprofi_compact_arm64_epilogue(const cprofi_seh_frame *f, uint64_t rva, int64_t *moved) {
+    cprofi_span code = cprofi_seh_bytes(&f->image, rva, 4);
+    bool freed = false; /* a branch alone may stay in the function */
+    *moved = 0;
+    for (uint64_t back = 4; back <= 8 && !freed; back += 4) { /* autibsp may be in between */
+        cprofi_span before = cprofi_seh_bytes(&f->image, rva - back, 4);
+        uint32_t last = before.data ? cprofi_seh_u32(before.data) : 0;
+        freed = cprofi_compact_arm64_loads_lr(last) || cprofi_compact_arm64_move(last) > 0;
+        if (last != 0xd50323ff) break;
+    }
+    for (size_t at = 0; at + 4 <= code.size && at < CPROFI_COMPACT_BEHIND; at += 4) {
+        uint32_t i = cprofi_seh_u32(code.data + at);
+        int64_t move = cprofi_compact_arm64_move(i);
+        if (i == 0xd65f03c0 || (i & 0xfffffbff) == 0xd65f0bff) return true; /* ret, retaa, retab */
+        if ((i & 0xfc000000) == 0x14000000) return freed;
+        if (cprofi_compact_arm64_loads_lr(i) || (!move && !cprofi_compact_arm64_restores(i)))
+            return false;
+        freed = freed || move > 0;
+        *moved += move;
+    }
+    return false;
+}
+
+/* A cprofi_seh_step. */
+CPROFI_UNUSED static cprofi_seh_result cprofi_compact_arm64_step(cprofi_seh_frame *f) {
+    const uint64_t rva = cprofi_seh_open(f, 4);
+    uint64_t *sp = &f->regs.r[CPROFI_SEH_ARM64_SP], *fp = &f->regs.r[CPROFI_SEH_ARM64_FP];
+    uint64_t least = *sp + (f->exact ? 0 : 16);
+    cprofi_compact_entry e;
+    bool found = f->known && cprofi_compact_function(&f->image, rva, &e);
+    uint32_t mode = found ? e.encoding & CPROFI_COMPACT_MODE : 0;
+    bool frame = mode && mode != CPROFI_COMPACT_ARM64_FRAMELESS;
+    int64_t moved = 0; /* without an entry: a stub, or a leaf */
+    bool certain = mode == CPROFI_COMPACT_ARM64_FRAME;
+    if (!f->exact || !f->known) return cprofi_compact_pointer(f, fp, sp, least, certain);
+    if (found && !cprofi_compact_arm64_prologue(f, rva, e.begin, frame, &moved) &&
+        !cprofi_compact_arm64_epilogue(f, rva, &moved)) {
+        if (frame) return cprofi_compact_pointer(f, fp, sp, least, certain);
+        moved = mode ? 16 * (int64_t)(e.encoding >> 12 & 0xfff) : 0;
+    }
+    *sp += (uint64_t)moved;
+    f->regs.pc = cprofi_seh_strip(f->regs.r[CPROFI_SEH_ARM64_LR]);
+    f->exact = false;
+    return cprofi_seh_check(f, *sp, least);
+}
+
+/* ---- x64 */
+
+/* What is executed of a prologue or epilogue. */
+typedef struct {
+    uint64_t pushed; /* bytes */
+    uint64_t bp_at;  /* how many when rbp was pushed; 0: it was not */
+    bool frame;      /* rbp is the frame pointer */
+} cprofi_compact_x64_state;
+
+/* The instructions of the prologue, as far as the encoding tells them. */
+typedef struct {
+    uint8_t bytes[16];
+    size_t size;
+} cprofi_compact_x64_pattern;
+
+/* push or pop (op 0x50 or 0x58) of a register: its number + 1, else 0. */
+static unsigned cprofi_compact_x64_register(cprofi_bytes *b, uint8_t op) {
+    cprofi_bytes at = *b;
+    uint8_t first = cprofi_u8(&at), high = first == 0x41 ? 8 : 0;
+    if (high) first = cprofi_u8(&at);
+    if (at.bad || (first & 0xf8) != op) return 0;
+    *b = at;
+    return (first & 7u) + high + 1u;
+}
+
+/* sub or add (modrm 0xec or 0xc4) of a constant to rsp. */
+static bool cprofi_compact_x64_constant(cprofi_bytes *b, uint8_t modrm, uint64_t *value) {
+    cprofi_bytes at = *b;
+    uint8_t rex = cprofi_u8(&at), op = cprofi_u8(&at);
+    if (rex != 0x48 || (op != 0x81 && op != 0x83) || cprofi_u8(&at) != modrm) return false;
+    *value = op == 0x83 ? (uint64_t)(int64_t)(int8_t)cprofi_u8(&at)
+                        : (uint64_t)(int64_t)(int32_t)cprofi_u32(&at);
+    if (at.bad) return false;
+    *b = at;
+    return true;
+}
+
+static bool cprofi_compact_x64_is(cprofi_bytes *b, const void *bytes, size_t size) {
+    if (cprofi_left(b) < size || memcmp(b->at, bytes, size) != 0) return false;
+    b->at += size;
+    return true;
+}
+
+/* The bytes pushed, and where rbp is among them, of a function without frame pointer. Which
+   registers were pushed in which order is the number of a permutation: each digit counts how many
+   registers that are left come before the one meant. */
+static bool cprofi_compact_x64_frameless(const cprofi_seh_frame *f, const cprofi_compact_entry *e,
+                                         cprofi_compact_x64_state *s,
+                                         cprofi_compact_x64_pattern *pattern) {
+    static const uint8_t pushes[7] = {0, 3, 12, 13, 14, 15, 5}; /* by their numbers here */
+    static const uint32_t factorials[7] = {1, 1, 2, 6, 24, 120, 720};
+    uint32_t code = e->encoding, n = code >> 10 & 7, number = code & 0x3ff, left = 0x7e;
+    uint8_t order[6];
+    cprofi_span size;
+    memset(s, 0, sizeof *s);
+    pattern->size = 0;
+    if (n > 6) return false;
+    s->pushed = 8 * (uint64_t)(code >> 16 & 0xff);
+    if ((code & CPROFI_COMPACT_MODE) == CPROFI_COMPACT_X64_INDIRECT) { /* in `sub rsp, n` */
+        size = cprofi_seh_bytes(&f->image, e->begin + (uint64_t)(code >> 16 & 0xff), 4);
+        if (!size.data) return false;
+        s->pushed = cprofi_seh_u32(size.data) + 8 * (uint64_t)(code >> 13 & 7);
+    }
+    if (s->pushed < 8 * (uint64_t)n + 8) return false;
+    s->pushed -= 8; /* the return address */
+    for (uint32_t i = 0; i < n; i++) { /* upwards */
+        uint32_t weight = factorials[5 - i] / factorials[6 - n], digit = number / weight, reg = 0;
+        number %= weight;
+        for (uint32_t skip = digit + 1; skip && reg < 7; skip -= left >> reg & 1) reg++;
+        left &= ~(1u << reg);
+        if (reg == CPROFI_COMPACT_BP) s->bp_at = 8 * (uint64_t)(n - i);
+        order[i] = pushes[reg < 7 ? reg : 0];
+    }
+    for (uint32_t i = n; i--;) {
+        if (order[i] >= 8) pattern->bytes[pattern->size++] = 0x41;
+        pattern->bytes[pattern->size++] = (uint8_t)(0x50 | (order[i] & 7));
+    }
+    if (s->pushed > 8 * (uint64_t)n + 8) { /* sub rsp; 8 bytes come by a push, mostly */
+        pattern->bytes[pattern->size++] = 0x48;
+        pattern->bytes[pattern->size++] = s->pushed - 8 * (uint64_t)n < 128 ? 0x83 : 0x81;
+        pattern->bytes[pattern->size++] = 0xec;
+    }
+    return true;
+}
+
+/* Whether pc is in the prologue, or before it; what of it has been executed. Where the prologue is
+   tells the pattern of its instructions: on a way that needs no frame it comes late. */
+static bool cprofi_compact_x64_prologue(const cprofi_seh_frame *f, uint64_t rva, uint64_t begin,
+                                        const cprofi_compact_x64_pattern *pattern,
+                                        cprofi_compact_x64_state *s) {
+    cprofi_span code = cprofi_seh_bytes(&f->image, begin, 1);
+    cprofi_bytes b;
+    size_t executed = (size_t)(rva - begin), at = 0;
+    uint64_t value;
+    memset(s, 0, sizeof *s);
+    if (rva - begin > CPROFI_COMPACT_BEFORE || code.size < executed) return false;
+    if (pattern->size >= 2) {
+        for (; at <= executed; at++) {
+            cprofi_span here = cprofi_span_part(code, at, pattern->size);
+            if (here.data && memcmp(here.data, pattern->bytes, pattern->size) == 0) break;
+        }
+        if (at > executed) { /* does it come later? */
+            for (; at < executed + CPROFI_COMPACT_BEHIND; at++) {
+                cprofi_span here = cprofi_span_part(code, at, pattern->size);
+                if (here.data && memcmp(here.data, pattern->bytes, pattern->size) == 0) return true;
+            }
+            at = 0;
+        }
+    }
+    b = cprofi_bytes_of(cprofi_span_part(code, at, executed - at));
+    while (cprofi_left(&b)) {
+        if (cprofi_compact_x64_register(&b, 0x50)) {
+            s->pushed += 8; /* rbp too, but it still is the caller's */
+        } else if (cprofi_compact_x64_is(&b, "\x48\x89\xe5", 3)) { /* mov rbp, rsp */
+            s->frame = true;
+        } else if (cprofi_compact_x64_constant(&b, 0xec, &value)) {
+            s->pushed += value;
+        } else if (!cprofi_compact_x64_is(&b, "\xf3\x0f\x1e\xfa", 4)) { /* endbr64 */
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Whether a jump to `target` stays in the function. */
+static bool cprofi_compact_stays(const cprofi_seh_frame *f, uint64_t target,
+                                 const cprofi_compact_entry *e) {
+    uint32_t begin = e->begin;
+    (void)cprofi_compact_begin(&f->image, target, &begin);
+    return target > e->begin && target < e->end && begin <= e->begin;
+}
+
+/* Whether what follows from pc on is the rest of an epilogue, in which the frame pointer is the
+   caller's, or is popped. */
+static bool cprofi_compact_x64_epilogue(const cprofi_seh_frame *f, uint64_t rva, bool frame,
+                                        const cprofi_compact_entry *e,
+                                        cprofi_compact_x64_state *s) {
+    cprofi_span code = cprofi_seh_bytes(&f->image, rva, 1);
+    cprofi_span before = cprofi_seh_bytes(&f->image, rva - 1, 1);
+    cprofi_bytes b = cprofi_bytes_of(code);
+    /* a jump alone may stay in the function, unless it comes right after a pop */
+    bool popped = before.data && (before.data[0] & 0xf8) == 0x58;
+    uint64_t value;
+    memset(s, 0, sizeof *s);
+    while (cprofi_left(&b) && (size_t)(b.at - code.data) < CPROFI_COMPACT_BEHIND) {
+        unsigned reg = cprofi_compact_x64_register(&b, 0x58);
+        uint8_t op;
+        if (reg || cprofi_compact_x64_constant(&b, 0xc4, &value)) {
+            if (reg == 1 + CPROFI_SEH_X64_BP && frame) return false; /* it serves still */
+            s->pushed += reg ? 8 : value;
+            if (reg == 1 + CPROFI_SEH_X64_BP) s->bp_at = s->pushed;
+            popped = true;
+            continue;
+        }
+        if (cprofi_compact_x64_is(&b, "\xc5\xf8\x77", 3)) continue; /* vzeroupper */
+        if (s->bp_at) s->bp_at = s->pushed - s->bp_at + 8; /* from the return address down */
+        op = cprofi_u8(&b);
+        if (op == 0xc3 || op == 0xc2) return true;
+        if ((op != 0xe9 && op != 0xeb) || !popped) return false;
+        value = op == 0xeb ? (uint64_t)(int64_t)(int8_t)cprofi_u8(&b)
+                           : (uint64_t)(int64_t)(int32_t)cprofi_u32(&b);
+        return !cprofi_compact_stays(f, rva + (uint64_t)(b.at - code.data) + value, e);
+    }
+    return false;
+}
+
+/* A cprofi_seh_step. */
+CPROFI_UNUSED static cprofi_seh_result cprofi_compact_x64_step(cprofi_seh_frame *f) {
+    const uint64_t rva = cprofi_seh_open(f, 1);
+    uint64_t *sp = &f->regs.r[CPROFI_SEH_X64_SP], *bp = &f->regs.r[CPROFI_SEH_X64_BP];
+    const uint64_t least = *sp + 8;
+    cprofi_compact_x64_state s, body;
+    cprofi_compact_x64_pattern pattern = {{0x55, 0x48, 0x89, 0xe5}, 4}; /* of a frame pointer */
+    cprofi_compact_entry e;
+    bool found = f->known && cprofi_compact_function(&f->image, rva, &e), known = false;
+    uint32_t mode = found ? e.encoding & CPROFI_COMPACT_MODE : 0;
+    bool frame = mode == CPROFI_COMPACT_X64_FRAME, frameless = false;
+    if (mode == CPROFI_COMPACT_X64_IMMEDIATE || mode == CPROFI_COMPACT_X64_INDIRECT)
+        frameless = cprofi_compact_x64_frameless(f, &e, &body, &pattern);
+    else if (!frame)
+        pattern.size = 0;
+    memset(&s, 0, sizeof s);
+    if (found && f->exact)
+        known = cprofi_compact_x64_prologue(f, rva, e.begin, &pattern, &s) ||
+                cprofi_compact_x64_epilogue(f, rva, frame, &e, &s);
+    if (!known && frameless) {
+        /* if that leads nowhere, and the top of the stack does, it is on a way without frame */
+        if (!f->exact || cprofi_compact_returns_at(f, *sp + body.pushed) ||
+            !cprofi_compact_returns_at(f, *sp))
+            s = body;
+        known = true;
+    }
+    /* without an entry: a stub, or a leaf */
+    if (!known && f->exact && f->known && !mode)
+        known = cprofi_compact_returns_at(f, *sp);
+    if (!known || s.frame)
+        return cprofi_compact_pointer(f, bp, sp, least, s.frame || frame);
+    if (s.bp_at && !cprofi_seh_word(f, *sp + s.pushed - s.bp_at, bp)) return CPROFI_SEH_BROKEN;
+    *sp += s.pushed;
+    return cprofi_seh_x64_return(f, least);
 }
 /* ---------------------------------------------------------------------------------------------- */
 /* >>files: where the bytes of an image come from
@@ -7728,6 +8238,386 @@ static bool cprofi_pe_lookup(const cprofi_pe *pe, cprofi_pe_want *wants, size_t 
 }
 
 /* ---------------------------------------------------------------------------------------------- */
+/* >>macho: symbols of macOS programs
+
+   The problem and the idea are those of the elf and pe sections; like those of COFF, symbols here
+   have no size, but LC_FUNCTION_STARTS tells where each function begins, named or not. So the name
+   of an address is that of the last symbol between the start of its function and itself, and the
+   code of a stripped function is not credited to the one before it.
+
+   A file may hold several images, for several processors (fat): the one with the module's UUID is
+   meant. Compilers leave the DWARF in the object files; dsymutil gathers it in a file of its own,
+   NAME.dSYM/Contents/Resources/DWARF/NAME, with the same UUID and the same addresses, which has the
+   symbols that were stripped from the image too. What is in the system's shared cache is in no
+   file: it is read in memory, where only symbols that others may use have names.
+
+   After mach-o/loader.h, nlist.h, stab.h and fat.h. 64 bits, little endian, as all systems are that
+   have them. Not handled: DWARF in object files that the stabs of a program lead to (N_OSO). */
+
+enum {
+    CPROFI_MACHO_X64 = 0x01000007, CPROFI_MACHO_ARM64 = 0x0100000c, /* processors */
+    CPROFI_MACHO_SYMTAB = 0x2, CPROFI_MACHO_DYSYMTAB = 0xb, CPROFI_MACHO_SEGMENT = 0x19,
+    CPROFI_MACHO_UUID = 0x1b, CPROFI_MACHO_STARTS = 0x26, /* load commands */
+    CPROFI_MACHO_HEADER = 32, CPROFI_MACHO_SEGMENT_SIZE = 72, CPROFI_MACHO_SECTION_SIZE = 80,
+    CPROFI_MACHO_NLIST = 16, /* bytes of each */
+    CPROFI_MACHO_ZEROFILL = 1, CPROFI_MACHO_STUBS = 8, /* types of section */
+    CPROFI_MACHO_EXTERNAL = 1, CPROFI_MACHO_ALTERNATIVE = 0x200, /* of a symbol: type, desc */
+    /* More than any linker makes; further ones count as missing. */
+    CPROFI_MACHO_SECTIONS_MAX = 1024, CPROFI_MACHO_IMAGES_MAX = 64,
+    CPROFI_MACHO_COMMANDS_MAX = 1 << 24,
+    CPROFI_MACHO_NAME_MAX = 16384
+};
+
+typedef struct {
+    uint64_t address, size, offset;
+    uint32_t type, first, entry; /* stubs: number in the indirect table; bytes of one */
+    bool executable, content;
+    char name[17];
+} cprofi_macho_section;
+
+typedef struct {
+    cprofi_source image; /* the file, or the part of it that is the image; size 0: not open */
+    uint32_t processor;
+    bool has_uuid;
+    uint8_t uuid[16];
+    uint64_t base, end; /* addresses of __TEXT, which begins with the header */
+    cprofi_source symbols, strings, indirect, starts;
+    cprofi_macho_section *sections;
+    size_t section_count, section_capacity;
+} cprofi_macho;
+
+static void cprofi_macho_close(cprofi_macho *m) {
+    free(m->sections);
+    memset(m, 0, sizeof *m);
+}
+
+/* A segment and its sections. False: out of memory. */
+static bool cprofi_macho_segment(cprofi_macho *m, cprofi_bytes c) {
+    char name[17] = {0};
+    uint64_t address, size;
+    uint32_t count;
+    if (cprofi_left(&c) < CPROFI_MACHO_SEGMENT_SIZE) return true;
+    memcpy(name, c.at + 8, 16);
+    cprofi_skip(&c, 24);
+    address = cprofi_u64(&c);
+    size = cprofi_u64(&c);
+    cprofi_skip(&c, 24);
+    count = cprofi_u32(&c);
+    cprofi_skip(&c, 4);
+    if (strcmp(name, "__TEXT") == 0) {
+        m->base = address;
+        m->end = address + size;
+    }
+    for (; count && cprofi_left(&c) >= CPROFI_MACHO_SECTION_SIZE; count--) {
+        cprofi_macho_section s;
+        uint32_t flags;
+        if (m->section_count == CPROFI_MACHO_SECTIONS_MAX) return true;
+        memset(&s, 0, sizeof s);
+        memcpy(s.name, c.at, 16);
+        cprofi_skip(&c, 32);
+        s.address = cprofi_u64(&c);
+        s.size = cprofi_u64(&c);
+        if (s.size > ~s.address) s.size = ~s.address;
+        s.offset = cprofi_u32(&c);
+        cprofi_skip(&c, 12);
+        flags = cprofi_u32(&c);
+        s.type = flags & 0xff;
+        s.first = cprofi_u32(&c);
+        s.entry = cprofi_u32(&c);
+        cprofi_skip(&c, 4);
+        s.executable = (flags & 0x80000400) != 0; /* all, or some of it, is instructions */
+        s.content = s.type != CPROFI_MACHO_ZEROFILL;
+        if (!CPROFI_ROOM(m->sections, m->section_count, m->section_capacity)) return false;
+        m->sections[m->section_count++] = s;
+    }
+    return true;
+}
+
+/* One load command, `c` with its head. False: out of memory. */
+static bool cprofi_macho_command(cprofi_macho *m, uint32_t command, cprofi_bytes c) {
+    uint64_t at, size, strings;
+    if (command == CPROFI_MACHO_SEGMENT) return cprofi_macho_segment(m, c);
+    cprofi_skip(&c, 8);
+    if (command == CPROFI_MACHO_UUID && cprofi_left(&c) >= sizeof m->uuid) {
+        memcpy(m->uuid, c.at, sizeof m->uuid);
+        m->has_uuid = true;
+    } else if (command == CPROFI_MACHO_SYMTAB) {
+        at = cprofi_u32(&c);
+        size = (uint64_t)cprofi_u32(&c) * CPROFI_MACHO_NLIST;
+        strings = cprofi_u32(&c);
+        m->symbols = cprofi_source_part(&m->image, at, size);
+        m->strings = cprofi_source_part(&m->image, strings, cprofi_u32(&c));
+    } else if (command == CPROFI_MACHO_DYSYMTAB) {
+        cprofi_skip(&c, 48);
+        at = cprofi_u32(&c);
+        m->indirect = cprofi_source_part(&m->image, at, (uint64_t)cprofi_u32(&c) * 4);
+    } else if (command == CPROFI_MACHO_STARTS) {
+        at = cprofi_u32(&c);
+        m->starts = cprofi_source_part(&m->image, at, cprofi_u32(&c));
+    }
+    return true;
+}
+
+/* Reads the load commands of the one image that a source is. */
+static bool cprofi_macho_open_image(const cprofi_source *source, cprofi_macho *m) {
+    uint8_t head[CPROFI_MACHO_HEADER], *commands;
+    uint32_t count, size;
+    cprofi_span all;
+    cprofi_bytes b;
+    bool ok = true;
+    if (!cprofi_source_read(source, 0, head, sizeof head) || cprofi_get32(head) != 0xfeedfacf)
+        return false;
+    count = cprofi_get32(head + 16);
+    size = cprofi_get32(head + 20);
+    if (!size || size > CPROFI_MACHO_COMMANDS_MAX || size > source->size) return false;
+    commands = (uint8_t *)malloc(size);
+    if (!commands) return false;
+    m->image = *source;
+    m->processor = cprofi_get32(head + 4);
+    all.data = commands;
+    all.size = size;
+    b = cprofi_bytes_of(all);
+    ok = cprofi_source_read(source, sizeof head, commands, size);
+    for (; ok && count && cprofi_left(&b) >= 8; count--) {
+        uint32_t command = cprofi_get32(b.at), length = cprofi_get32(b.at + 4);
+        cprofi_bytes c = b;
+        if (length < 8) break;
+        cprofi_skip(&b, length);
+        c.end = b.at;
+        ok = cprofi_macho_command(m, command, c);
+    }
+    free(commands);
+    if (!ok) cprofi_macho_close(m);
+    return ok;
+}
+
+static uint64_t cprofi_macho_big(const uint8_t *p, size_t size) {
+    uint64_t v = 0;
+    for (size_t i = 0; i < size; i++) v = v << 8 | p[i];
+    return v;
+}
+
+/* Opens an image; of a fat file the first, or with `uuid` the one that has it. The source must
+   outlive `m`; cprofi_macho_close is due only after true. False: no such image, or no memory. */
+static bool cprofi_macho_open(const cprofi_source *source, const uint8_t *uuid, cprofi_macho *m) {
+    uint8_t head[8], entry[32];
+    uint64_t magic, count;
+    size_t size;
+    memset(m, 0, sizeof *m);
+    if (!cprofi_source_read(source, 0, head, sizeof head)) return false;
+    magic = cprofi_macho_big(head, 4);
+    if (magic != 0xcafebabe && magic != 0xcafebabf) return cprofi_macho_open_image(source, m);
+    size = magic == 0xcafebabe ? 20 : 32; /* a Java class begins alike, and has no such entries */
+    count = cprofi_macho_big(head + 4, 4);
+    if (count > CPROFI_MACHO_IMAGES_MAX) count = CPROFI_MACHO_IMAGES_MAX;
+    for (uint64_t i = 0; i < count; i++) {
+        cprofi_source part;
+        if (!cprofi_source_read(source, 8 + i * size, entry, size)) return false;
+        part = size == 20 ? cprofi_source_part(source, cprofi_macho_big(entry + 8, 4),
+                                               cprofi_macho_big(entry + 12, 4))
+                          : cprofi_source_part(source, cprofi_macho_big(entry + 8, 8),
+                                               cprofi_macho_big(entry + 16, 8));
+        if (!cprofi_macho_open_image(&part, m)) continue;
+        if (!uuid || (m->has_uuid && memcmp(m->uuid, uuid, sizeof m->uuid) == 0)) return true;
+        cprofi_macho_close(m);
+    }
+    return false;
+}
+
+/* The DWARF sections, as cprofi_debug_open does it. Their names are cut at 16 bytes. */
+static cprofi_debug_result cprofi_macho_debug(const cprofi_macho *m, cprofi_debug *debug) {
+    cprofi_debug_result result = CPROFI_DEBUG_NONE;
+    memset(debug, 0, sizeof *debug);
+    for (size_t i = 0; i < m->section_count; i++) {
+        const cprofi_macho_section *s = &m->sections[i];
+        cprofi_source content = cprofi_source_part(&m->image, s->offset, s->size);
+        char name[32] = ".";
+        if (!s->content || s->name[0] != '_' || s->name[1] != '_') continue;
+        memcpy(name + 1, s->name + 2, sizeof s->name - 2);
+        if (strcmp(name, ".debug_str_offs") == 0) memcpy(name + 15, "ets", 4);
+        cprofi_debug_add(debug, name, &content, false, &result);
+    }
+    return result;
+}
+
+/* The path of the dSYM's file for an image's path, if it fits. */
+static bool cprofi_macho_dsym_path(const char *image, char *to, size_t capacity) {
+    const char *slash = strrchr(image, '/');
+    int n = snprintf(to, capacity, "%s.dSYM/Contents/Resources/DWARF/%s", image,
+                     slash ? slash + 1 : image);
+    return n > 0 && (size_t)n < capacity;
+}
+
+/* ---- macho: the look-up ------------------------------------------------------------------------
+
+   As in the pe reader. Every address has a `key`, where its name is looked for, and a `floor`: the
+   name is that of the last symbol in [floor, key]. By the list of functions' starts both are the
+   start of the function; without one the key is the address, and the floor the start of its
+   section. Of several symbols at one place: such as are no alternative entries, external ones, the
+   first in the table. A stub is named after the function that it jumps to, with "@plt".
+
+   Ignored: stabs, undefined and absolute symbols, and the names that the shared cache's builder has
+   blotted out. A symbol of another section is below the floor. The one underscore that every name
+   of C has in front goes. */
+
+typedef struct {
+    uint64_t address;
+    uint32_t index;   /* the caller's */
+    const char *name; /* mangled still; NULL: none; lives in the text */
+    bool stub;
+} cprofi_macho_want;
+
+typedef struct {
+    uint64_t key, floor;
+    uint64_t value; /* of the last symbol between the previous key and this, */
+    uint32_t name;  /* where its name is, */
+    uint32_t rank;  /* and how good it is; 0: there is none */
+    size_t want;
+} cprofi_macho_place;
+
+typedef struct {
+    const cprofi_macho *macho;
+    cprofi_macho_place *places; /* ascending by key */
+    size_t count;
+    uint8_t *buffer; /* CPROFI_CHUNK bytes */
+} cprofi_macho_look;
+
+/* The name at an offset in the strings, "" if it is none; NULL: out of memory. */
+static const char *cprofi_macho_name(const cprofi_macho *m, uint32_t at, cprofi_text *text) {
+    char *name = (char *)malloc(CPROFI_MACHO_NAME_MAX);
+    const char *kept;
+    size_t size, bar;
+    if (!name) return NULL;
+    size = cprofi_source_string(&m->strings, at, name, CPROFI_MACHO_NAME_MAX);
+    if (strcmp(name, "<redacted>") == 0) size = 0;
+    bar = size && name[0] == '_';
+    kept = cprofi_text_keep(text, name + bar, size - bar);
+    free(name);
+    return kept;
+}
+
+/* Names the stub that an address is in. False: out of memory. */
+static bool cprofi_macho_stub(const cprofi_macho *m, const cprofi_macho_section *s,
+                              cprofi_macho_want *want, cprofi_text *text) {
+    uint64_t i = s->first + (want->address - s->address) / s->entry;
+    const char *name;
+    uint8_t number[4], at[4];
+    want->stub = true;
+    if (!cprofi_source_read(&m->indirect, 4 * i, number, 4) ||
+        !cprofi_source_read(&m->symbols, (uint64_t)cprofi_get32(number) * CPROFI_MACHO_NLIST, at,
+                            4))
+        return true;
+    name = cprofi_macho_name(m, cprofi_get32(at), text);
+    if (name && *name) want->name = name;
+    return name != NULL;
+}
+
+/* Moves keys and floors to where functions start. */
+static void cprofi_macho_functions(cprofi_macho_look *k) {
+    cprofi_walk w = cprofi_walk_of(&k->macho->starts, k->buffer, 0, ~(uint64_t)0, 1);
+    uint64_t start = k->macho->base, delta = 0;
+    unsigned shift = 0;
+    size_t i = 0, first;
+    bool any = false;
+    const uint8_t *p;
+    while (i < k->count && (p = cprofi_walk_next(&w)) != NULL) {
+        if (shift < 64) delta |= (uint64_t)(*p & 0x7f) << shift;
+        shift += 7;
+        if (*p & 0x80) continue;
+        if (start + delta < start) break;
+        for (first = i; i < k->count && k->places[i].key < start + delta; i++) {}
+        for (; any && first < i; first++)
+            if (k->places[first].floor <= start)
+                k->places[first].key = k->places[first].floor = start;
+        start += delta;
+        any = true;
+        delta = shift = 0;
+    }
+    for (; any && i < k->count; i++)
+        if (k->places[i].floor <= start) k->places[i].key = k->places[i].floor = start;
+}
+
+static void cprofi_macho_symbols(cprofi_macho_look *k) {
+    const cprofi_macho *m = k->macho;
+    cprofi_walk w =
+        cprofi_walk_of(&m->symbols, k->buffer, 0, ~(uint64_t)0, CPROFI_MACHO_NLIST);
+    const uint8_t *p;
+    while ((p = cprofi_walk_next(&w)) != NULL) {
+        uint64_t value = cprofi_get64(p + 8);
+        uint32_t rank = 1u + (p[4] & CPROFI_MACHO_EXTERNAL) +
+                        (cprofi_get16(p + 6) & CPROFI_MACHO_ALTERNATIVE ? 0 : 2);
+        cprofi_macho_place *place;
+        /* a stab; not defined in a section */
+        if ((p[4] & 0xe0) || (p[4] & 0x0e) != 0x0e || !cprofi_get32(p)) continue;
+        place = &k->places[cprofi_search(k->places, sizeof *k->places, 0, k->count, value)];
+        if (place == k->places + k->count) continue;
+        if (place->rank && (value < place->value || (value == place->value && rank <= place->rank)))
+            continue;
+        place->value = value;
+        place->name = cprofi_get32(p);
+        place->rank = rank;
+    }
+}
+
+/* Names all wants; false: out of memory. */
+static bool cprofi_macho_settle(const cprofi_macho_look *k, cprofi_macho_want *wants,
+                                cprofi_text *text) {
+    const cprofi_macho_place *last = NULL;
+    const char *name = NULL;
+    for (size_t i = 0; i < k->count; i++) {
+        const cprofi_macho_place *place = &k->places[i];
+        if (place->rank) {
+            last = place;
+            name = NULL;
+        }
+        if (!last || last->value < place->floor) continue;
+        if (!name) name = cprofi_macho_name(k->macho, last->name, text);
+        if (!name) return false;
+        if (*name) wants[place->want].name = name;
+    }
+    return true;
+}
+
+/* Fills name and stub of n wants, in any order, of which address and index are set. False only when
+   out of memory. */
+static bool cprofi_macho_lookup(const cprofi_macho *m, cprofi_macho_want *wants, size_t n,
+                                cprofi_text *text) {
+    cprofi_macho_look k;
+    bool ok;
+    memset(&k, 0, sizeof k);
+    k.macho = m;
+    k.buffer = (uint8_t *)malloc(CPROFI_CHUNK);
+    k.places = (cprofi_macho_place *)calloc(n + 1, sizeof *k.places);
+    ok = k.buffer && k.places;
+    for (size_t i = 0; ok && i < n; i++) {
+        wants[i].name = NULL;
+        wants[i].stub = false;
+        for (size_t s = 0; s < m->section_count; s++) {
+            const cprofi_macho_section *section = &m->sections[s];
+            if (!section->executable || wants[i].address - section->address >= section->size)
+                continue;
+            if (section->type == CPROFI_MACHO_STUBS && section->entry) {
+                ok = cprofi_macho_stub(m, section, &wants[i], text);
+                break;
+            }
+            k.places[k.count].want = i;
+            k.places[k.count].key = wants[i].address;
+            k.places[k.count++].floor = section->address;
+            break;
+        }
+    }
+    if (ok) {
+        qsort(k.places, k.count, sizeof *k.places, cprofi_compare);
+        cprofi_macho_functions(&k);
+        cprofi_macho_symbols(&k);
+        ok = cprofi_macho_settle(&k, wants, text);
+    }
+    free(k.buffer);
+    free(k.places);
+    return ok;
+}
+
+/* ---------------------------------------------------------------------------------------------- */
 /* >>demangle: names that people can read
 
    From what the linker knows to what a reader of a flame graph wants, in this order:
@@ -8526,6 +9416,8 @@ typedef char *(*cprofi_demangle_fn)(const char *, char *, size_t *, int *);
 /* __cxa_demangle (Itanium C++ ABI 3.4) if the process has one; *library goes to _close. */
 static cprofi_demangle_fn cprofi_demangler_open(void **library);
 static void cprofi_demangler_close(void *library);
+/* The source of a module that is read in memory: its `image` is not empty. */
+static cprofi_source cprofi_os_image_source(const cprofi_module *m);
 /* The files a module may be read from, best first; how many there are. */
 static size_t cprofi_os_image_paths(const cprofi_module *m, const char *paths[2]);
 /* Opens the list of code made at run time that is meant for Linux perf. */
@@ -8752,30 +9644,45 @@ static bool cprofi_symbols_same(const cprofi_elf *elf, const cprofi_module *m) {
     return m->lo - m->slide == lo && m->hi - m->slide == hi;
 }
 
-/* A file open for reading symbols: of the one format or the other. */
+/* A file open for reading symbols: of one of the formats. */
 typedef struct {
     cprofi_source source;
-    cprofi_elf elf; /* elf.source: it is an ELF file */
-    cprofi_pe pe;   /* pe.source: a PE file */
+    cprofi_elf elf;     /* elf.source: it is an ELF file */
+    cprofi_pe pe;       /* pe.source: a PE file */
+    cprofi_macho macho; /* macho.image.size: a Mach-O file */
 } cprofi_object;
 
 static void cprofi_object_close(cprofi_object *o) {
     if (o->elf.source) cprofi_elf_close(&o->elf);
     if (o->pe.source) cprofi_pe_close(&o->pe);
+    cprofi_macho_close(&o->macho);
     cprofi_source_close(&o->source);
 }
 
-/* Whether an open source is of the module; then o->elf or o->pe is open. */
+/* Opens a Mach-O file if it is, or has in it, the image of a module; or its dSYM. */
+static bool cprofi_symbols_macho_open(const cprofi_source *source, const cprofi_module *m,
+                                      cprofi_macho *macho) {
+    const uint8_t *uuid = m->build_id_size == sizeof macho->uuid ? m->build_id : NULL;
+    if (!cprofi_macho_open(source, uuid, macho)) return false;
+    if (m->image.size || (uuid ? macho->has_uuid && memcmp(macho->uuid, uuid, 16) == 0
+                               : m->lo - m->slide == macho->base && m->hi - m->slide == macho->end))
+        return true;
+    cprofi_macho_close(macho);
+    return false;
+}
+
+/* Whether an open source is of the module; then one of the formats is open. */
 static bool cprofi_object_is(cprofi_object *o, const cprofi_module *m) {
     memset(&o->elf, 0, sizeof o->elf);
     memset(&o->pe, 0, sizeof o->pe);
+    memset(&o->macho, 0, sizeof o->macho);
     if (cprofi_elf_open(&o->source, &o->elf))
         return m->image.size || cprofi_symbols_same(&o->elf, m);
     o->elf.source = NULL;
     if (cprofi_pe_open(&o->source, &o->pe))
         return o->pe.time_date_stamp == m->stamp && o->pe.size_of_image == m->hi - m->lo;
     o->pe.source = NULL;
-    return false;
+    return cprofi_symbols_macho_open(&o->source, m, &o->macho);
 }
 
 /* Opens the file of a module; false: there is none, or not the one that was loaded. */
@@ -8784,7 +9691,7 @@ static bool cprofi_object_open(cprofi_symbols *s, const cprofi_module *m, cprofi
     size_t count = m->image.size ? 0 : cprofi_os_image_paths(m, paths);
     bool other = false;
     if (m->image.size) {
-        o->source = cprofi_source_of(m->image);
+        o->source = cprofi_os_image_source(m);
         if (cprofi_object_is(o, m)) return true;
         cprofi_object_close(o);
         return false;
@@ -8854,6 +9761,27 @@ static bool cprofi_symbols_read_pe(cprofi_symbols *s, const cprofi_pe *pe, const
     for (size_t i = 0; ok && i < n; i++) {
         if (!wants[i].name) continue;
         names[i] = cprofi_symbols_shown(s, wants[i].name);
+        ok = names[i] != NULL;
+    }
+    free(wants);
+    return ok;
+}
+
+/* The same from a Mach-O file, for those of the addresses that have no name yet. */
+static bool cprofi_symbols_read_macho(cprofi_symbols *s, const cprofi_macho *macho,
+                                      const cprofi_module *m, const uintptr_t *pcs, size_t n,
+                                      const char **names) {
+    cprofi_macho_want *wants = (cprofi_macho_want *)calloc(n, sizeof *wants);
+    bool ok = wants != NULL;
+    for (size_t i = 0; ok && i < n; i++) {
+        wants[i].address = pcs[i] - m->slide;
+        wants[i].index = (uint32_t)i;
+    }
+    ok = ok && cprofi_macho_lookup(macho, wants, n, &s->text);
+    for (size_t i = 0; ok && i < n; i++) {
+        if (!wants[i].name || names[i]) continue;
+        names[i] = cprofi_symbols_shown(s, wants[i].name);
+        if (names[i] && wants[i].stub) names[i] = cprofi_symbols_plt(s, names[i]);
         ok = names[i] != NULL;
     }
     free(wants);
@@ -8978,6 +9906,58 @@ static bool cprofi_symbols_pe(cprofi_symbols *s, const cprofi_module *m, const c
     return ok;
 }
 
+/* Looks for the dSYM of a Mach-O image: beside it, then in the user's directories. True: it is
+   open, the caller closes `dsym` and then `source`. *stale: there was one, of another build. */
+static bool cprofi_symbols_dsym(const cprofi_symbols *s, const cprofi_module *m,
+                                cprofi_source *source, cprofi_macho *dsym, bool *stale) {
+    const char *at = s->debug_places.directories ? s->debug_places.directories : "", *end;
+    const char *file = cprofi_file_name(m->path);
+    char path[CPROFI_PATH_MAX];
+    int n = snprintf(path, sizeof path, "%s", m->path);
+    for (;; at = end) {
+        char dsym_path[CPROFI_PATH_MAX];
+        if (n > 0 && (size_t)n < sizeof path &&
+            cprofi_macho_dsym_path(path, dsym_path, sizeof dsym_path) &&
+            cprofi_source_open(dsym_path, source)) {
+            if (cprofi_symbols_macho_open(source, m, dsym)) return true;
+            cprofi_source_close(source);
+            *stale = true;
+        }
+        at += strspn(at, ":");
+        end = at + strcspn(at, ":");
+        if (at == end) return false;
+        n = snprintf(path, sizeof path, "%.*s/%s", (int)(end - at), at, file);
+    }
+}
+
+/* The same of a Mach-O file and its dSYM. */
+static bool cprofi_symbols_macho(cprofi_symbols *s, const cprofi_module *m,
+                                 const cprofi_macho *macho, const uintptr_t *pcs, size_t n,
+                                 const char **names, cprofi_dwarf_want *wants,
+                                 cprofi_dwarf_answer *answer) {
+    cprofi_debug debug;
+    cprofi_debug_result result = cprofi_macho_debug(macho, &debug);
+    cprofi_source source;
+    cprofi_macho dsym;
+    bool stale = false, ok = cprofi_symbols_read_macho(s, macho, m, pcs, n, names);
+    bool separate = ok && result == CPROFI_DEBUG_NONE && m->path && m->path[0] &&
+                    cprofi_symbols_dsym(s, m, &source, &dsym, &stale);
+    if (separate) {
+        ok = cprofi_symbols_read_macho(s, &dsym, m, pcs, n, names);
+        cprofi_debug_close(&debug);
+        result = cprofi_macho_debug(&dsym, &debug);
+    }
+    ok = ok && result != CPROFI_DEBUG_NO_MEMORY &&
+         cprofi_symbols_dwarf(s, m, &debug, 0, pcs, n, wants, answer);
+    cprofi_symbols_result(s, m, result, stale && !separate);
+    cprofi_debug_close(&debug);
+    if (separate) {
+        cprofi_macho_close(&dsym);
+        cprofi_source_close(&source);
+    }
+    return ok;
+}
+
 /* The places of n look-up addresses (run-time addresses, ascending, unique) of a module. They live
    until cprofi_symbols_free. False only when out of memory. */
 static bool cprofi_symbols_resolve(cprofi_symbols *s, const cprofi_module *m, const uintptr_t *pcs,
@@ -8995,6 +9975,8 @@ static bool cprofi_symbols_resolve(cprofi_symbols *s, const cprofi_module *m, co
     open = names && wants && cprofi_object_open(s, m, &object);
     if (open && object.elf.source)
         ok = cprofi_symbols_elf(s, m, &object.elf, pcs, n, names, wants, &answer);
+    else if (open && object.macho.image.size)
+        ok = cprofi_symbols_macho(s, m, &object.macho, pcs, n, names, wants, &answer);
     else if (open)
         ok = cprofi_symbols_pe(s, m, &object.pe, pcs, n, names, wants, &answer);
     ok = ok && names && wants;
@@ -9153,6 +10135,17 @@ static uint32_t cprofi_table_add(cprofi_table *t, uint32_t thread, const cprofi_
    Of the process, of a thread, and of a request. The functions that each system implements are
    declared where they are used: in >>modules, >>symbols and >>sampler. */
 
+#ifdef CPROFI_POSIX
+/* An output file: written beside its place and moved there when it is complete, so that nobody
+   ever finds half a profile, or loses an old one to a full disk. What is not a regular file
+   (/dev/stdout, a pipe) is written directly. */
+typedef struct {
+    int fd;
+    char path[4096];
+    char temporary[4096 + 32];
+} cprofi_file;
+#endif
+
 #ifdef CPROFI_LINUX
 enum {
     CPROFI_KEPT_OPEN = 16,        /* threads whose files are kept open */
@@ -9191,23 +10184,68 @@ typedef struct {
     cprofi_view view;
     cprofi_scratch scratch;
 } cprofi_os_slot;
-
-/* An output file: written beside its place and moved there when it is complete, so that nobody
-   ever finds half a profile, or loses an old one to a full disk. What is not a regular file
-   (/dev/stdout, a pipe) is written directly. */
-typedef struct {
-    int fd;
-    char path[4096];
-    char temporary[4096 + 32];
-} cprofi_file;
-
 #endif /* CPROFI_LINUX */
+
+#ifdef CPROFI_SUSPENDS
+/* Tests put here what must not be done, to see that they notice. */
+#ifndef CPROFI_TEST_WHILE_SUSPENDED
+#define CPROFI_TEST_WHILE_SUSPENDED(tid) ((void)(tid))
+#endif
+
+enum { CPROFI_CALLS = 16 }; /* samples in system calls a thread is remembered with */
+
+/* What is known of a thread's system calls: see the end of >>sampler. */
+typedef struct {
+    uint64_t user;          /* user time in ns when it was found */
+    double user_weight;     /* samples outside of system calls since, in ns */
+    uint64_t kernel_booked; /* kernel time that is booked */
+    uint64_t span;          /* when the span began in which that was */
+    struct {
+        uint32_t entry; /* of the table */
+        float weight;
+    } samples[CPROFI_CALLS]; /* some of the samples in system calls since, chosen at random */
+    uint32_t count;          /* how many there were */
+} cprofi_calls;
+
+typedef struct {
+    uint32_t in_call; /* it was stopped in a system call */
+} cprofi_os_slot;
+#endif
+
+#ifdef CPROFI_MACOS
+enum {
+    CPROFI_STACK_COPY = 256 * 1024, /* bytes copied of a stack; what is beyond is [truncated] */
+    CPROFI_DEFAULT_SIGNAL = 0,
+    CPROFI_COMMANDS = 256 * 1024, /* bytes of load commands; an image with more is not read */
+    CPROFI_LISTED = 3             /* words for each image in dyld's list */
+};
+
+typedef struct {
+    pthread_t sampler;
+    thread_act_t sampler_port;
+    semaphore_t bell;
+    uintptr_t images;   /* where dyld's list of images is, */
+    uintptr_t *listing; /* room for a copy of it, */
+    size_t listing_size;
+    uint8_t *commands;  /* and for the load commands of an image */
+    uint64_t next_full, next_count;
+    uint32_t thread_count; /* as of the last scan */
+    bool scanned;
+} cprofi_os;
+
+typedef struct {
+    thread_act_t port;     /* a right on the thread, to be given back */
+    bool running;          /* it was, when its clock was read */
+    bool sampler;          /* of another copy of this code: must not be stopped */
+    uint64_t user, kernel; /* what that said, in ns */
+    cprofi_calls calls;
+} cprofi_os_thread;
+#endif /* CPROFI_MACOS */
 
 #ifdef CPROFI_WINDOWS
 enum {
     CPROFI_STACK_COPY = 256 * 1024, /* bytes copied of a stack; what is beyond is [truncated] */
     CPROFI_DEFAULT_SIGNAL = 0,
-    CPROFI_CALLS = 16,    /* samples in system calls a thread is remembered with */
     CPROFI_CODE_BEFORE = 8, CPROFI_CODE = 64, /* bytes copied around a thread's pc */
     CPROFI_CALL_SIZE = 24, /* bytes of ntdll's functions that only enter the kernel */
     CPROFI_PATH = 1024
@@ -9265,20 +10303,8 @@ typedef struct {
     bool ended;
     uint64_t read_tick; /* the look at which its coarse clock was read last */
     bool was_running; /* when last looked at, it was not asleep in a system call */
-    uint64_t user;          /* user time in ns when it was found */
-    double user_weight;     /* samples outside of system calls since, in ns */
-    uint64_t kernel_booked; /* kernel time that is booked */
-    uint64_t span;          /* when the span began in which that was */
-    struct {
-        uint32_t entry; /* of the table */
-        float weight;
-    } calls[CPROFI_CALLS]; /* some of the samples in system calls since then, chosen at random */
-    uint32_t call_count;   /* how many there were */
+    cprofi_calls calls;
 } cprofi_os_thread;
-
-typedef struct {
-    uint32_t in_call; /* it was stopped in a system call */
-} cprofi_os_slot;
 
 typedef struct {
     HANDLE handle;
@@ -9983,6 +11009,67 @@ static void cprofi_sampler_run(cprofi_session *s) {
         cprofi_unlock(s);
     }
 }
+
+#ifdef CPROFI_SUSPENDS
+/* ---- a sample in a system call is worth what? ----
+
+   Who is stopped from outside may be stopped in a system call: asleep, just woken up, or because
+   the kernel works for it. What is charged with kernel time tells how much was work; so these
+   samples wait until the system says that, and share it. */
+
+/* What these systems implement: a thread's CPU time in user mode and in the kernel, in ns. */
+static bool cprofi_os_times(cprofi_session *s, cprofi_thread *t, uint64_t *user, uint64_t *kernel);
+
+/* Kernel time that a thread was charged with goes to the system calls it was met in meanwhile. In
+   user mode `user_weight` of samples stand for the user time; so that both are scaled alike, kernel
+   time is given the weight that as much user time has. */
+static void cprofi_calls_book(cprofi_session *s, cprofi_thread *t) {
+    cprofi_calls *c = &t->os.calls;
+    uint32_t n = c->count;
+    double sum = 0, weight, ratio = 1;
+    uint64_t user, kernel;
+    if (n > CPROFI_CALLS) n = CPROFI_CALLS;
+    if (!cprofi_os_times(s, t, &user, &kernel)) return;
+    if (c->span != s->span_wall) { /* the time between spans does not count */
+        c->span = s->span_wall;
+        c->kernel_booked = kernel;
+        c->count = 0;
+        return;
+    }
+    if (!n || kernel <= c->kernel_booked) return;
+    if (user > c->user + 100000000u) ratio = c->user_weight / (double)(user - c->user);
+    if (!(ratio > 0.1 && ratio < 100)) ratio = 1;
+    weight = (double)(kernel - c->kernel_booked) * ratio;
+    c->kernel_booked = kernel;
+    c->count = 0;
+    for (uint32_t i = 0; i < n; i++) sum += (double)c->samples[i].weight;
+    for (uint32_t i = 0; i < n && sum > 0; i++) {
+        uint32_t entry = c->samples[i].entry;
+        if (entry != UINT32_MAX) s->table.entries[entry].count++;
+        cprofi_window_add(s, t, entry, weight * (double)c->samples[i].weight / sum);
+    }
+}
+
+/* Does a sample count? Not in a system call: that one waits until kernel time tells. */
+static bool cprofi_calls_count(cprofi_session *s, cprofi_thread *t, const cprofi_slot *q) {
+    cprofi_calls *c = &t->os.calls;
+    uint32_t n, at;
+    if (!q->os.in_call) {
+        c->user_weight += (double)q->weight;
+        return true;
+    }
+    cprofi_calls_book(s, t);
+    at = c->count++;
+    if (at >= CPROFI_CALLS) at = (uint32_t)(cprofi_random(s) % c->count);
+    if (at >= CPROFI_CALLS) return false;
+    n = cprofi_keys(s, q);
+    n = cprofi_table_add(&s->table, q->thread, s->keys, n, 0);
+    if (n != UINT32_MAX) s->table.entries[n].count--; /* it is not sure yet */
+    c->samples[at].entry = n;
+    c->samples[at].weight = (float)q->weight;
+    return false;
+}
+#endif /* CPROFI_SUSPENDS */
 /* ---------------------------------------------------------------------------------------------- */
 /* >>stats: what it all adds up to */
 
@@ -11393,6 +12480,281 @@ static cprof_result cprofi_write_snapshot(const cprofi_snapshot *c, cprof_format
     return result;
 }
 /* ---------------------------------------------------------------------------------------------- */
+/* >>posix: files, the life of the process
+
+   What Linux and macOS do in the same way. */
+
+#ifdef CPROFI_POSIX
+
+/* ---- files of images, the environment ---- */
+
+static bool cprofi_source_pread(const cprofi_source *source, uint64_t offset, void *to,
+                                size_t size) {
+    char *at = (char *)to;
+    while (size) {
+        ssize_t n = pread((int)source->file, at, size, (off_t)offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false; /* 0: the file has become shorter */
+        at += n;
+        offset += (uint64_t)n;
+        size -= (size_t)n;
+    }
+    return true;
+}
+
+static bool cprofi_source_open(const char *path, cprofi_source *source) {
+    struct stat status;
+    int file;
+    memset(source, 0, sizeof *source);
+    /* O_NONBLOCK: a path may by now belong to a FIFO */
+    do file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    while (file < 0 && errno == EINTR);
+    if (file < 0) return false;
+    if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size <= 0) {
+        close(file);
+        return false;
+    }
+    source->file = file;
+    source->size = (uint64_t)status.st_size;
+    source->read = cprofi_source_pread;
+    return true;
+}
+
+static void cprofi_source_close(cprofi_source *source) {
+    if (source->read == cprofi_source_pread) close((int)source->file);
+}
+
+static bool cprofi_os_lookup(cprofi_symbols *s, const cprofi_module *m, const uintptr_t *pcs,
+                             size_t n, const char **names, cprofi_dwarf_want *wants,
+                             cprofi_dwarf_answer *answer) {
+    (void)s, (void)m, (void)pcs, (void)n, (void)names, (void)wants, (void)answer;
+    return true;
+}
+
+static char cprofi_os_list_separator(void) { return ':'; }
+
+static size_t cprofi_os_environment(const char *name, char *to, size_t capacity) {
+    const char *value = CPROFI_GETENV(name); /* of a set-user-ID program: nothing */
+    size_t size = value ? strlen(value) + 1 : 0;
+    if (size && size <= capacity) memcpy(to, value, size);
+    return size;
+}
+
+static char *cprofi_os_real_path(const char *path) { return realpath(path, NULL); }
+
+/* The map that compilers which make code at run time write for perf. Only the user's own, or
+   root's, is believed: anybody can write in /tmp. */
+static bool cprofi_os_jit_map(cprofi_source *source) {
+    char path[64];
+    struct stat status;
+    snprintf(path, sizeof path, "/tmp/perf-%d.map", (int)getpid());
+    if (!cprofi_source_open(path, source)) return false;
+    if (fstat((int)source->file, &status) == 0 &&
+        (status.st_uid == geteuid() || status.st_uid == 0))
+        return true;
+    cprofi_source_close(source);
+    return false;
+}
+
+/* ---- clocks ---- */
+
+static uint64_t cprofi_clock_read(clockid_t id) {
+    struct timespec t;
+    if (clock_gettime(id, &t) != 0) return 0;
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t cprofi_os_calendar(void) { return cprofi_clock_read(CLOCK_REALTIME); }
+
+static void cprofi_os_nap(void) {
+    struct timespec t = {0, 20000};
+    nanosleep(&t, NULL);
+}
+
+/* ---- the signal that starts and stops a profile ---- */
+
+static struct {
+    uint32_t claimed;
+    uint32_t asked; /* so many signals came */
+    const cprof_desc *desc;
+    void (*act)(const cprof_desc *desc);
+} cprofi_toggling;
+
+/* What each of these systems implements: waits as long as *word is `value`, or shorter; wakes who
+   does, from a signal handler; makes ready for both. */
+static bool cprofi_os_toggle_init(void);
+static void cprofi_os_toggle_wait(const uint32_t *word, uint32_t value);
+static void cprofi_os_toggle_wake(const uint32_t *word);
+
+/* [signal] */
+static void cprofi_toggle_handler(int number) {
+    (void)number;
+    cprofi_store32(&cprofi_toggling.asked, cprofi_load32(&cprofi_toggling.asked) + 1);
+    cprofi_os_toggle_wake(&cprofi_toggling.asked);
+}
+
+static void *cprofi_toggle_main(void *unused) {
+    (void)unused;
+    for (uint32_t done = 0;;) {
+        uint32_t asked = cprofi_load32(&cprofi_toggling.asked);
+        if (asked == done) {
+            cprofi_os_toggle_wait(&cprofi_toggling.asked, asked);
+            continue;
+        }
+        done++;
+        cprofi_toggling.act(cprofi_toggling.desc);
+    }
+    return NULL;
+}
+
+static cprof_result cprofi_toggle_claim(int number) {
+    struct sigaction now;
+    if (number < 1 || number == SIGKILL || number == SIGSTOP || sigaction(number, NULL, &now) != 0)
+        return CPROF_ERROR_SIGNAL;
+    return cprofi_cas32(&cprofi_toggling.claimed, 0, 1) ? CPROF_OK : CPROF_ERROR_RUNNING;
+}
+
+static cprof_result cprofi_toggle_begin(int number, const cprof_desc *desc,
+                                        void (*act)(const cprof_desc *desc)) {
+    struct sigaction ours;
+    pthread_attr_t attributes;
+    pthread_t thread;
+    sigset_t all, before;
+    int error;
+    cprofi_toggling.desc = desc;
+    cprofi_toggling.act = act;
+    if (!cprofi_os_toggle_init()) {
+        cprofi_store32(&cprofi_toggling.claimed, 0u);
+        return CPROF_ERROR_SYSTEM;
+    }
+    sigfillset(&all);
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&thread, &attributes, cprofi_toggle_main, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    memset(&ours, 0, sizeof ours);
+    ours.sa_handler = cprofi_toggle_handler;
+    ours.sa_flags = SA_RESTART | SA_ONSTACK;
+    if (!error && sigaction(number, &ours, NULL) == 0) return CPROF_OK;
+    cprofi_store32(&cprofi_toggling.claimed, 0u);
+    return error ? CPROF_ERROR_THREAD : CPROF_ERROR_SIGNAL;
+}
+
+/* ---- scopes, fork, exit ---- */
+
+static __thread cprofi_scopes *cprofi_scopes_here;
+
+static cprofi_scopes *cprofi_os_scopes(void) { return cprofi_scopes_here; }
+static void cprofi_os_scopes_set(cprofi_scopes *scopes) { cprofi_scopes_here = scopes; }
+
+/* fork() waits for the sampler to be between two looks: a lock of the C library that it holds in
+   the middle of one would stay locked in the child for ever. */
+static void cprofi_fork_prepare(void) { cprofi_lock(cprofi.session); }
+static void cprofi_fork_parent(void) { cprofi_unlock(cprofi.session); }
+static void cprofi_fork_child(void) {
+    cprofi_scopes *own = cprofi_os_scopes();
+    memset(cprofi.session, 0, sizeof *cprofi.session);
+    cprofi_scoped.lock = 0; /* the one thread there is has a new id */
+    for (uint32_t i = 0; i < cprofi_scoped.count; i++) cprofi_scoped.threads[i].tid = 0;
+    if (own) own->tid = cprofi_os_tid();
+}
+
+/* A program that exits in the middle of a profile still gets what was sampled. */
+static void cprofi_exit(void) {
+    if (cprofi_load32(&cprofi.session->phase) == CPROFI_RUNNING) cprof_stop();
+}
+
+static bool cprofi_os_hooks(void) {
+    if (!cprofi_cas32(&cprofi.hooked, 0, 1)) return true;
+    pthread_atfork(cprofi_fork_prepare, cprofi_fork_parent, cprofi_fork_child);
+    atexit(cprofi_exit);
+    return true;
+}
+
+static bool cprofi_os_ending(const cprofi_session *s) {
+    (void)s;
+    return false;
+}
+
+static int32_t cprofi_os_pid(void) { return (int32_t)getpid(); }
+
+static void cprofi_os_stderr(const char *text, size_t size) {
+    while (write(STDERR_FILENO, text, size) < 0 && errno == EINTR) {}
+}
+
+/* ---- files ---- */
+
+/* Where anybody may write, /tmp for one, others may put links under the names that are expected, to
+   have the user's files overwritten. So a link is followed only if it is the user's own or root's
+   (as the kernel's protected_symlinks has it, see proc(5), which realpath is not subject to), and
+   the temporary file is always a new one. */
+static bool cprofi_file_open(cprofi_file *f, const char *path) {
+    struct stat info;
+    bool there = lstat(path, &info) == 0;
+    char *real = NULL;
+    int n;
+    f->temporary[0] = 0;
+    f->fd = -1;
+    if (strncmp(path, "/dev/std", 8) == 0 || strncmp(path, "/dev/fd/", 8) == 0 ||
+        strncmp(path, "/proc/", 6) == 0) {
+        f->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC); /* stdout, even if that is a file */
+        return f->fd >= 0;
+    }
+    if (there && S_ISLNK(info.st_mode)) { /* a link stays a link: what it points to is replaced */
+        if (info.st_uid != geteuid() && info.st_uid != 0) {
+            errno = EACCES;
+            return false;
+        }
+        real = realpath(path, NULL);
+        there = real && lstat(real, &info) == 0;
+    }
+    n = snprintf(f->path, sizeof f->path, "%s", real ? real : path);
+    free(real);
+    if (n <= 0 || (size_t)n >= sizeof f->path) {
+        errno = n ? ENAMETOOLONG : ENOENT;
+        return false;
+    }
+    if (there && !S_ISREG(info.st_mode)) {
+        f->fd = open(f->path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+        return f->fd >= 0;
+    }
+    if (there && access(f->path, W_OK) != 0) return false;
+    for (int number = 0; f->fd < 0 && number < 100; number++) {
+        snprintf(f->temporary, sizeof f->temporary, "%s.%d.%d.tmp", f->path, (int)getpid(), number);
+        f->fd = open(f->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+                     there ? info.st_mode & 0777 : 0666);
+        if (f->fd < 0 && errno != EEXIST) return false;
+    }
+    return f->fd >= 0;
+}
+
+static bool cprofi_file_write(void *user, const void *data, size_t size) {
+    const cprofi_file *f = (const cprofi_file *)user;
+    const char *at = (const char *)data;
+    while (size) {
+        ssize_t n = write(f->fd, at, size);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        at += n;
+        size -= (size_t)n;
+    }
+    return true;
+}
+
+/* Puts the file in its place, or with `keep` false leaves no trace of it. */
+static bool cprofi_file_close(cprofi_file *f, bool keep) {
+    if (f->fd < 0) return false;
+    if (close(f->fd) != 0) keep = false;
+    if (!f->temporary[0]) return keep;
+    if (keep && rename(f->temporary, f->path) == 0) return true;
+    unlink(f->temporary);
+    return false;
+}
+
+#endif /* CPROFI_POSIX */
+/* ---------------------------------------------------------------------------------------------- */
 /* >>linux: threads, clocks, signals, sleeping
 
    CPU clocks: clock_gettime with a thread's clock id made of its thread id (the layout is in
@@ -11448,74 +12810,10 @@ static void cprofi_pages_free(void *p, size_t size) {
     if (p) munmap(p, size);
 }
 
-/* ---- files of images, functions of the process ---- */
+/* ---- functions of the process ---- */
 
-static bool cprofi_source_pread(const cprofi_source *source, uint64_t offset, void *to,
-                                size_t size) {
-    char *at = (char *)to;
-    while (size) {
-        ssize_t n = pread((int)source->file, at, size, (off_t)offset);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return false; /* 0: the file has become shorter */
-        at += n;
-        offset += (uint64_t)n;
-        size -= (size_t)n;
-    }
-    return true;
-}
-
-static bool cprofi_source_open(const char *path, cprofi_source *source) {
-    struct stat status;
-    int file;
-    memset(source, 0, sizeof *source);
-    /* O_NONBLOCK: a path may by now belong to a FIFO */
-    do file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    while (file < 0 && errno == EINTR);
-    if (file < 0) return false;
-    if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size <= 0) {
-        close(file);
-        return false;
-    }
-    source->file = file;
-    source->size = (uint64_t)status.st_size;
-    source->read = cprofi_source_pread;
-    return true;
-}
-
-static void cprofi_source_close(cprofi_source *source) {
-    if (source->read) close((int)source->file);
-}
-
-static bool cprofi_os_lookup(cprofi_symbols *s, const cprofi_module *m, const uintptr_t *pcs,
-                             size_t n, const char **names, cprofi_dwarf_want *wants,
-                             cprofi_dwarf_answer *answer) {
-    (void)s, (void)m, (void)pcs, (void)n, (void)names, (void)wants, (void)answer;
-    return true;
-}
-
-static char cprofi_os_list_separator(void) { return ':'; }
-
-static size_t cprofi_os_environment(const char *name, char *to, size_t capacity) {
-    const char *value = secure_getenv(name); /* of a set-user-ID program: nothing */
-    size_t size = value ? strlen(value) + 1 : 0;
-    if (size && size <= capacity) memcpy(to, value, size);
-    return size;
-}
-
-static char *cprofi_os_real_path(const char *path) { return realpath(path, NULL); }
-
-/* The map that compilers which make code at run time write for perf. Only the user's own, or
-   root's, is believed: anybody can write in /tmp. */
-static bool cprofi_os_jit_map(cprofi_source *source) {
-    char path[64];
-    struct stat status;
-    snprintf(path, sizeof path, "/tmp/perf-%d.map", (int)getpid());
-    if (!cprofi_source_open(path, source)) return false;
-    if (fstat((int)source->file, &status) == 0 &&
-        (status.st_uid == geteuid() || status.st_uid == 0))
-        return true;
-    cprofi_source_close(source);
-    return false;
+static cprofi_source cprofi_os_image_source(const cprofi_module *m) {
+    return cprofi_source_of(m->image);
 }
 
 /* The path of the program itself may be gone, or by now belong to a newer one. */
@@ -11918,15 +13216,7 @@ static void cprofi_os_modules(cprofi_modules *m) {
 
 /* ---- clocks ---- */
 
-static uint64_t cprofi_clock_read(clockid_t id) {
-    struct timespec t;
-    if (clock_gettime(id, &t) != 0) return 0;
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static uint64_t cprofi_os_now(void) { return cprofi_clock_read(CLOCK_MONOTONIC); }
-
-static uint64_t cprofi_os_calendar(void) { return cprofi_clock_read(CLOCK_REALTIME); }
 
 static uint64_t cprofi_os_cpu_process(void) { return cprofi_clock_read(CLOCK_PROCESS_CPUTIME_ID); }
 
@@ -11963,10 +13253,16 @@ static void cprofi_os_wake(uint32_t *word) {
     syscall(SYS_futex, word, 1 | 128, INT32_MAX, NULL, NULL, 0); /* FUTEX_WAKE */
 }
 
-static void cprofi_os_nap(void) {
-    struct timespec t = {0, 20000};
-    nanosleep(&t, NULL);
+/* [signal] */
+static void cprofi_os_toggle_wake(const uint32_t *word) {
+    cprofi_unwind_syscall(SYS_futex, (uintptr_t)word, 1 | 128, 1, 0, 0, 0);
 }
+
+static void cprofi_os_toggle_wait(const uint32_t *word, uint32_t value) {
+    syscall(SYS_futex, word, 0 | 128, value, NULL, NULL, 0); /* FUTEX_WAIT */
+}
+
+static bool cprofi_os_toggle_init(void) { return true; }
 
 /* ---- threads ---- */
 
@@ -12532,67 +13828,6 @@ static void cprofi_os_close(cprofi_session *s) {
     s->os.tasks = -1;
 }
 
-/* ---- the signal that starts and stops a profile ---- */
-
-static struct {
-    uint32_t claimed;
-    uint32_t asked; /* so many signals came */
-    const cprof_desc *desc;
-    void (*act)(const cprof_desc *desc);
-} cprofi_toggling;
-
-/* [signal] */
-static void cprofi_toggle_handler(int number) {
-    (void)number;
-    cprofi_store32(&cprofi_toggling.asked, cprofi_load32(&cprofi_toggling.asked) + 1);
-    cprofi_unwind_syscall(SYS_futex, (uintptr_t)&cprofi_toggling.asked, 1 | 128, 1, 0, 0, 0);
-}
-
-static void *cprofi_toggle_main(void *unused) {
-    (void)unused;
-    for (uint32_t done = 0;;) {
-        uint32_t asked = cprofi_load32(&cprofi_toggling.asked);
-        if (asked == done) {
-            cprofi_os_wait(&cprofi_toggling.asked, asked, UINT64_MAX);
-            continue;
-        }
-        done++;
-        cprofi_toggling.act(cprofi_toggling.desc);
-    }
-    return NULL;
-}
-
-static cprof_result cprofi_toggle_claim(int number) {
-    struct sigaction now;
-    if (number < 1 || number == SIGKILL || number == SIGSTOP || sigaction(number, NULL, &now) != 0)
-        return CPROF_ERROR_SIGNAL;
-    return cprofi_cas32(&cprofi_toggling.claimed, 0, 1) ? CPROF_OK : CPROF_ERROR_RUNNING;
-}
-
-static cprof_result cprofi_toggle_begin(int number, const cprof_desc *desc,
-                                        void (*act)(const cprof_desc *desc)) {
-    struct sigaction ours;
-    pthread_attr_t attributes;
-    pthread_t thread;
-    sigset_t all, before;
-    int error;
-    cprofi_toggling.desc = desc;
-    cprofi_toggling.act = act;
-    sigfillset(&all);
-    pthread_attr_init(&attributes);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(&thread, &attributes, cprofi_toggle_main, NULL);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    memset(&ours, 0, sizeof ours);
-    ours.sa_handler = cprofi_toggle_handler;
-    ours.sa_flags = SA_RESTART | SA_ONSTACK;
-    if (!error && sigaction(number, &ours, NULL) == 0) return CPROF_OK;
-    cprofi_store32(&cprofi_toggling.claimed, 0u);
-    return error ? CPROF_ERROR_THREAD : CPROF_ERROR_SIGNAL;
-}
-
 /* ---- the life of the process ---- */
 
 static void *cprofi_os_common_pages(size_t size) {
@@ -12609,10 +13844,6 @@ static void *cprofi_os_session_pages(size_t size) {
 
 /* ---- scopes ---- */
 
-static __thread cprofi_scopes *cprofi_scopes_here;
-
-static cprofi_scopes *cprofi_os_scopes(void) { return cprofi_scopes_here; }
-static void cprofi_os_scopes_set(cprofi_scopes *scopes) { cprofi_scopes_here = scopes; }
 static uint32_t cprofi_os_tid(void) { return (uint32_t)syscall(SYS_gettid); }
 
 static bool cprofi_os_tid_gone(uint32_t tid) {
@@ -12635,113 +13866,834 @@ static size_t cprofi_os_text(cprofi_session *s, const char *from, char *to, size
     return n + 1;
 }
 
-/* fork() waits for the sampler to be between two looks: a lock of the C library that it holds in
-   the middle of one would stay locked in the child for ever. */
-static void cprofi_fork_prepare(void) { cprofi_lock(cprofi.session); }
-static void cprofi_fork_parent(void) { cprofi_unlock(cprofi.session); }
-static void cprofi_fork_child(void) {
-    cprofi_scopes *own = cprofi_os_scopes();
-    memset(cprofi.session, 0, sizeof *cprofi.session);
-    cprofi_scoped.lock = 0; /* the one thread there is has a new id */
-    for (uint32_t i = 0; i < cprofi_scoped.count; i++) cprofi_scoped.threads[i].tid = 0;
-    if (own) own->tid = cprofi_os_tid();
-}
-
-/* A program that exits in the middle of a profile still gets what was sampled. */
-static void cprofi_exit(void) {
-    if (cprofi_load32(&cprofi.session->phase) == CPROFI_RUNNING) cprof_stop();
-}
-
-static bool cprofi_os_hooks(void) {
-    if (!cprofi_cas32(&cprofi.hooked, 0, 1)) return true;
-    pthread_atfork(cprofi_fork_prepare, cprofi_fork_parent, cprofi_fork_child);
-    atexit(cprofi_exit);
-    return true;
-}
-
-static bool cprofi_os_ending(const cprofi_session *s) {
-    (void)s;
-    return false;
-}
-
-static int32_t cprofi_os_pid(void) { return (int32_t)getpid(); }
-
-static void cprofi_os_stderr(const char *text, size_t size) {
-    while (write(STDERR_FILENO, text, size) < 0 && errno == EINTR) {}
-}
-
 void cprof_thread_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
 
-/* ---- files ---- */
+#endif /* CPROFI_LINUX */
+/* ---------------------------------------------------------------------------------------------- */
+/* >>macos: threads, clocks, suspending, images
 
-/* Where anybody may write, /tmp for one, others may put links under the names that are expected, to
-   have the user's files overwritten. So a link is followed only if it is the user's own or root's
-   (as the kernel's protected_symlinks has it, see proc(5), which realpath is not subject to), and
-   the temporary file is always a new one. */
-static bool cprofi_file_open(cprofi_file *f, const char *path) {
-    struct stat info;
-    bool there = lstat(path, &info) == 0;
-    char *real = NULL;
-    int n;
-    f->temporary[0] = 0;
-    f->fd = -1;
-    if (strncmp(path, "/dev/std", 8) == 0 || strncmp(path, "/dev/fd/", 8) == 0 ||
-        strncmp(path, "/proc/", 6) == 0) {
-        f->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC); /* stdout, even if that is a file */
-        return f->fd >= 0;
-    }
-    if (there && S_ISLNK(info.st_mode)) { /* a link stays a link: what it points to is replaced */
-        if (info.st_uid != geteuid() && info.st_uid != 0) {
-            errno = EACCES;
-            return false;
-        }
-        real = realpath(path, NULL);
-        there = real && lstat(real, &info) == 0;
-    }
-    n = snprintf(f->path, sizeof f->path, "%s", real ? real : path);
-    free(real);
-    if (n <= 0 || (size_t)n >= sizeof f->path) {
-        errno = n ? ENAMETOOLONG : ENOENT;
-        return false;
-    }
-    if (there && !S_ISREG(info.st_mode)) {
-        f->fd = open(f->path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
-        return f->fd >= 0;
-    }
-    if (there && access(f->path, W_OK) != 0) return false;
-    for (int number = 0; f->fd < 0 && number < 100; number++) {
-        snprintf(f->temporary, sizeof f->temporary, "%s.%d.%d.tmp", f->path, (int)getpid(), number);
-        f->fd = open(f->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
-                     there ? info.st_mode & 0777 : 0666);
-        if (f->fd < 0 && errno != EEXIST) return false;
-    }
-    return f->fd >= 0;
+   Compiled and linked for x86-64 and ARM64, never run on macOS. The x86-64 code has taken profiles
+   on Linux, where tests/macos/host.c imitates Mach's calls: what follows about those is from
+   Apple's published sources, and nothing of it was measured.
+
+   Capture: as on Windows a thread is stopped from outside: thread_suspend, thread_get_state, a copy
+   of the stack, thread_resume; the copy is unwound when the thread is running again. A signal would
+   do too, and cost the profiled thread more: it makes system calls return EINTR, needs a stack, and
+   there is none that carries a value to one thread (pthread_kill, which takes libpthread's lock to
+   check its argument, carries none; sigqueue does not exist). thread_suspend interrupts no system
+   call: a thread that is waiting stays so, and stops on its way back. Only threads that run are
+   stopped.
+   While it is stopped a thread may hold any lock, that of malloc, of dyld, of the Objective-C
+   run-time; so between suspend and resume nothing is called but Mach's calls thread_get_state,
+   vm_region_64 and vm_read_overwrite, which take no lock in user space (their reply port is the
+   sampler's own), and memcpy. All have been called before, so that none is bound at that moment,
+   which takes dyld's lock. Kernel locks are no matter: a thread is stopped only where it holds
+   none. vm_read_overwrite copies many pages by marking them copy-on-write, so it is for small
+   pieces; the stack is copied by memcpy as far as vm_region_64 says that it is there.
+
+   Who runs? THREAD_EXTENDED_INFO tells a thread's state and its times, in microseconds, with one
+   call. "Running" is also who waits for a core, who has just been woken up, and for whom the kernel
+   works: the first is scaled away, the others stand in a system call and wait for kernel time. Who
+   waits for a core has to be given one before it stops; the sampler waits for that, and where there
+   are many more such threads than cores it looks more rarely.
+
+   Threads: task_threads gives a right on each, which is given back, but for the one that is kept of
+   each known thread. The number of threads tells in between that there is a new one.
+   Images: the list that dyld keeps for debuggers (dyld_all_image_infos) has a time stamp that moves
+   with every change. It and the images' headers are read through the kernel, which fails where
+   there is no memory: so dyld's lock is not needed, nor a callback, which could not be removed.
+   What the unwinder reads is copied, but of the program itself and of the shared cache, which stay.
+
+   The sampler asks for THREAD_TIME_CONSTRAINT_POLICY: it is woken on time, and its timers are not
+   coalesced with others'. It waits on a Mach semaphore. */
+
+#ifdef CPROFI_MACOS
+
+#define CPROFI_SCAN_NS 50000000u /* look at the whole list of threads that often, */
+#define CPROFI_COUNT_NS 4000000u /* and at their number that often */
+
+#define CPROFI_SAMPLER_NAME "cprof"
+
+/* ---- memory ---- */
+
+static void *cprofi_os_common_pages(size_t size) {
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
 }
 
-static bool cprofi_file_write(void *user, const void *data, size_t size) {
-    const cprofi_file *f = (const cprofi_file *)user;
-    const char *at = (const char *)data;
-    while (size) {
-        ssize_t n = write(f->fd, at, size);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return false;
-        at += n;
-        size -= (size_t)n;
+/* The fork handler clears it in the child. */
+static void *cprofi_os_session_pages(size_t size) { return cprofi_os_common_pages(size); }
+
+static void *cprofi_pages(size_t size) {
+    void *p = cprofi_os_common_pages(size);
+    if (p) minherit(p, size, VM_INHERIT_NONE);
+    return p;
+}
+
+static void cprofi_pages_free(void *p, size_t size) {
+    if (p) munmap(p, size);
+}
+
+/* Copies memory that may not be there. [signal] */
+static bool cprofi_macos_copy(void *to, uintptr_t from, size_t size) {
+    vm_size_t got = 0;
+    return vm_read_overwrite(mach_task_self(), from, size, (vm_address_t)to, &got) ==
+               KERN_SUCCESS &&
+           got == size;
+}
+
+/* Copies a string that may not be one, up to `size` bytes; what cannot be read ends it. Returns its
+   size with the zero. */
+static size_t cprofi_macos_text(uintptr_t from, char *to, size_t size) {
+    size_t n = 0;
+    while (n + 1 < size) { /* piece by piece: one is read whole or not */
+        size_t part = 256 - (size_t)((from + n) % 256);
+        if (part > size - 1 - n) part = size - 1 - n;
+        if (!cprofi_macos_copy(to + n, from + n, part)) break;
+        if (memchr(to + n, 0, part)) return strlen(to) + 1;
+        n += part;
+    }
+    to[n] = 0;
+    return n + 1;
+}
+
+static size_t cprofi_os_text(cprofi_session *s, const char *from, char *to, size_t size) {
+    (void)s;
+    return cprofi_macos_text((uintptr_t)from, to, size);
+}
+
+/* ---- functions of the process ---- */
+
+static size_t cprofi_os_image_paths(const cprofi_module *m, const char *paths[2]) {
+    paths[0] = m->path;
+    return 1;
+}
+
+/* Stores the address of a function of the process, NULL if there is none, in the function pointer
+   at `function`. */
+static bool cprofi_dl_find(const char *name, void *function, size_t size) {
+    void *found = dlsym(RTLD_DEFAULT, name);
+    if (size == sizeof found) memcpy(function, &found, size);
+    return found != NULL;
+}
+
+static cprofi_demangle_fn cprofi_demangler_open(void **library) {
+    cprofi_demangle_fn function = NULL;
+    *library = NULL;
+    (void)cprofi_dl_find("__cxa_demangle", &function, sizeof function);
+    return function;
+}
+
+static void cprofi_demangler_close(void *library) { (void)library; }
+
+static uintptr_t cprofi_os_function(const char *name) {
+    uintptr_t address = 0;
+    (void)cprofi_dl_find(name, &address, sizeof address);
+    return address;
+}
+
+/* ---- images ---- */
+
+/* What dyld_images.h declares, as far as it is needed; not every SDK has that. */
+typedef struct {
+    uint32_t version, count;
+    uintptr_t images; /* CPROFI_LISTED words each: header, path, time; 0 while dyld changes them */
+    uintptr_t notification;
+    bool detached, initialized;
+    uintptr_t dyld_header, unused[14], cache_slide;
+    uint8_t cache_uuid[16];
+    uintptr_t cache_base;
+    uint64_t changed; /* these two since version 15 (macOS 10.12) */
+    uintptr_t dyld_path;
+} cprofi_macos_image_infos;
+
+/* What the load commands of an image say. */
+typedef struct {
+    uintptr_t header, slide, lo, hi;
+    bool main, cached; /* in the shared cache */
+    uint8_t uuid[16];
+    bool has_uuid;
+    uintptr_t unwind_info;
+    size_t unwind_info_size;
+    uintptr_t starts; /* LC_FUNCTION_STARTS */
+    size_t starts_size;
+    uintptr_t file; /* address of the file's first byte, as __LINKEDIT has it */
+    uint64_t file_end;
+    size_t commands_size;
+} cprofi_macos_image;
+
+/* A segment; `p` has its command and sections. */
+static void cprofi_macos_segment(cprofi_macos_image *i, const uint8_t *p, size_t size) {
+    struct segment_command_64 c;
+    struct section_64 section;
+    memcpy(&c, p, sizeof c);
+    if (strncmp(c.segname, SEG_TEXT, sizeof c.segname) == 0) {
+        i->slide = i->header - (uintptr_t)c.vmaddr;
+        i->hi = i->lo + (uintptr_t)c.vmsize;
+    }
+    if (strncmp(c.segname, SEG_LINKEDIT, sizeof c.segname) == 0) {
+        i->file = i->slide + (uintptr_t)(c.vmaddr - c.fileoff); /* __TEXT comes before it */
+        i->file_end = c.fileoff + c.filesize;
+    }
+    for (uint32_t n = 0; n < c.nsects; n++) {
+        size_t at = sizeof c + n * sizeof section;
+        if (size - at < sizeof section || at > size) return;
+        memcpy(&section, p + at, sizeof section);
+        if (strncmp(section.sectname, "__unwind_info", sizeof section.sectname) != 0) continue;
+        i->unwind_info = i->slide + (uintptr_t)section.addr;
+        i->unwind_info_size = (size_t)section.size;
+    }
+}
+
+/* Reads the load commands of the image at `header`, through the buffer of CPROFI_COMMANDS bytes.
+   False: it is none, or gone. */
+static bool cprofi_macos_read(uintptr_t header, uint8_t *buffer, cprofi_macos_image *i) {
+    struct mach_header_64 h;
+    struct linkedit_data_command starts;
+    struct load_command c;
+    memset(i, 0, sizeof *i);
+    memset(&starts, 0, sizeof starts);
+    if (!cprofi_macos_copy(&h, header, sizeof h) || h.magic != MH_MAGIC_64 ||
+        h.sizeofcmds > CPROFI_COMMANDS ||
+        !cprofi_macos_copy(buffer, header + sizeof h, h.sizeofcmds))
+        return false;
+    i->header = i->lo = i->hi = header;
+    i->main = h.filetype == MH_EXECUTE;
+    i->cached = (h.flags & 0x80000000) != 0; /* MH_DYLIB_IN_CACHE */
+    i->commands_size = sizeof h + h.sizeofcmds;
+    for (size_t at = 0, n = 0; n < h.ncmds && h.sizeofcmds - at >= sizeof c; n++) {
+        memcpy(&c, buffer + at, sizeof c);
+        if (c.cmdsize < sizeof c || c.cmdsize > h.sizeofcmds - at) break;
+        if (c.cmd == LC_SEGMENT_64 && c.cmdsize >= sizeof(struct segment_command_64)) {
+            cprofi_macos_segment(i, buffer + at, c.cmdsize);
+        } else if (c.cmd == LC_UUID && c.cmdsize >= sizeof(struct uuid_command)) {
+            memcpy(i->uuid, buffer + at + sizeof c, sizeof i->uuid);
+            i->has_uuid = true;
+        } else if (c.cmd == LC_FUNCTION_STARTS && c.cmdsize >= sizeof starts) {
+            memcpy(&starts, buffer + at, sizeof starts);
+        }
+        at += c.cmdsize;
+    }
+    if (i->file && starts.datasize) {
+        i->starts = i->file + starts.dataoff;
+        i->starts_size = starts.datasize;
+    }
+    return i->hi > i->lo;
+}
+
+/* Sets where the image's functions begin; `room` for all of them, or NULL: that is made. */
+static void cprofi_macos_starts(cprofi_tables *t, uint32_t *room) {
+    size_t n = cprofi_compact_starts(t->distances, NULL, 0);
+    if (!room && n) room = (uint32_t *)cprofi_pages(n * sizeof *room);
+    if (room) t->start_count = cprofi_compact_starts(t->distances, room, n);
+    t->starts = room;
+    t->distances.size = 0; /* done */
+}
+
+/* What is read of an image while samples are unwound: in place if it stays, else a copy. Where
+   functions begin is computed at once of copies; of others when it is needed, for most of the
+   shared cache it never is. */
+static cprofi_tables *cprofi_tables_make(const cprofi_macos_image *i) {
+    bool stays = i->main || i->cached;
+    size_t infos = (i->unwind_info_size + 7) / 8 * 8, starts = (i->starts_size + 7) / 8 * 8;
+    size_t size = sizeof(cprofi_tables) + (stays ? 0 : infos + starts + 4 * starts);
+    cprofi_tables *t = (cprofi_tables *)cprofi_pages(size);
+    uint8_t *to;
+    if (!t) return NULL;
+    to = (uint8_t *)(t + 1);
+    t->block.size = size;
+    t->base = i->header;
+    t->code_lo[0] = i->lo;
+    t->code_hi[0] = i->hi;
+    t->code_count = 1;
+    t->pdata.size = i->unwind_info_size;
+    t->distances.size = i->starts_size;
+    if (stays) {
+        t->pdata.data = (const uint8_t *)i->unwind_info;
+        t->distances.data = (const uint8_t *)i->starts;
+        return t;
+    }
+    t->pdata.data = to;
+    t->distances.data = to + infos;
+    if (!cprofi_macos_copy(to, i->unwind_info, i->unwind_info_size)) t->pdata.size = 0;
+    if (!cprofi_macos_copy(to + infos, i->starts, i->starts_size)) t->distances.size = 0;
+    cprofi_macos_starts(t, (uint32_t *)(void *)(to + infos + starts));
+    return t;
+}
+
+static void cprofi_macos_enter(cprofi_modules *m, cprofi_session *s, uintptr_t header,
+                               uintptr_t path) {
+    cprofi_macos_image i;
+    cprofi_module *record;
+    char text[1024];
+    uint64_t identity = 0xcbf29ce484222325u;
+    if (!cprofi_macos_read(header, s->os.commands, &i)) return;
+    cprofi_macos_text(path, text, sizeof text);
+    identity = cprofi_hash_bytes(identity, i.uuid, sizeof i.uuid);
+    identity = cprofi_hash_bytes(identity, &i.hi, sizeof i.hi);
+    identity = cprofi_hash_bytes(identity, text, strlen(text));
+    record = cprofi_modules_record(m, i.lo, identity);
+    if (!record || record->seen == m->scan) return;
+    if (!record->path) {
+        record->hi = i.hi;
+        record->slide = i.slide;
+        record->is_main = i.main;
+        record->build_id_size = i.has_uuid ? sizeof i.uuid : 0;
+        memcpy(record->build_id, i.uuid, sizeof i.uuid);
+        record->code_count = 1;
+        record->code_lo[0] = i.lo;
+        record->code_hi[0] = i.hi;
+        if (i.cached) {
+            record->image.data = (const uint8_t *)header;
+            record->image.size = i.commands_size;
+        }
+        record->path = cprofi_modules_string(m, text, "");
+        record->name = cprofi_file_name(record->path);
+        if (!*record->name) record->name = "[unnamed]";
+    }
+    if (!record->tables) record->tables = cprofi_tables_make(&i);
+    cprofi_modules_present(m, record);
+}
+
+static void cprofi_os_modules(cprofi_modules *m) {
+    cprofi_session *s = cprofi.session;
+    cprofi_macos_image_infos all, again;
+    uintptr_t at = s->os.images;
+    size_t size;
+    if (!at) return;
+    memcpy(&all, (const void *)at, sizeof all);
+    if (all.version < 15 || !all.images || !all.count || all.count > CPROFI_MODULES_MAX ||
+        (m->scan && !m->incomplete && m->adds == all.changed))
+        return;
+    size = all.count * CPROFI_LISTED * sizeof(uintptr_t);
+    if (size > s->os.listing_size) {
+        cprofi_pages_free(s->os.listing, s->os.listing_size);
+        s->os.listing_size = 2 * size;
+        s->os.listing = (uintptr_t *)cprofi_pages(s->os.listing_size);
+        if (!s->os.listing) s->os.listing_size = 0;
+    }
+    if (!s->os.listing || !cprofi_macos_copy(s->os.listing, all.images, size)) return;
+    memcpy(&again, (const void *)at, sizeof again);
+    if (again.changed != all.changed || again.images != all.images) return; /* next time */
+    m->adds = all.changed;
+    cprofi_modules_scan(m);
+    for (uint32_t i = 0; i < all.count; i++)
+        cprofi_macos_enter(m, s, s->os.listing[i * CPROFI_LISTED],
+                           s->os.listing[i * CPROFI_LISTED + 1]);
+    cprofi_macos_enter(m, s, all.dyld_header, all.dyld_path);
+}
+
+/* An image of the shared cache: its header is where the image is, its symbols are where its
+   __LINKEDIT is, which all images of the cache share. */
+static bool cprofi_source_cache(const cprofi_source *source, uint64_t offset, void *to,
+                                size_t size) {
+    uintptr_t from = (uintptr_t)source->file + (uintptr_t)offset;
+    if (offset < source->memory.size && size <= source->memory.size - offset)
+        from = (uintptr_t)source->memory.data + (uintptr_t)offset;
+    return cprofi_macos_copy(to, from, size);
+}
+
+static cprofi_source cprofi_os_image_source(const cprofi_module *m) {
+    cprofi_source source = cprofi_source_of(m->image);
+    cprofi_macos_image i;
+    uint8_t *commands = (uint8_t *)malloc(CPROFI_COMMANDS);
+    if (commands && cprofi_macos_read(m->lo, commands, &i) && i.file_end > source.size) {
+        source.read = cprofi_source_cache;
+        source.file = (intptr_t)i.file;
+        source.size = i.file_end;
+    }
+    free(commands);
+    return source;
+}
+
+/* ---- clocks ---- */
+
+static uint64_t cprofi_os_now(void) { return clock_gettime_nsec_np(CLOCK_UPTIME_RAW); }
+
+static uint64_t cprofi_os_cpu_process(void) { return cprofi_clock_read(CLOCK_PROCESS_CPUTIME_ID); }
+
+static bool cprofi_macos_info(thread_act_t port, thread_extended_info_data_t *info) {
+    mach_msg_type_number_t count = THREAD_EXTENDED_INFO_COUNT;
+    return port != MACH_PORT_NULL && thread_info(port, THREAD_EXTENDED_INFO, (thread_info_t)info,
+                                                 &count) == KERN_SUCCESS;
+}
+
+/* Also notes the thread's state, and whether it is the sampler of another copy of this code: two of
+   these must not stop each other, or nobody would resume them. A sampler is named before it stops
+   anybody. */
+static bool cprofi_os_cpu(cprofi_thread *t, uint64_t *ns) {
+    thread_extended_info_data_t info;
+    if (!cprofi_macos_info(t->os.port, &info)) return false;
+    t->os.user = info.pth_user_time;
+    t->os.kernel = info.pth_system_time;
+    t->os.sampler = strncmp(info.pth_name, CPROFI_SAMPLER_NAME, sizeof info.pth_name) == 0;
+    t->os.running = info.pth_run_state == TH_STATE_RUNNING;
+    *ns = info.pth_user_time + info.pth_system_time;
+    return true;
+}
+
+static uint64_t cprofi_os_cpu_sampler(cprofi_session *s) {
+    thread_extended_info_data_t info;
+    if (!s->sampler_tid || !cprofi_macos_info(s->os.sampler_port, &info)) return 0;
+    return info.pth_user_time + info.pth_system_time;
+}
+
+static bool cprofi_os_times(cprofi_session *s, cprofi_thread *t, uint64_t *user,
+                            uint64_t *kernel) {
+    (void)s;
+    *user = t->os.user;
+    *kernel = t->os.kernel;
+    return true;
+}
+
+/* ---- sleeping and waking ---- */
+
+static void cprofi_os_wait(uint32_t *word, uint32_t value, uint64_t deadline) {
+    semaphore_t bell = cprofi.session->os.bell;
+    uint64_t now = cprofi_os_now();
+    if (cprofi_load32(word) != value || deadline <= now) return;
+    if (deadline == UINT64_MAX) {
+        semaphore_wait(bell);
+    } else {
+        mach_timespec_t t;
+        t.tv_sec = (unsigned)((deadline - now) / 1000000000u);
+        t.tv_nsec = (clock_res_t)((deadline - now) % 1000000000u);
+        semaphore_timedwait(bell, t);
+    }
+}
+
+static void cprofi_os_wake(uint32_t *word) {
+    cprofi_add32(word, 1u);
+    semaphore_signal(cprofi.session->os.bell);
+}
+
+/* Not in the session: it must outlive that. */
+static semaphore_t cprofi_toggle_bell;
+
+static bool cprofi_os_toggle_init(void) {
+    return semaphore_create(mach_task_self(), &cprofi_toggle_bell, SYNC_POLICY_FIFO, 0) ==
+           KERN_SUCCESS;
+}
+
+/* [signal] */
+static void cprofi_os_toggle_wake(const uint32_t *word) {
+    (void)word;
+    semaphore_signal(cprofi_toggle_bell); /* a system call and no more */
+}
+
+static void cprofi_os_toggle_wait(const uint32_t *word, uint32_t value) {
+    if (cprofi_load32(word) == value) semaphore_wait(cprofi_toggle_bell);
+}
+
+/* ---- threads ---- */
+
+/* The number by which a thread is known, which no other gets: the low half of it. */
+static uint32_t cprofi_macos_tid(thread_act_t port) {
+    thread_identifier_info_data_t info;
+    mach_msg_type_number_t count = THREAD_IDENTIFIER_INFO_COUNT;
+    if (thread_info(port, THREAD_IDENTIFIER_INFO, (thread_info_t)&info, &count) != KERN_SUCCESS)
+        return 0;
+    return (uint32_t)info.thread_id;
+}
+
+static uint32_t cprofi_os_tid(void) {
+    uint64_t id = 0;
+    pthread_threadid_np(NULL, &id);
+    return (uint32_t)id;
+}
+
+static bool cprofi_os_tid_gone(uint32_t tid) {
+    struct proc_threadinfo info;
+    return proc_pidinfo(getpid(), PROC_PIDTHREADID64INFO, tid, &info, (int)sizeof info) <= 0;
+}
+
+static void cprofi_os_name(cprofi_session *s, cprofi_thread *t) {
+    thread_extended_info_data_t info;
+    (void)s;
+    if (cprofi_macos_info(t->os.port, &info) && info.pth_name[0])
+        snprintf(t->name, sizeof t->name, "%.*s", (int)sizeof t->name - 1, info.pth_name);
+    else if (!t->name[0]) /* as Linux does it: the program's name */
+        snprintf(t->name, sizeof t->name, "%.*s", (int)sizeof t->name - 1, getprogname());
+}
+
+static void cprofi_os_thread_init(cprofi_os_thread *t) { memset(t, 0, sizeof *t); }
+
+static void cprofi_os_forget(cprofi_session *s, cprofi_thread *t) {
+    (void)s;
+    if (t->os.port != MACH_PORT_NULL) mach_port_deallocate(mach_task_self(), t->os.port);
+    t->os.port = MACH_PORT_NULL;
+}
+
+/* Takes the right over. */
+static void cprofi_thread_found(cprofi_session *s, thread_act_t port) {
+    uint32_t tid = cprofi_macos_tid(port);
+    thread_extended_info_data_t info;
+    cprofi_thread *t = NULL;
+    if (tid && tid != s->sampler_tid && !cprofi_thread_known(s, tid) &&
+        cprofi_macos_info(port, &info)) {
+        uint64_t cpu = info.pth_user_time + info.pth_system_time;
+        cprofi_threads_make_room(s);
+        t = cprofi_thread_add(s, tid, cpu, s->os.scanned ? 0 : cpu);
+        if (t) {
+            t->os.port = port;
+            t->charged = cpu;
+            t->os.calls.user = t->os.user = info.pth_user_time;
+            t->os.calls.kernel_booked = t->os.kernel = info.pth_system_time;
+            t->os.running = true; /* to be seen */
+            cprofi_thread_remember(s, (uint32_t)(t - s->threads));
+            cprofi_os_name(s, t);
+        }
+    }
+    if (!t) mach_port_deallocate(mach_task_self(), port);
+}
+
+static void cprofi_os_scan(cprofi_session *s, uint64_t now) {
+    cprofi_os *os = &s->os;
+    thread_act_array_t list;
+    mach_msg_type_number_t count;
+    struct proc_taskinfo info;
+    if (os->scanned && now < os->next_full) {
+        if (now < os->next_count) return;
+        os->next_count = now + CPROFI_COUNT_NS;
+        if (proc_pidinfo(s->pid, PROC_PIDTASKINFO, 0, &info, (int)sizeof info) < (int)sizeof info ||
+            (uint32_t)info.pti_threadnum == os->thread_count)
+            return;
+    }
+    if (task_threads(mach_task_self(), &list, &count) != KERN_SUCCESS) return;
+    for (mach_msg_type_number_t i = 0; i < count; i++) cprofi_thread_found(s, list[i]);
+    vm_deallocate(mach_task_self(), (vm_address_t)list, count * sizeof *list);
+    os->thread_count = count;
+    os->next_full = now + CPROFI_SCAN_NS;
+    os->scanned = true;
+}
+
+/* ---- capture ---- */
+
+#if defined(CPROFI_X64)
+#define CPROFI_STATE x86_THREAD_STATE64
+#define CPROFI_STATE_COUNT x86_THREAD_STATE64_COUNT
+#define CPROFI_STATE_SP CPROFI_SEH_X64_SP
+typedef x86_thread_state64_t cprofi_state;
+#define CPROFI_STEP cprofi_compact_x64_step
+#define CPROFI_STEP_OTHER cprofi_compact_arm64_step
+/* [signal] */
+static inline uintptr_t cprofi_state_pc(const cprofi_state *c) { return (uintptr_t)c->__rip; }
+/* [signal] */
+static inline uintptr_t cprofi_state_sp(const cprofi_state *c) { return (uintptr_t)c->__rsp; }
+static void cprofi_state_registers(const cprofi_state *c, cprofi_seh_registers *r) {
+    r->r[CPROFI_SEH_X64_SP] = c->__rsp;
+    r->r[CPROFI_SEH_X64_BP] = c->__rbp;
+}
+#else
+#define CPROFI_STATE ARM_THREAD_STATE64
+#define CPROFI_STATE_COUNT ARM_THREAD_STATE64_COUNT
+#define CPROFI_STATE_SP CPROFI_SEH_ARM64_SP
+typedef arm_thread_state64_t cprofi_state;
+#define CPROFI_STEP cprofi_compact_arm64_step
+#define CPROFI_STEP_OTHER cprofi_compact_x64_step
+/* [signal] */
+static inline uintptr_t cprofi_state_pc(const cprofi_state *c) {
+    return (uintptr_t)arm_thread_state64_get_pc(*c);
+}
+/* [signal] */
+static inline uintptr_t cprofi_state_sp(const cprofi_state *c) {
+    return (uintptr_t)arm_thread_state64_get_sp(*c);
+}
+static void cprofi_state_registers(const cprofi_state *c, cprofi_seh_registers *r) {
+    r->r[CPROFI_SEH_ARM64_SP] = (uint64_t)arm_thread_state64_get_sp(*c);
+    r->r[CPROFI_SEH_ARM64_FP] = (uint64_t)arm_thread_state64_get_fp(*c);
+    r->r[CPROFI_SEH_ARM64_LR] = (uint64_t)arm_thread_state64_get_lr(*c);
+}
+#endif
+
+/* What is copied while a thread is suspended. */
+typedef struct {
+    cprofi_state state;
+    uint8_t code[CPROFI_COMPACT_BEFORE + CPROFI_COMPACT_BEHIND]; /* around pc, */
+    uintptr_t code_lo, code_hi;                                  /* from here to there */
+    uintptr_t stack_lo, stack_hi; /* what is in the session's stack_copy */
+    const cprofi_scopes *scopes;  /* the thread's; copied to the session's scopes_copy */
+} cprofi_capture;
+
+/* How far memory can be read from `address` on, at most to `end`. [signal] */
+static uintptr_t cprofi_readable_to(uintptr_t address, uintptr_t end) {
+    uintptr_t at = address;
+    for (int i = 0; i < 4 && at < end; i++) {
+        vm_region_basic_info_data_64_t info;
+        mach_msg_type_number_t count = VM_REGION_BASIC_INFO_COUNT_64;
+        vm_address_t region = at;
+        vm_size_t size = 0;
+        mach_port_t object = MACH_PORT_NULL; /* always null since Mac OS X 10 */
+        if (vm_region_64(mach_task_self(), &region, &size, VM_REGION_BASIC_INFO_64,
+                         (vm_region_info_t)&info, &count, &object) != KERN_SUCCESS ||
+            region > at || !(info.protection & VM_PROT_READ))
+            break;
+        at = region + size;
+    }
+    return at < end ? at : end;
+}
+
+/* The thread is suspended: it may hold any lock. Code is read of images only, in which it cannot
+   stand unless they are there. [signal] */
+static void cprofi_capture_copy(cprofi_session *s, cprofi_capture *c) {
+    uintptr_t pc = cprofi_state_pc(&c->state), sp = cprofi_state_sp(&c->state);
+    uintptr_t end = sp + CPROFI_STACK_COPY;
+    const cprofi_module_range *range = cprofi_modules_range(s->modules.index, pc);
+    c->stack_lo = sp;
+    c->stack_hi = cprofi_readable_to(sp, end > sp ? end : sp);
+    memcpy(s->stack_copy, (const void *)sp, c->stack_hi - sp);
+    if (c->scopes) memcpy(s->scopes_copy, c->scopes, sizeof *c->scopes);
+    c->code_lo = c->code_hi = pc;
+    if (!range) return;
+    c->code_lo = pc - range->lo > CPROFI_COMPACT_BEFORE ? pc - CPROFI_COMPACT_BEFORE : range->lo;
+    c->code_hi = range->hi - pc > CPROFI_COMPACT_BEHIND ? pc + CPROFI_COMPACT_BEHIND : range->hi;
+    if (!cprofi_macos_copy(c->code, c->code_lo, c->code_hi - c->code_lo))
+        c->code_lo = c->code_hi = pc;
+}
+
+static bool cprofi_capture_take(cprofi_session *s, const cprofi_thread *t, cprofi_capture *c) {
+    mach_msg_type_number_t count = CPROFI_STATE_COUNT;
+    uint64_t began = cprofi_os_now(), stopped;
+    bool taken = thread_suspend(t->os.port) == KERN_SUCCESS;
+    if (!taken) return false;
+    taken = thread_get_state(t->os.port, CPROFI_STATE, (thread_state_t)&c->state, &count) ==
+            KERN_SUCCESS;
+    if (taken) cprofi_capture_copy(s, c);
+    CPROFI_TEST_WHILE_SUSPENDED(t->tid);
+    thread_resume(t->os.port);
+    stopped = cprofi_os_now() - began;
+    s->suspensions++;
+    s->suspended += stopped;
+    if (stopped > s->suspended_max) s->suspended_max = stopped;
+    return taken;
+}
+
+/* Calls all that is called while a thread is suspended, so that it is bound. */
+static void cprofi_capture_bind(cprofi_session *s) {
+    mach_msg_type_number_t count = CPROFI_STATE_COUNT;
+    cprofi_state state;
+    char from[64] = {0};
+    volatile size_t size = sizeof from;
+    (void)thread_suspend(MACH_PORT_NULL);
+    (void)thread_get_state(s->os.sampler_port, CPROFI_STATE, (thread_state_t)&state, &count);
+    (void)thread_resume(MACH_PORT_NULL);
+    (void)cprofi_readable_to((uintptr_t)from, (uintptr_t)from + 1);
+    (void)cprofi_macos_copy(s->stack_copy, (uintptr_t)from, sizeof from);
+    memcpy(s->stack_copy, from, size);
+}
+
+/* Whether the instruction before pc is one that enters the kernel. */
+static bool cprofi_capture_in_call(const cprofi_capture *c) {
+    uintptr_t pc = cprofi_state_pc(&c->state);
+    const uint8_t *p = c->code + (pc - c->code_lo);
+    if (pc - c->code_lo < 4) return false;
+#if defined(CPROFI_X64)
+    return p[-2] == 0x0f && p[-1] == 0x05; /* syscall */
+#else
+    return (cprofi_get32(p - 4) & 0xffe0001f) == 0xd4000001; /* svc */
+#endif
+}
+
+typedef struct {
+    const cprofi_module_index *index;
+    const cprofi_capture *capture; /* NULL: no code is at hand */
+    cprofi_seh_part part;
+} cprofi_finder;
+
+/* A cprofi_seh_find. */
+static bool cprofi_macos_find(void *user, uint64_t address, cprofi_seh_image *image) {
+    cprofi_finder *f = (cprofi_finder *)user;
+    const cprofi_module_range *range = cprofi_modules_range(f->index, (uintptr_t)address);
+    const cprofi_capture *c = f->capture;
+    if (!range) return false;
+    memset(image, 0, sizeof *image);
+    image->base = range->tables->base;
+    image->pdata = range->tables->pdata;
+    image->starts = range->tables->starts;
+    image->start_count = range->tables->start_count;
+    image->parts = &f->part;
+    if (c && c->code_lo >= image->base && c->code_lo - image->base <= UINT32_MAX) {
+        f->part.bytes.data = c->code;
+        f->part.bytes.size = c->code_hi - c->code_lo;
+        f->part.rva = (uint32_t)(c->code_lo - image->base);
+        image->part_count = 1;
     }
     return true;
 }
 
-/* Puts the file in its place, or with `keep` false leaves no trace of it. */
-static bool cprofi_file_close(cprofi_file *f, bool keep) {
-    if (f->fd < 0) return false;
-    if (close(f->fd) != 0) keep = false;
-    if (!f->temporary[0]) return keep;
-    if (keep && rename(f->temporary, f->path) == 0) return true;
-    unlink(f->temporary);
-    return false;
+/* Captures the thread's stack into the slot, which is answered at once. */
+static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, uint32_t seq) {
+    static const cprofi_seh_step steps[2] = {CPROFI_STEP, CPROFI_STEP_OTHER};
+    cprofi_slot *q = cprofi_slot_at(s, slot);
+    const cprofi_module_range *range;
+    cprofi_capture capture;
+    cprofi_finder finder;
+    cprofi_seh_images images;
+    cprofi_seh_stack stack;
+    cprofi_seh_registers registers;
+    cprofi_scope_walk walk;
+    bool truncated = false;
+    cprofi_modules_refresh(&s->modules); /* what was loaded during this look must be known */
+    capture.scopes = q->scopes;
+    if (t->os.sampler || !cprofi_capture_take(s, t, &capture)) return false;
+    memset(&registers, 0, sizeof registers);
+    registers.pc = cprofi_state_pc(&capture.state);
+    cprofi_state_registers(&capture.state, &registers);
+    finder.index = s->modules.index;
+    finder.capture = &capture;
+    range = cprofi_modules_range(finder.index, (uintptr_t)registers.pc);
+    if (range && range->tables->distances.size)
+        cprofi_macos_starts(s->modules.records[range->id].tables, NULL);
+    images.find = cprofi_macos_find;
+    images.user = &finder;
+    stack.data = (const uint8_t *)s->stack_copy;
+    stack.lo = capture.stack_lo;
+    stack.hi = capture.stack_hi;
+    cprofi_scopes_walk(&walk, q->scopes ? s->scopes_copy : NULL, q->marks);
+    q->depth = cprofi_seh_walk(steps[0], &images, &stack, &registers, s->keys,
+                               (uint32_t)s->desc.max_depth, &truncated, CPROFI_STATE_SP, &walk);
+    cprofi_scopes_rest(&walk, q->depth);
+    q->mark_count = walk.count;
+    for (uint32_t i = 0; i < q->depth; i++) q->frames[i] = (uintptr_t)s->keys[i];
+    q->end = truncated ? CPROFI_END_LOST : CPROFI_END_ROOT;
+    q->os.in_call = cprofi_capture_in_call(&capture);
+    cprofi_store32(&q->word, CPROFI_SLOT_WORD(seq, CPROFI_DONE));
+    return true;
 }
 
-#endif /* CPROFI_LINUX */
+static uintptr_t cprofi_unwind_function(const cprofi_modules *m, uint32_t id, uintptr_t pc) {
+    cprofi_tables *t = m->records[id].tables;
+    cprofi_seh_image image;
+    uint32_t begin;
+    if (!t) return 0;
+    if (t->distances.size) cprofi_macos_starts(t, NULL);
+    memset(&image, 0, sizeof image);
+    image.starts = t->starts;
+    image.start_count = t->start_count;
+    return cprofi_compact_begin(&image, pc - t->base, &begin) ? t->base + begin : 0;
+}
+
+/* ---- who runs ---- */
+
+static bool cprofi_os_may_run(cprofi_session *s, cprofi_thread *t) {
+    (void)s;
+    return t->os.running && !t->os.sampler;
+}
+
+static bool cprofi_os_counts(cprofi_session *s, cprofi_thread *t, const cprofi_slot *q) {
+    return cprofi_calls_count(s, t, q);
+}
+
+/* Their states are asked again, right before each is stopped. */
+static void cprofi_os_look(cprofi_session *s, uint32_t count, uint64_t elapsed) {
+    for (uint32_t i = 0; i < count; i++) {
+        cprofi_thread *t = &s->threads[s->candidates[i]];
+        uint64_t cpu;
+        if (cprofi_os_cpu(t, &cpu) && t->os.running) cprofi_ask(s, t, elapsed, true);
+    }
+}
+
+/* Wall clock: a thread is stopped wherever it is; it need not be stopped again in the system call
+   it sleeps in as long as it has used no CPU time. */
+static cprofi_activity cprofi_os_activity(cprofi_session *s, cprofi_thread *t, uintptr_t *sp,
+                                          uintptr_t *pc) {
+    (void)s, (void)t;
+    *sp = *pc = 0;
+    return CPROFI_RUNNABLE;
+}
+
+static bool cprofi_os_rests(const cprofi_session *s, const cprofi_slot *q) {
+    (void)s;
+    return q->os.in_call;
+}
+
+static bool cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t sp, uintptr_t pc,
+                                  uint64_t weight) {
+    (void)s, (void)t, (void)sp, (void)pc, (void)weight;
+    return false; /* like any other */
+}
+
+/* ---- the sampler thread ---- */
+
+/* To be run within a millisecond of its time, for some 100 microseconds. */
+static void cprofi_macos_urgent(void) {
+    thread_time_constraint_policy_data_t policy;
+    mach_timebase_info_data_t base;
+    if (mach_timebase_info(&base) != KERN_SUCCESS || !base.numer) return;
+    policy.period = 0;
+    policy.computation = (uint32_t)((uint64_t)200000 * base.denom / base.numer);
+    policy.constraint = (uint32_t)((uint64_t)1000000 * base.denom / base.numer);
+    policy.preemptible = TRUE;
+    thread_policy_set(pthread_mach_thread_np(pthread_self()), THREAD_TIME_CONSTRAINT_POLICY,
+                      (thread_policy_t)&policy, THREAD_TIME_CONSTRAINT_POLICY_COUNT);
+}
+
+static void *cprofi_sampler_main(void *argument) {
+    cprofi_session *s = (cprofi_session *)argument;
+    pthread_setname_np(CPROFI_SAMPLER_NAME); /* first of all: see cprofi_os_cpu */
+    cprofi_macos_urgent();
+    s->os.sampler_port = pthread_mach_thread_np(pthread_self());
+    cprofi_store32(&s->sampler_tid, cprofi_os_tid());
+    cprofi_capture_bind(s);
+    cprofi_modules_refresh(&s->modules);
+    cprofi_os_scan(s, cprofi_os_now());
+    cprofi_span_begin(s);
+    cprofi_store32(&s->ready, 1u);
+    cprofi_sampler_run(s);
+    return NULL;
+}
+
+static cprof_result cprofi_os_prepare(cprofi_session *s) {
+    task_dyld_info_data_t info;
+    mach_msg_type_number_t count = TASK_DYLD_INFO_COUNT;
+    if (!s->os.commands) s->os.commands = (uint8_t *)cprofi_pages(CPROFI_COMMANDS);
+    if (!s->os.commands) return CPROF_ERROR_MEMORY;
+    if (task_info(mach_task_self(), TASK_DYLD_INFO, (task_info_t)&info, &count) != KERN_SUCCESS ||
+        info.all_image_info_size < sizeof(cprofi_macos_image_infos))
+        return CPROF_ERROR_SYSTEM;
+    s->os.images = (uintptr_t)info.all_image_info_addr;
+    if (semaphore_create(mach_task_self(), &s->os.bell, SYNC_POLICY_FIFO, 0) != KERN_SUCCESS)
+        return CPROF_ERROR_SYSTEM;
+    return CPROF_OK;
+}
+
+/* Starts the sampler with every signal blocked, and waits for its first scan. */
+static cprof_result cprofi_os_start(cprofi_session *s) {
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    int error;
+    s->os.next_full = s->os.next_count = 0;
+    s->os.scanned = false;
+    s->known_count = 0;
+    s->ready = 0;
+    s->sampler_tid = 0;
+    sigfillset(&all);
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 256 * 1024);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&s->os.sampler, &attributes, cprofi_sampler_main, s);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    if (error) return CPROF_ERROR_THREAD;
+    while (!cprofi_load32(&s->ready)) cprofi_os_nap();
+    return CPROF_OK;
+}
+
+static void cprofi_os_stop(cprofi_session *s) { pthread_join(s->os.sampler, NULL); }
+
+static void cprofi_os_close(cprofi_session *s) {
+    s->sampler_tid = 0; /* its port's name may be another's soon */
+    for (uint32_t i = 0; i < s->thread_count; i++) cprofi_os_forget(s, &s->threads[i]);
+    if (s->os.bell != MACH_PORT_NULL) semaphore_destroy(mach_task_self(), s->os.bell);
+    s->os.bell = MACH_PORT_NULL;
+}
+
+void cprof_thread_name(const char *name) {
+    char text[CPROFI_NAME_SIZE]; /* as much as the system keeps; it refuses what is longer */
+    snprintf(text, sizeof text, "%.*s", (int)sizeof text - 1, name);
+    pthread_setname_np(text);
+}
+#endif /* CPROFI_MACOS */
 /* ---------------------------------------------------------------------------------------------- */
 /* >>windows: threads, clocks, suspending, files
 
@@ -13124,6 +15076,10 @@ static bool cprofi_os_jit_map(cprofi_source *source) {
 static size_t cprofi_os_image_paths(const cprofi_module *m, const char *paths[2]) {
     paths[0] = m->path;
     return 1;
+}
+
+static cprofi_source cprofi_os_image_source(const cprofi_module *m) {
+    return cprofi_source_of(m->image);
 }
 
 static uintptr_t cprofi_os_function(const char *name) {
@@ -13692,7 +15648,7 @@ static void cprofi_thread_found(cprofi_session *s, HANDLE handle) {
         return;
     }
     t->os.handle = handle;
-    cprofi_windows_times(&s->os, handle, &t->os.user, &t->os.kernel_booked);
+    cprofi_windows_times(&s->os, handle, &t->os.calls.user, &t->os.calls.kernel_booked);
     t->charged = cpu;
     cprofi_thread_remember(s, (uint32_t)(t - s->threads));
     cprofi_os_name(s, t);
@@ -13828,11 +15784,6 @@ static bool cprofi_capture_copy(cprofi_session *s, cprofi_capture *c) {
     memcpy(c->code, (const void *)lo, (size_t)(c->code_hi - c->code_lo));
     return true;
 }
-
-/* Tests put here what must not be done, to see that they notice. */
-#ifndef CPROFI_TEST_WHILE_SUSPENDED
-#define CPROFI_TEST_WHILE_SUSPENDED(tid) ((void)(tid))
-#endif
 
 /* Who ends the process ends the other threads first. If the sampler went while that thread is
    suspended, nobody would resume it, and the process would stay for ever. It holds the lock of the
@@ -14002,53 +15953,14 @@ static bool cprofi_os_may_run(cprofi_session *s, cprofi_thread *t) {
     return s->os.state_known || !s->os.fine || t->os.was_running || t->charged > s->period / 50;
 }
 
-/* Kernel time that a thread was charged with goes to the system calls it was met in meanwhile. In
-   user mode `user_weight` of samples stand for the user time; so that both are scaled alike, kernel
-   time is given the weight that as much user time has. */
-static void cprofi_windows_book_calls(cprofi_session *s, cprofi_thread *t) {
-    uint32_t n = t->os.call_count;
-    double sum = 0, weight, ratio = 1;
-    uint64_t user, kernel;
-    if (n > CPROFI_CALLS) n = CPROFI_CALLS;
-    if (!cprofi_windows_times(&s->os, t->os.handle, &user, &kernel)) return;
-    if (t->os.span != s->span_wall) { /* the time between spans does not count */
-        t->os.span = s->span_wall;
-        t->os.kernel_booked = kernel;
-        t->os.call_count = 0;
-        return;
-    }
-    if (!n || kernel <= t->os.kernel_booked) return;
-    if (user > t->os.user + 100000000u) ratio = t->os.user_weight / (double)(user - t->os.user);
-    if (!(ratio > 0.1 && ratio < 100)) ratio = 1;
-    weight = (double)(kernel - t->os.kernel_booked) * ratio;
-    t->os.kernel_booked = kernel;
-    t->os.call_count = 0;
-    for (uint32_t i = 0; i < n; i++) sum += (double)t->os.calls[i].weight;
-    for (uint32_t i = 0; i < n && sum > 0; i++) {
-        uint32_t entry = t->os.calls[i].entry;
-        if (entry != UINT32_MAX) s->table.entries[entry].count++;
-        cprofi_window_add(s, t, entry, weight * (double)t->os.calls[i].weight / sum);
-    }
+static bool cprofi_os_times(cprofi_session *s, cprofi_thread *t, uint64_t *user,
+                            uint64_t *kernel) {
+    return cprofi_windows_times(&s->os, t->os.handle, user, kernel);
 }
 
-/* Does a sample count? Not in a system call: that one waits until kernel time tells. */
 static bool cprofi_os_counts(cprofi_session *s, cprofi_thread *t, const cprofi_slot *q) {
-    uint32_t n, at;
     t->os.was_running = !q->os.in_call;
-    if (!q->os.in_call) {
-        t->os.user_weight += (double)q->weight;
-        return true;
-    }
-    cprofi_windows_book_calls(s, t);
-    at = t->os.call_count++;
-    if (at >= CPROFI_CALLS) at = (uint32_t)(cprofi_random(s) % t->os.call_count);
-    if (at >= CPROFI_CALLS) return false;
-    n = cprofi_keys(s, q);
-    n = cprofi_table_add(&s->table, q->thread, s->keys, n, 0);
-    if (n != UINT32_MAX) s->table.entries[n].count--; /* it is not sure yet */
-    t->os.calls[at].entry = n;
-    t->os.calls[at].weight = (float)q->weight;
-    return false;
+    return cprofi_calls_count(s, t, q);
 }
 
 /* A thread that sleeps has to be given a CPU before it stops. While the sampler waits for that, the
@@ -14793,7 +16705,7 @@ cprof_result cprof_rotate(const char *path, cprof_format format) {
 
 /* ---- started by others ---- */
 
-#ifdef CPROFI_LINUX
+#ifdef CPROFI_POSIX
 /* Starts or stops, by turns, each time that the signal came. */
 static void cprofi_toggle(const cprof_desc *desc) {
     cprof_result result = cprof_stop();

@@ -21,8 +21,9 @@ from signal_safety import marks
 ALLOWED = {"GetThreadContext", "VirtualQuery", "memcpy"}
 FAULTS = {"HeapAlloc": "HeapFree(GetProcessHeap(), 0, HeapAlloc(GetProcessHeap(), 0, 1))", "GetModuleHandleW": "GetModuleHandleW(NULL)"}
 
-INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\t(.*)$")
-RELOCATION = re.compile(r"^\s+[0-9a-f]+: (?:IMAGE_REL_\w+|R_\w+|DISP\w*|\w+)\s+(\S+)$")
+# As objdump of binutils or of LLVM prints them.
+INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s*\t(.*)$")
+RELOCATION = re.compile(r"^\s+[0-9a-f]+: +(?:IMAGE_REL_\w+|R_\w+|DISP\w*|\w+)\s+(\S+)$")
 REGISTER = re.compile(r"%r\w+")
 
 
@@ -86,7 +87,7 @@ def successors(function):
     found = {}
     for at, name, operands in function.code:
         targets = []
-        jump = re.match(r"^([0-9a-f]+)\b", operands) if name.startswith("j") else None
+        jump = re.match(r"^(?:0x)?([0-9a-f]+)\b", operands) if name.startswith("j") else None
         if jump and int(jump.group(1), 16) in inside:
             targets.append(int(jump.group(1), 16))
         if not name.startswith(("ret", "jmp", "ud2")) and at in after:
@@ -120,13 +121,13 @@ def closure(names, table, seen):
     return outside
 
 
-def while_suspended(table):
+def while_suspended(table, suspend="SuspendThread", resume="ResumeThread"):
     """What is called outside of the object and in it, both None if no function has both calls."""
     outside, inside = None, None
     for function in table.values():
         called = calls(function)
-        begin = {at for at, name in called.items() if name == "SuspendThread"}
-        end = {at for at, name in called.items() if name == "ResumeThread"}
+        begin = {at for at, name in called.items() if name == suspend}
+        end = {at for at, name in called.items() if name == resume}
         if not begin:
             continue
         if not end:

@@ -3,9 +3,9 @@
        clang -g -O1 -fsanitize=fuzzer,address,undefined -I. -DTARGET=image tests/fuzz/fuzz.c -pthread
        cc -g -O1 -fsanitize=address,undefined -I. tests/fuzz/fuzz.c -pthread
 
-   Targets: image (an ELF or PE file with all its debug information), map (/tmp/perf-PID.map), rust
-   (names), zlib, cfi (.eh_frame), seh (unwind infos of Windows). The driver, which has them all, reads
-   the files it is given and SECONDS' worth of damage to them:  fuzz TARGET SECONDS FILE... */
+   Targets: image (an ELF, PE or Mach-O file with all its debug information), map (/tmp/perf-PID.map), rust
+   (names), zlib, cfi (.eh_frame), seh (unwind infos of Windows), compact (those of macOS). The driver, which
+   has them all, reads the files it is given and SECONDS' worth of damage to them:  fuzz TARGET SECONDS FILE... */
 #define CPROF_IMPLEMENTATION
 #include "cprof.h"
 
@@ -24,6 +24,7 @@ static void fuzz_image(fuzz_input in) {
     cprofi_module m;
     cprofi_elf elf;
     cprofi_pe pe;
+    cprofi_macho macho;
     uint64_t lo = 0x1000, hi = 0x4000;
     memset(&m, 0, sizeof m);
     m.name = "image";
@@ -41,6 +42,13 @@ static void fuzz_image(fuzz_input in) {
         m.stamp = pe.time_date_stamp;
         m.hi = pe.size_of_image;
         cprofi_pe_close(&pe);
+    } else if (cprofi_macho_open(&source, NULL, &macho)) {
+        for (size_t i = macho.section_count; i--;) {
+            if (!macho.sections[i].executable) continue;
+            lo = macho.sections[i].address;
+            hi = lo + macho.sections[i].size;
+        }
+        cprofi_macho_close(&macho);
     }
     if (hi - lo > 0x100000) hi = lo + 0x4000;
     for (size_t i = 0; i < COUNT; i++) pcs[i] = (uintptr_t)(lo + (hi - lo) / COUNT * i + i);
@@ -192,12 +200,67 @@ static void fuzz_seh(fuzz_input in) {
     }
 }
 
+typedef struct {
+    cprofi_span bytes;
+    cprofi_seh_part part;
+    uint32_t starts[64];
+    size_t start_count;
+} fuzz_compact_image;
+
+static bool fuzz_compact_find(void *user, uint64_t address, cprofi_seh_image *image) {
+    fuzz_compact_image *f = (fuzz_compact_image *)user;
+    if (address < 0x100000000u || address - 0x100000000u >= 0x10000) return false;
+    image->base = 0x100000000u;
+    image->pdata = f->bytes;
+    image->parts = &f->part;
+    image->part_count = 1;
+    image->starts = f->starts;
+    image->start_count = f->start_count;
+    return true;
+}
+
+/* The bytes are __unwind_info, the distances of functions and code. */
+static void fuzz_compact(fuzz_input in) {
+    fuzz_compact_image image;
+    cprofi_seh_images images;
+    cprofi_seh_stack stack;
+    uint8_t words[2048];
+    memset(&image, 0, sizeof image);
+    image.bytes.data = in.data;
+    image.bytes.size = in.size;
+    image.part.bytes = image.bytes;
+    image.part.rva = 0x5a0;
+    image.start_count = cprofi_compact_starts(image.bytes, image.starts, CPROFI_COUNT(image.starts));
+    if (image.start_count > CPROFI_COUNT(image.starts)) image.start_count = CPROFI_COUNT(image.starts);
+    images.find = fuzz_compact_find;
+    images.user = &image;
+    stack.data = words;
+    stack.lo = 0x16f000000;
+    stack.hi = 0x16f000000 + sizeof words;
+    for (size_t i = 0; i < sizeof words; i++) words[i] = (uint8_t)(i % 8 < 2 ? i * 7 : i % 8 == 4);
+    for (uint64_t pc = 0x100000500u; pc < 0x100000800u; pc += 3) {
+        cprofi_seh_registers r;
+        uint64_t pcs[64];
+        bool truncated;
+        memset(&r, 0, sizeof r);
+        for (size_t i = 0; i < 32; i++) r.r[i] = stack.lo + 16 * i;
+        r.r[CPROFI_SEH_ARM64_LR] = 0x100000600u;
+        r.pc = pc;
+        if (cprofi_seh_walk(cprofi_compact_x64_step, &images, &stack, &r, pcs, 64, &truncated,
+                            CPROFI_SEH_X64_SP, NULL) > 64 ||
+            cprofi_seh_walk(cprofi_compact_arm64_step, &images, &stack, &r, pcs, 64, &truncated,
+                            CPROFI_SEH_ARM64_SP, NULL) > 64)
+            abort();
+    }
+}
+
 static const struct {
     const char *name;
     void (*run)(fuzz_input);
 } fuzz_targets[] = {
     {"image", fuzz_image}, {"map", fuzz_map}, {"rust", fuzz_rust},
     {"zlib", fuzz_zlib},   {"cfi", fuzz_cfi}, {"seh", fuzz_seh},
+    {"compact", fuzz_compact},
 };
 
 static void fuzz_one(const char *name, const uint8_t *data, size_t size) {

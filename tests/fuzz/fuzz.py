@@ -23,7 +23,7 @@ def main():
                                cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if not check(built.returncode == 0, "builds", built.stdout.decode(errors="replace")[-600:]):
             return
-        for target in ("image", "map", "rust", "zlib", "cfi", "seh"):
+        for target in ("image", "map", "rust", "zlib", "cfi", "seh", "compact"):
             files = sorted(glob.glob(os.path.join(ROOT, "tests/fuzz/corpus", target, "*")))
             ran = subprocess.run([program, target, SECONDS] + files, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=3600)
             text = ran.stdout.decode(errors="replace")
