@@ -447,8 +447,7 @@ def all_suites():
     suites.append(script("tests/e2e/autostart.py", windows=True, timeout=300))
     suites += formats_suites()
     suites.append(script("tests/fuzz/fuzz.py", timeout=600))
-    suites.append(script("tests/e2e/demo.py", alone=True, timeout=300))
-    suites.append(script("tests/e2e/demo_windows.py", alone=True, windows=True, timeout=700))
+    suites.append(script("tests/e2e/demo.py", alone=True, timeout=900, build=None if windows_missing() else wine_session))
     return suites
 
 
