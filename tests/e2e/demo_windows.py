@@ -1,6 +1,6 @@
 """demo_windows.py: for demo.py: after `make demo` in a copy of the tree `make demo-windows` shows the
-same, of the same blocks: both threads, the interpreter, opcode helpers, keccak and big-number functions, little
-unknown, and the hottest functions with the shares they have on Linux.
+same, of the same blocks: both threads, the interpreter, opcode helpers, keccak and big-number
+functions, little unknown, and the hottest functions with the shares they have on Linux.
 
 Compared is the time in functions that both programs have as machine code; what is inlined belongs
 to the function that holds it, because where instructions of one inlined function end and those of
@@ -48,7 +48,8 @@ def compare(linux, windows, n_linux, n_windows, known):
     all_linux, all_windows = self_shares(linux), self_shares(windows)
 
     def sigma(p, q):
-        return math.sqrt((p * (1 - p)) / n_linux + UNEVEN * (q * (1 - q)) / n_windows)
+        share = max(p, q)  # of a function that was missed one may have expected some samples
+        return math.sqrt(share * (1 - share) * (1 / n_linux + UNEVEN / n_windows))
 
     note("the %d hottest functions, self time: Linux (%d samples), Windows (%d samples), difference in sigma" % (
         SHOWN, n_linux, n_windows))
