@@ -213,7 +213,7 @@ def windows_suites():
             "windows/" + name, run=["wine", output], alone=name not in IN_COMPANY, windows=True, timeout=400,
             build=lambda name=name, output=output: e2e_program(name, output, cc, ["-static"])))
     suites.append(Suite("windows/clocks", run=["wine", here + "clocks.exe"], alone=True, windows=True, timeout=400,
-                        build=lambda: compile_c("tests/windows/clocks.c", here + "clocks.exe", MINGW_FLAGS, cc)))
+                        build=lambda: compile_c("tests/windows/clocks.c", here + "clocks.exe", MINGW_FLAGS + ["-O1"], cc)))
     for level in ("-O0", "-O2", "-O3"):
         suites.append(Suite("windows/roots" + level, build=lambda level=level: build_windows_roots(level), windows=True,
                             run=["wine", BUILD + "/e2e/windows/roots" + level + ".exe"], timeout=400))

@@ -315,8 +315,9 @@ def cases(lab):
 
     compilers = [(cc, cxx) for cc, cxx in (("gcc", "g++"), ("clang", "clang++")) if shutil.which(cc) and shutil.which(cxx)]
     for cc, cxx in compilers:
-        for level in ("-O1", "-O2", "-O3"):
-            for version in "2345":
+        # All versions at one level, all levels in the versions that compilers have as default.
+        for level, versions in (("-O1", "45"), ("-O2", "2345"), ("-O3", "5")):
+            for version in versions:
                 name = "%s %s DWARF %s" % (cc, level, version)
                 add(name, c_case, name, cc, [level, "-g", "-gdwarf-" + version], gone=INLINED | {"plain"} if level != "-O1" else INLINED)
         for version in "45":

@@ -193,7 +193,7 @@ def test_windows_file(lab):
         skip("a program for Windows is read", "MinGW or llvm-symbolizer is not installed")
         return
     driver = lab + "/symbolize"
-    command(["gcc", "-O1", "-g", "-fsanitize=address,undefined", "-I.", "-pthread", "tests/bench/symbolize.c", "-o", driver])
+    command(["gcc", "-O0", "-g", "-fsanitize=address,undefined", "-I.", "-pthread", "tests/bench/symbolize.c", "-o", driver])
     for version in ("4", "5"):
         program = lab + "/windows%s.exe" % version
         with open(lab + "/windows.cpp", "w") as file:
