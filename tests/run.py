@@ -29,6 +29,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import implementation as shared_implementation  # noqa: E402
 import wine  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -132,6 +133,16 @@ def compile_c(source, output, flags, compiler=None, libraries=(), std="-std=gnu1
     return make(output, (compiler or CC) + [std] + flags + [source, "-o", output] + list(libraries))
 
 
+def implementation(compiler):
+    """The object with the implementation of cprof.h."""
+    try:
+        return shared_implementation.implementation(compiler)
+    except subprocess.CalledProcessError as error:
+        raise BuildError("%s\n%s" % (" ".join(error.cmd), (error.stdout or b"").decode(errors="replace")))
+    except OSError as error:
+        raise BuildError(str(error))
+
+
 def windows_missing():
     if not shutil.which("x86_64-w64-mingw32-gcc") or not shutil.which("x86_64-w64-mingw32-g++"):
         return "MinGW is not installed"
@@ -176,10 +187,15 @@ def script(path, *arguments, **options):
 IN_COMPANY = ("table", "live", "select", "process")
 
 
-def e2e_flags(name):
-    """-O2 where it is measured what time is spent on; -O1 compiles in half the time."""
-    return [("-O1" if flag == "-O2" and name not in ("split", "bursty", "totals", "clocks") else flag)
-            for flag in E2E_FLAGS]
+def e2e_program(name, output, compiler, flags=()):
+    """One that looks at private things includes the implementation, unoptimised for want of time."""
+    source = "tests/e2e/%s.c" % name
+    with open(source) as file:
+        whole = "#define E2E_IMPLEMENTATION" in file.read()
+    if whole:
+        compile_c(source, output, E2E_FLAGS + ["-O0"] + list(flags), compiler, ["-lm"])
+    else:
+        compile_c(source, output, E2E_FLAGS + list(flags) + [implementation(compiler)], compiler, ["-lm"])
 
 
 def e2e_suites():
@@ -188,8 +204,7 @@ def e2e_suites():
         output = BUILD + "/e2e/" + name
         suites.append(Suite(
             "e2e/" + name, run=[output], alone=name not in IN_COMPANY,
-            build=lambda name=name, output=output: compile_c(
-                "tests/e2e/%s.c" % name, output, e2e_flags(name), libraries=["-lm"])))
+            build=lambda name=name, output=output: e2e_program(name, output, CC)))
     return suites + scopes_suites() + symbols_suites() + roots_suites() + windows_suites()
 
 
@@ -198,16 +213,14 @@ MINGW_FLAGS = E2E_FLAGS + ["-static"]
 
 def windows_suites():
     """The same programs for Windows, run by Wine. Not there: what is about signals, fork and exec."""
-    suites = []
-    sources = ["tests/e2e/%s.c" % name for name in (
-        "split", "totals", "threads", "table", "wall", "lifecycle", "live", "select")] + ["tests/windows/clocks.c"]
-    for source in sources:
-        name = os.path.splitext(os.path.basename(source))[0]
-        output = BUILD + "/e2e/windows/" + name + ".exe"
+    suites, cc, here = [], ["x86_64-w64-mingw32-gcc"], BUILD + "/e2e/windows/"
+    for name in ("split", "totals", "threads", "table", "wall", "lifecycle", "live", "select"):
+        output = here + name + ".exe"
         suites.append(Suite(
             "windows/" + name, run=["wine", output], alone=name not in IN_COMPANY, windows=True, timeout=400,
-            build=lambda source=source, output=output, name=name: compile_c(
-                source, output, e2e_flags(name) + ["-static"], ["x86_64-w64-mingw32-gcc"], libraries=["-lm"])))
+            build=lambda name=name, output=output: e2e_program(name, output, cc, ["-static"])))
+    suites.append(Suite("windows/clocks", run=["wine", here + "clocks.exe"], alone=True, windows=True, timeout=400,
+                        build=lambda: compile_c("tests/windows/clocks.c", here + "clocks.exe", MINGW_FLAGS + ["-O1"], cc)))
     for level in ("-O0", "-O2", "-O3"):
         suites.append(Suite("windows/roots" + level, build=lambda level=level: build_windows_roots(level), windows=True,
                             run=["wine", BUILD + "/e2e/windows/roots" + level + ".exe"], timeout=400))
@@ -224,7 +237,8 @@ def build_windows_roots(level):
     library = make(here + "roots.dll", cc + ["-O2", "-g0", "-shared", "tests/e2e/roots_lib.c", "-o", here + "roots.dll"])
     compile_c("tests/e2e/roots.c", base + ".o", flags + ["-c"], cc)
     make(base + "_cxx.o", cxx + ["-std=gnu++11"] + flags + ["-c", "tests/e2e/roots_cxx.cpp", "-o", base + "_cxx.o"])
-    make(base + ".exe", cxx + ["-static", "-pthread", base + ".o", base + "_cxx.o", library, "-lm", "-o", base + ".exe"])
+    make(base + ".exe", cxx + ["-static", "-pthread", base + ".o", base + "_cxx.o", implementation(cc), library, "-lm",
+                               "-o", base + ".exe"])
 
 
 def shared(output, source, flags, compiler=None):
@@ -248,7 +262,7 @@ def scopes_suites():
             compile_c("tests/e2e/scopes.c", base + ".o", flags + ["-c"], cc)
             make(base + "_cxx.o", cxx + ["-std=gnu++11"] + flags
                  + ["-c", "tests/e2e/scopes_cxx.cpp", "-o", base + "_cxx.o"])
-            make(program, cxx + more + ["-pthread", base + ".o", base + "_cxx.o", "-lm", "-o", program])
+            make(program, cxx + more + ["-pthread", base + ".o", base + "_cxx.o", implementation(cc), "-lm", "-o", program])
 
         missing = None if windows or shutil.which(cc[0]) and shutil.which(cxx[0]) else cc[0] + " is not installed"
         suites.append(Suite(name, build=build, run=["wine", program] if windows else [program], windows=windows,
@@ -272,8 +286,8 @@ def build_symbols_program(base, cc, cxx, flags, link):
     make(program + "_cxx.o", cxx + ["-std=gnu++11"] + flags + link[:1]
          + ["-c", "tests/e2e/symbols_cxx.cpp", "-o", program + "_cxx.o"])
     # The C++ library must be in the process for names to be demangled.
-    make(program, cxx + link + ["-pthread", program + ".o", program + "_cxx.o", "-L" + directory, "-Wl,--no-as-needed",
-                                "-lsymbols", "-lprelinked", "-Wl,-rpath,$ORIGIN", "-ldl", "-lm", "-o", program])
+    make(program, cxx + link + ["-pthread", program + ".o", program + "_cxx.o", implementation(cc), "-L" + directory,
+                                "-Wl,--no-as-needed", "-lsymbols", "-lprelinked", "-Wl,-rpath,$ORIGIN", "-ldl", "-lm", "-o", program])
     return [program] + [directory + f for f in files]
 
 
@@ -322,7 +336,8 @@ def roots_suites():
                     library = ["-L" + directory, "-lroots", "-Wl,-rpath,$ORIGIN/" + family + ".d"]
                 else:
                     library = [compile_c("tests/e2e/roots_lib.c", base + "_lib.o", flags + ["-c"], cc)]
-                make(program, cxx + link_flags + ["-pthread", base + ".o", base + "_cxx.o"] + library + ["-lm", "-o", program])
+                make(program, cxx + link_flags + ["-pthread", base + ".o", base + "_cxx.o", implementation(cc)] + library
+                     + ["-lm", "-o", program])
 
             missing = None if shutil.which(cc[0]) and shutil.which(cxx[0]) else family + " is not installed"
             suites.append(Suite("e2e/roots-%s-%s" % (family, kind), build=build, unavailable=missing,
@@ -363,7 +378,7 @@ def arm64_suites():
         compile_c("tests/e2e/roots.c", here + "roots.o", flags + ["-c"], cc)
         make(here + "roots_cxx.o", cxx + ["-std=gnu++11"] + flags + ["-c", "tests/e2e/roots_cxx.cpp", "-o", here + "roots_cxx.o"])
         shared(here + "libroots.so", "tests/e2e/roots_lib.c", [], cc)
-        make(here + "roots", cxx + ["-pie", "-pthread", here + "roots.o", here + "roots_cxx.o", "-L" + here, "-lroots",
+        make(here + "roots", cxx + ["-pie", "-pthread", here + "roots.o", here + "roots_cxx.o", implementation(cc), "-L" + here, "-lroots",
                                     "-Wl,-rpath,$ORIGIN", "-lm", "-o", here + "roots"])
 
     def build_symbols():
@@ -390,7 +405,7 @@ def musl_suites():
         def build(kind=kind, link=link):
             parts = [compile_c("tests/e2e/%s.c" % name, here + name + ".o", flags + ["-c"], cc)
                      for name in ("roots", "roots_plain", "roots_lib")]
-            make(here + kind, cc + link + ["-pthread"] + parts + ["-lm", "-o", here + kind])
+            make(here + kind, cc + link + ["-pthread"] + parts + [implementation(cc), "-lm", "-o", here + kind])
 
         suites.append(Suite("musl/roots-" + kind, build=build, run=[here + kind],
                             unavailable=None if shutil.which("musl-gcc") else "musl-gcc is not installed"))
@@ -399,11 +414,11 @@ def musl_suites():
 
 def x86_suites():
     """Linux on 32-bit x86, which x86-64 runs too."""
-    program = BUILD + "/x86/roots"
+    program, cc = BUILD + "/x86/roots", ["i686-linux-gnu-gcc"]
     return [Suite("x86/roots", run=[program], unavailable=None if shutil.which("i686-linux-gnu-gcc") else "no cross compiler",
-                  build=lambda: make(program, ["i686-linux-gnu-gcc", "-std=gnu11", "-static", "-Werror"] + e2e_flags("roots")
+                  build=lambda: make(program, cc + ["-std=gnu11", "-static", "-Werror"] + E2E_FLAGS
                                      + ["tests/e2e/%s.c" % name for name in ("roots", "roots_plain", "roots_lib")]
-                                     + ["-lm", "-o", program]))]
+                                     + [implementation(cc), "-lm", "-o", program]))]
 
 
 def compile_suites():
@@ -411,8 +426,8 @@ def compile_suites():
             script("tests/compile/windows.py", BUILD, timeout=600),
             script("tests/compile/layout.py", BUILD),
             script("tests/compile/signal_safety.py", BUILD),
-            script("tests/compile/handler_stack.py", BUILD),
-            script("tests/compile/suspended.py", BUILD)]
+            script("tests/compile/handler_stack.py"),
+            script("tests/compile/suspended.py")]
 
 
 _sanitizers = None
@@ -471,14 +486,22 @@ def formats_suites():
             script("tests/e2e/formats_windows.py", BUILD, windows=True, timeout=900)]
 
 
+def build_evm(binary, flags=()):
+    """The flags are for the interpreter; all else is compiled once."""
+    objects, compiler = [], CC + ["-O2", "-g", "-fomit-frame-pointer", "-pthread", "-I.", "-c"]
+    for source in sorted(glob.glob("examples/evm/*.c")):
+        own = list(flags) if source.endswith("/interpreter.c") else []
+        output = BUILD + "/evm.d/" + os.path.basename(source)[:-2] + "".join(own) + ".o"
+        objects.append(make(output, compiler + own + [source, "-o", output]))
+    make(binary, CC + ["-pthread"] + objects + ["-o", binary])
+
+
 def evm_suites():
-    sources = sorted(glob.glob("examples/evm/*.c"))
     binary, switch = BUILD + "/evm", BUILD + "/evm-switch"
 
     def build():
-        flags = ["-O2", "-g", "-fomit-frame-pointer", "-pthread", "-I."]
-        make(binary, CC + flags + sources + ["-o", binary])
-        make(switch, CC + flags + ["-DEVM_NO_COMPUTED_GOTO"] + sources + ["-o", switch])
+        build_evm(binary)
+        build_evm(switch, ["-DEVM_NO_COMPUTED_GOTO"])
 
     suites = []
     for path in sorted(glob.glob("tests/evm/*.py")):
@@ -495,8 +518,9 @@ def flamegraph_suites():
 
 
 def tools_suites():
-    return [script(path, timeout=600) for path in sorted(glob.glob("tests/tools/*.py"))
-            if is_suite(path)]
+    os.environ["CPROF_TEST_EVM"] = os.path.abspath(BUILD + "/evm")
+    return [script(path, timeout=600, build=lambda: build_evm(BUILD + "/evm"))
+            for path in sorted(glob.glob("tests/tools/*.py")) if is_suite(path)]
 
 
 def is_suite(path):
@@ -516,8 +540,7 @@ def all_suites():
     suites.append(script("tests/e2e/autostart.py", windows=True, timeout=300))
     suites += formats_suites()
     suites.append(script("tests/fuzz/fuzz.py", timeout=600))
-    suites.append(script("tests/e2e/demo.py", alone=True, timeout=300))
-    suites.append(script("tests/e2e/demo_windows.py", alone=True, windows=True, timeout=700))
+    suites.append(script("tests/e2e/demo.py", timeout=900, build=None if windows_missing() else wine_session))
     return suites
 
 

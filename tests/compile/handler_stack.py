@@ -7,15 +7,17 @@ give the call graph, and the deepest chain from the handler is summed: 8 bytes o
 call and, in a function whose size depends on its data, a failure. A call through a pointer or into
 libc counts as a leaf of LIBC bytes (the handler calls system call wrappers only).
 
-    handler_stack.py BUILD-DIRECTORY
 """
 
 import os
 import re
 import shutil
+import subprocess
 import sys
 
 from checks import ROOT, check, done, note, run, skip
+sys.path.insert(0, os.path.join(ROOT, "tests"))
+from implementation import LINUX_FLAGS, implementation  # noqa: E402
 
 LIMIT = 1536
 LIBC = 128
@@ -127,8 +129,6 @@ def externals(name, calls):
 
 
 def main():
-    directory = os.path.join(ROOT, sys.argv[1] if len(sys.argv) > 1 else "build", "compile")
-    os.makedirs(directory, exist_ok=True)
     with open(os.path.join(ROOT, "cprof.h")) as file:
         text = file.read()
     handlers = handler_names(text)
@@ -138,12 +138,10 @@ def main():
             skip(compiler, "not installed")
             continue
         for level in ("-O2", "-O0"):
-            base = os.path.join(directory, "stack-%s%s" % (compiler, level))
-            with open(base + ".c", "w") as file:
-                file.write('#define CPROF_IMPLEMENTATION\n#include "cprof.h"\n')
-            status, output = run([compiler, level, "-fomit-frame-pointer", "-fstack-usage", "-I.", "-c", base + ".c", "-o", base + ".o"])
-            if status != 0:
-                check(False, "%s %s: compiles with -fstack-usage" % (compiler, level), output)
+            try:
+                base = implementation([compiler], [level] + LINUX_FLAGS[1:])[:-len(".o")]
+            except subprocess.CalledProcessError as error:
+                check(False, "%s %s: compiles with -fstack-usage" % (compiler, level), error.stdout.decode(errors="replace"))
                 continue
             calls, frames = graph(base + ".o"), usage(base + ".su")
             for handler in handlers:

@@ -6,17 +6,18 @@ Read from the machine code: in the function that calls SuspendThread, all instru
 way from there to the call of ResumeThread; what they call, and what that calls in turn. Functions of
 the header among them are marked [signal]. The same for two faults put in on purpose, which have to be
 found.
-
-    suspended.py BUILD-DIRECTORY
 """
 
 import os
 import re
 import shutil
+import subprocess
 import sys
 
 from checks import ROOT, check, done, run, skip
 from signal_safety import marks
+sys.path.insert(0, os.path.join(ROOT, "tests"))
+from implementation import WINDOWS_FLAGS, implementation  # noqa: E402
 
 ALLOWED = {"GetThreadContext", "VirtualQuery", "memcpy"}
 FAULTS = {"HeapAlloc": "HeapFree(GetProcessHeap(), 0, HeapAlloc(GetProcessHeap(), 0, 1))", "GetModuleHandleW": "GetModuleHandleW(NULL)"}
@@ -146,36 +147,31 @@ def while_suspended(table, suspend="SuspendThread", resume="ResumeThread"):
 
 
 def main():
-    directory = os.path.join(ROOT, sys.argv[1] if len(sys.argv) > 1 else "build", "compile")
-    os.makedirs(directory, exist_ok=True)
     compiler, objdump = "x86_64-w64-mingw32-gcc", "x86_64-w64-mingw32-objdump"
     if not shutil.which(compiler) or not shutil.which(objdump):
         skip("MinGW", "not installed")
         done()
     with open(os.path.join(ROOT, "cprof.h")) as file:
         marked = marks(file.read())
-    for level in ("-O0", "-O2"):
-        for fault, text in [(None, None)] + (sorted(FAULTS.items()) if level == "-O2" else []):
-            base = os.path.join(directory, "suspended%s-%s" % (level, fault or "none"))
-            with open(base + ".c", "w") as file:
-                if fault:
-                    file.write("#define CPROFI_TEST_WHILE_SUSPENDED(tid) (void)(tid), %s\n" % text)
-                file.write('#define CPROF_IMPLEMENTATION\n#include "cprof.h"\n')
-            status, output = run([compiler, level, "-I.", "-c", base + ".c", "-o", base + ".o"])
-            if not check(status == 0, "%s, %s: compiles" % (level, fault or "as it is"), output):
-                continue
-            found, inside = while_suspended(functions(objdump, base + ".o"))
-            if not check(found is not None, "%s, %s: the place is found" % (level, fault or "as it is"), "no SuspendThread"):
-                continue
-            if fault:
-                check(fault in found, "%s: a call of %s is found" % (level, fault), " ".join(sorted(found)))
-            else:
-                check({"GetThreadContext", "VirtualQuery"} <= found <= ALLOWED,
-                      "%s: only %s are called while a thread is suspended" % (level, ", ".join(sorted(ALLOWED))),
-                      " ".join(sorted(found)))
-                unmarked = sorted(name for name in inside if not marked.get(name, True))
-                check(not unmarked and (inside or level != "-O0"), level + ": functions that run then are marked [signal]",
-                      " ".join(unmarked) or "none are found")
+    faults = "-DCPROFI_TEST_WHILE_SUSPENDED(tid)=(void)(tid), " + ", ".join(FAULTS.values())
+    for what, level, more in (("-O0, as it is", "-O0", []), ("-O2, as it is", "-O2", []), ("-O2, with faults", "-O2", [faults])):
+        try:
+            path = implementation([compiler], [level] + WINDOWS_FLAGS[1:] + more)
+        except subprocess.CalledProcessError as error:
+            check(False, what + ": compiles", error.stdout.decode(errors="replace"))
+            continue
+        found, inside = while_suspended(functions(objdump, path))
+        if not check(found is not None, what + ": the place is found", "no SuspendThread"):
+            continue
+        for fault in sorted(FAULTS) if more else ():
+            check(fault in found, "a call of %s is found" % fault, " ".join(sorted(found)))
+        if not more:
+            check({"GetThreadContext", "VirtualQuery"} <= found <= ALLOWED,
+                  "%s: only %s are called while a thread is suspended" % (level, ", ".join(sorted(ALLOWED))),
+                  " ".join(sorted(found)))
+            unmarked = sorted(name for name in inside if not marked.get(name, True))
+            check(not unmarked and (inside or level != "-O0"), level + ": functions that run then are marked [signal]",
+                  " ".join(unmarked) or "none are found")
     done()
 
 

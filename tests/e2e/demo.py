@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """demo.py: `make demo` in a copy of the tree: it ends in a flame graph of a two-thread EVM run that
 shows both threads, the interpreter, opcode helpers, keccak and big-number functions, and less than
-0.5% unknown.
+0.5% unknown. Then `make demo-windows` there, see demo_windows.py.
 """
 
 import os
@@ -12,8 +12,11 @@ import tempfile
 import time
 import xml.etree.ElementTree
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "compile"))
-from checks import ROOT, check, done, note, run  # noqa: E402
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(HERE, "..", "compile"), os.path.join(HERE, "..")]
+import demo_windows  # noqa: E402
+import wine  # noqa: E402
+from checks import ROOT, check, done, note, run, skip  # noqa: E402
 
 
 def read_folded(path):
@@ -52,6 +55,11 @@ def main():
             examine_opcodes(read_folded(folded))
         status, text = run(["make", "demo"], cwd=copy, timeout=240, env=environment)
         check(status == 0 and " gen " not in text, "a second make demo uses the chain that is there", text)
+        missing = wine.missing() or (None if shutil.which("x86_64-w64-mingw32-gcc") else "MinGW is not installed")
+        if missing:
+            skip("make demo-windows", missing)
+        else:
+            demo_windows.windows(copy, text)
     finally:
         shutil.rmtree(copy)
 

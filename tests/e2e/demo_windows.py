@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
-"""demo_windows.py: `make demo-windows` in a copy of the tree shows what `make demo` does, of the same
-blocks: both threads, the interpreter, opcode helpers, keccak and big-number functions, little
-unknown, and the hottest functions with the shares they have on Linux.
+"""demo_windows.py: for demo.py: after `make demo` in a copy of the tree `make demo-windows` shows the
+same, of the same blocks: both threads, the interpreter, opcode helpers, keccak and big-number
+functions, little unknown, and the hottest functions with the shares they have on Linux.
 
 Compared is the time in functions that both programs have as machine code; what is inlined belongs
 to the function that holds it, because where instructions of one inlined function end and those of
@@ -12,17 +11,12 @@ the share, for the code is not the same: other registers to save and other ways 
 import math
 import os
 import re
-import shutil
 import subprocess
-import sys
-import tempfile
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [HERE, os.path.join(HERE, "..", "compile"), os.path.join(HERE, "..")]
-import wine  # noqa: E402
-from checks import ROOT, check, done, note, run  # noqa: E402
-from demo import examine, read_folded  # noqa: E402
+import demo
+import wine
+from checks import check, note, run
 
 SHOWN = 10
 UNEVEN = 1.4  # samples under Wine have uneven weights: so much more variance, measured in split.c
@@ -54,7 +48,8 @@ def compare(linux, windows, n_linux, n_windows, known):
     all_linux, all_windows = self_shares(linux), self_shares(windows)
 
     def sigma(p, q):
-        return math.sqrt((p * (1 - p)) / n_linux + UNEVEN * (q * (1 - q)) / n_windows)
+        share = max(p, q)  # of a function that was missed one may have expected some samples
+        return math.sqrt(share * (1 - share) * (1 / n_linux + UNEVEN / n_windows))
 
     note("the %d hottest functions, self time: Linux (%d samples), Windows (%d samples), difference in sigma" % (
         SHOWN, n_linux, n_windows))
@@ -71,36 +66,20 @@ def compare(linux, windows, n_linux, n_windows, known):
               "%.2f%% and %.2f%%, bound +-%.2f%%" % (100 * p, 100 * q, 100 * bound))
 
 
-def main():
-    copy = tempfile.mkdtemp(prefix="cprof-demo-")
-    try:
-        for name in ("cprof.h", "Makefile"):
-            shutil.copy(os.path.join(ROOT, name), copy)
-        for name in ("examples", "tools"):
-            shutil.copytree(os.path.join(ROOT, name), os.path.join(copy, name))
-        environment = {k: v for k, v in wine.environment().items() if not k.startswith(("MAKE", "MFLAGS", "CPROF_"))}
-        status, text = run(["make", "demo"], cwd=copy, timeout=240, env=environment)
-        if not check(status == 0, "make demo", text):
-            return
-        n_linux = samples(text)
-        start = time.time()
-        status, text = run(["make", "demo-windows"], cwd=copy, timeout=400, env=environment)
-        note("make demo-windows took %.1f s" % (time.time() - start))
-        if not check(status == 0, "make demo-windows", text):
-            return
-        for line in text.splitlines():
-            if "samples" in line or "blocks/s" in line:
-                note(line)
-        linux = read_folded(os.path.join(copy, "flamegraph.folded"))
-        windows = read_folded(os.path.join(copy, "flamegraph-windows.folded"))
-        # CPU times come in steps of 10 ms, of which each thread may lose one at either end.
-        examine(windows, os.path.join(copy, "flamegraph-windows.svg"), more_unknown=3 * 2 * 10)
-        known = functions(os.path.join(copy, "build", "evm")) & functions(os.path.join(copy, "build", "evm.exe"))
-        compare(linux, windows, n_linux, samples(text), known)
-    finally:
-        shutil.rmtree(copy)
-
-
-if __name__ == "__main__":
-    main()
-    done()
+def windows(copy, linux_text):
+    """`linux_text` is what `make demo` said, which wrote the flamegraph.folded that is there."""
+    environment = {k: v for k, v in wine.environment().items() if not k.startswith(("MAKE", "MFLAGS", "CPROF_"))}
+    start = time.time()
+    status, text = run(["make", "demo-windows"], cwd=copy, timeout=400, env=environment)
+    note("make demo-windows took %.1f s" % (time.time() - start))
+    if not check(status == 0, "make demo-windows", text):
+        return
+    for line in text.splitlines():
+        if "samples" in line or "blocks/s" in line:
+            note(line)
+    linux = demo.read_folded(os.path.join(copy, "flamegraph.folded"))
+    found = demo.read_folded(os.path.join(copy, "flamegraph-windows.folded"))
+    # CPU times come in steps of 10 ms, of which each thread may lose one at either end.
+    demo.examine(found, os.path.join(copy, "flamegraph-windows.svg"), more_unknown=3 * 2 * 10)
+    known = functions(os.path.join(copy, "build", "evm")) & functions(os.path.join(copy, "build", "evm.exe"))
+    compare(linux, found, samples(linux_text), samples(text), known)

@@ -1,16 +1,16 @@
 /* e2e.h: what the end-to-end programs share: check lines, clocks, busy loops of known CPU time,
    and a parser of folded output with sums per thread and function.
 
-   Every program includes this file first (it includes the implementation of cprof.h, which wants
-   to come before any system header), profiles a workload whose truth it measures itself with the
-   thread CPU clock, and compares. Output: one line per check, "ok - name", "not ok - name: why",
+   Every program includes this file first and links with implementation.py's object; one that looks at
+   private things defines E2E_IMPLEMENTATION instead. It profiles a workload whose truth it measures
+   itself with the thread CPU clock, and compares. Output: one line per check, "ok - name", "not ok - name: why",
    "skip - name: why"; lines that begin with "# " are figures worth reading.
 
    The programs that run.py lists for it are built for Windows too, see e2e_windows.h. */
 #ifndef E2E_H
 #define E2E_H
 
-#ifndef E2E_NO_IMPLEMENTATION
+#ifdef E2E_IMPLEMENTATION
 #define CPROF_IMPLEMENTATION
 #else
 #define _GNU_SOURCE
@@ -319,7 +319,6 @@ E2E_HELPER uint64_t e2e_jitter(uint64_t *state, uint64_t mean)
     return mean / 2 + (uint64_t)((double)(*state >> 33) / 2147483648.0 * (double)mean);
 }
 
-#ifndef E2E_NO_IMPLEMENTATION
 /* Samples of the profile being taken. Under Wine a look takes some 0.4 ms a thread, and more when the
    machine is busy, so few come of those asked for: a workload goes on until it has enough, at most
    E2E_MOST times as long as it was meant to. Elsewhere it ends on time. */
@@ -356,7 +355,6 @@ E2E_HELPER bool e2e_goes_on(uint64_t used, uint64_t planned, uint64_t samples)
     }
     return !e2e_enough(samples);
 }
-#endif
 
 /* Whether other processes took the CPU away meanwhile: `threads` busy ones had less than 95% of
    what they could have. Statistics of such a run are poor: it is repeated, a few times at most, and
@@ -443,7 +441,6 @@ E2E_HELPER void profile_free(e2e_profile *p)
     memset(p, 0, sizeof *p);
 }
 
-#ifndef E2E_NO_IMPLEMENTATION
 E2E_HELPER bool e2e_receive(void *user, const void *data, size_t size)
 {
     e2e_append((e2e_profile *)user, data, size);
@@ -464,7 +461,6 @@ E2E_HELPER e2e_profile profile_take(void)
     if (p.malformed) check(false, "folded output is well formed", "%s", p.malformed);
     return p;
 }
-#endif
 
 E2E_HELPER bool e2e_read_file(const char *path, e2e_profile *p)
 {

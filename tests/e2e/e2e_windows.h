@@ -3,8 +3,11 @@
    GetThreadTimes advances in steps of 10 ms under Wine (16 ms on Windows), too coarse to judge a
    profile by. Under Wine the thread's CPU clock is that of the Linux below, which a system call
    made from here reaches; on Windows it is the thread's cycle count, calibrated once. */
+#include <windows.h>
+
 #include <process.h>
 #include <psapi.h>
+#include <tlhelp32.h>
 
 #include <errno.h>
 #include <fcntl.h>

@@ -13,8 +13,10 @@ import subprocess
 import sys
 import tempfile
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "compile"))
+sys.path[:0] = [os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "compile"),
+                os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")]
 from checks import ROOT, check, done, note, run, skip  # noqa: E402
+from implementation import implementation  # noqa: E402
 
 HERE = os.path.join("tests", "e2e")
 MS = "200"   # CPU time of a run, 1000 samples a second
@@ -69,13 +71,13 @@ class Source:
 class Lab:
     def __init__(self, directory):
         self.directory = directory
-        self.cprof = self.path("cprof.o")
+        self.cprof = self.implementation()
 
     def path(self, name):
         return os.path.join(self.directory, name)
 
     def implementation(self):
-        command(["cc", "-O2", "-g", "-I.", "-pthread", "-c", HERE + "/inlines_cprof.c", "-o", self.cprof])
+        return implementation()
 
     def c_program(self, name, cc, flags, link=()):
         os.makedirs(self.path(name + ".d"))
@@ -313,8 +315,9 @@ def cases(lab):
 
     compilers = [(cc, cxx) for cc, cxx in (("gcc", "g++"), ("clang", "clang++")) if shutil.which(cc) and shutil.which(cxx)]
     for cc, cxx in compilers:
-        for level in ("-O1", "-O2", "-O3"):
-            for version in "2345":
+        # All versions at one level, all levels in the versions that compilers have as default.
+        for level, versions in (("-O1", "45"), ("-O2", "2345"), ("-O3", "5")):
+            for version in versions:
                 name = "%s %s DWARF %s" % (cc, level, version)
                 add(name, c_case, name, cc, [level, "-g", "-gdwarf-" + version], gone=INLINED | {"plain"} if level != "-O1" else INLINED)
         for version in "45":
@@ -358,7 +361,6 @@ def main():
     only = sys.argv[1:]
     lab = Lab(tempfile.mkdtemp(prefix="cprof-inlines-"))
     try:
-        lab.implementation()
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             work = [(name, pool.submit(attempt, function)) for name, function in cases(lab) if not only or any(o in name for o in only)]
             for name, future in work:

@@ -2,7 +2,7 @@
    each other. inlines.py builds it in many ways and knows what has to come out; "-> f" ends the
    lines that call f.
 
-   Usage: inlines MILLISECONDS OUTPUT, with inlines_part.c and inlines_cprof.c. */
+   Usage: inlines MILLISECONDS OUTPUT, with inlines_part.c and implementation.c. */
 #define _GNU_SOURCE
 #include "cprof.h"
 #include <stdint.h>

@@ -12,9 +12,10 @@ import sys
 import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [HERE, os.path.join(HERE, "..", "compile")]
+sys.path[:0] = [HERE, os.path.join(HERE, "..", "compile"), os.path.join(HERE, "..")]
 import inlines  # noqa: E402
 from checks import check, done, note, skip  # noqa: E402
+from implementation import MINGW, SOURCE, implementation  # noqa: E402
 from inlines import C_CHAINS, CXX_CHAINS, Lab, Profile, Source, Trouble, command, wrong_chains, wrong_lines  # noqa: E402
 
 GCC, GXX = "x86_64-w64-mingw32-gcc", "x86_64-w64-mingw32-g++"
@@ -28,7 +29,7 @@ class WindowsProfile(Profile):
 
 class WindowsLab(Lab):
     def implementation(self):
-        command([GCC, "-O2", "-g", "-I.", "-c", inlines.HERE + "/inlines_cprof.c", "-o", self.cprof])
+        return implementation([MINGW])
 
     def gcc_program(self, name, cc, flags, sources):
         directory = self.path(name + ".d")
@@ -47,7 +48,7 @@ class WindowsLab(Lab):
         os.makedirs(directory)
         libgcc = subprocess.run([GCC, "-print-libgcc-file-name"], stdout=subprocess.PIPE, check=True).stdout.decode().strip()
         program = os.path.join(directory, "inlines.exe")
-        sources = [inlines.HERE + "/inlines_%s.c" % s for s in ("c", "part", "cprof")]
+        sources = [inlines.HERE + "/inlines_%s.c" % s for s in ("c", "part")] + [SOURCE]
         command(["clang", "--target=x86_64-w64-mingw32", "-O2", "-g", "-gcodeview", "-I.", "-pthread", "-static", "-fuse-ld=lld",
                  "-L" + os.path.dirname(libgcc), "-Wl,--pdb=" + os.path.join(directory, "inlines.pdb")] + sources + ["-o", program])
         return program
@@ -94,7 +95,6 @@ def cases(lab):
 def main():
     lab = WindowsLab(tempfile.mkdtemp(prefix="cprof-inlines-"))
     try:
-        lab.implementation()
         for case in cases(lab):
             try:
                 for what, why in case():

@@ -87,16 +87,22 @@ static void run(const char *what, int hz, int threads, double seconds, bool pinn
     profile_free(&p);
 }
 
+#ifdef _WIN32 /* the steps of its clocks count for less */
+enum { SECONDS = 2 };
+#else
+enum { SECONDS = 1 };
+#endif
+
 int main(void)
 {
     int n = cores();
     run("one thread, 100 Hz", 100, 1, 2, false);
-    run("one thread, 1000 Hz", 1000, 1, 2, false);
-    run("one thread, 5000 Hz", 5000, 1, 2, false);
-    run("threads = cores, 1000 Hz", 1000, n, 2, false);
-    run("threads = cores, 5000 Hz", 5000, n, 2, false);
-    run("threads = 4 x cores, 1000 Hz", 1000, 4 * n, 2, false);
+    run("one thread, 1000 Hz", 1000, 1, SECONDS, false);
+    run("one thread, 5000 Hz", 5000, 1, SECONDS, false);
+    run("threads = cores, 1000 Hz", 1000, n, SECONDS, false);
+    run("threads = cores, 5000 Hz", 5000, n, SECONDS, false);
+    run("threads = 4 x cores, 1000 Hz", 1000, 4 * n, SECONDS, false);
     run("two threads on one core, 100 Hz", 100, 2, 2, true);
-    run("two threads on one core, 1000 Hz", 1000, 2, 2, true);
+    run("two threads on one core, 1000 Hz", 1000, 2, SECONDS, true);
     return e2e_done();
 }

@@ -16,11 +16,14 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from checks import ROOT, check, done, note, skip  # noqa: E402
 
 EVM = sorted(glob.glob(os.path.join(ROOT, "examples/evm/*.c")))
+# The file that holds cprof, four fifths of the program, is in one of each compiler's two. The others
+# are not run, so they may lack functions.
+LESS = [path for path in EVM if os.path.basename(path) != "profile.c"] + ["-Wl,--unresolved-symbols=ignore-all"]
 C_FLAGS = ["-O2", "-I.", "-pthread", "-w"]
 PROGRAMS = [
     ("EVM, gcc, DWARF 5", ["gcc", "-gdwarf-5"] + C_FLAGS + EVM),
-    ("EVM, gcc, DWARF 4", ["gcc", "-gdwarf-4"] + C_FLAGS + EVM),
-    ("EVM, clang, DWARF 5", ["clang", "-gdwarf-5"] + C_FLAGS + EVM),
+    ("EVM without cprof, gcc, DWARF 4", ["gcc", "-gdwarf-4"] + C_FLAGS + LESS),
+    ("EVM without cprof, clang, DWARF 5", ["clang", "-gdwarf-5"] + C_FLAGS + LESS),
     ("EVM, clang, DWARF 4", ["clang", "-gdwarf-4"] + C_FLAGS + EVM),
     ("C++, gcc, DWARF 5", ["g++", "-gdwarf-5", "-O2", "tests/e2e/truth.cpp"]),
     ("C++, gcc, DWARF 4", ["g++", "-gdwarf-4", "-O3", "tests/e2e/truth.cpp"]),
@@ -127,7 +130,7 @@ def main():
     lab = tempfile.mkdtemp(prefix="cprof-truth-")
     try:
         driver = lab + "/symbolize"
-        built = subprocess.run(["gcc", "-O2", "-I.", "-pthread", "tests/bench/symbolize.c", "-o", driver], cwd=ROOT,
+        built = subprocess.run(["gcc", "-O1", "-I.", "-pthread", "tests/bench/symbolize.c", "-o", driver], cwd=ROOT,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if not check(built.returncode == 0, "the driver builds", built.stdout.decode(errors="replace")[-500:]):
             return

@@ -318,12 +318,12 @@ def _():
     same(benchmark.figures('8 blocks/s', 10, 2.0), (8.0, None, (True, False)), 'said comes first')
 
 
-@check('a megabyte of anything is searched in linear time')
+@check('256 KB of anything are searched in linear time')
 def _():
     # Quadratic, each of these would take until the suite's time is up.
     for piece in ('7', '1,', '123,', '1.', '5 ', 'm ', 'gas', 'gas ', 'blocks', 'gas used', '1e',
                   '_'):
-        text = piece * ((1 << 20) // len(piece))
+        text = piece * ((1 << 18) // len(piece))
         same(benchmark.figures(text + ' 8 blocks/s', None, 1.0)[0], 8.0, piece)
 
 
@@ -862,13 +862,15 @@ def _():
 @check('the EVM: its own blocks/s and Mgas/s, alone and with --profile')
 def _():
     cc = os.environ.get('CC', 'cc').split()
-    if not shutil.which(cc[0]):
+    built = os.environ.get('CPROF_TEST_EVM')    # by run.py
+    if not built and not shutil.which(cc[0]):
         return cc[0] + ' is not installed'
     with Place() as place:
-        evm = place.file('evm')
-        sources = sorted(glob.glob(str(ROOT / 'examples' / 'evm' / '*.c')))
-        subprocess.run(cc + ['-O1', '-pthread', '-I' + str(ROOT)] + sources + ['-o', evm],
-                       check=True)
+        evm = built or place.file('evm')
+        if not built:
+            sources = sorted(glob.glob(str(ROOT / 'examples' / 'evm' / '*.c')))
+            subprocess.run(cc + ['-O1', '-pthread', '-I' + str(ROOT)] + sources + ['-o', evm],
+                           check=True)
         data = place.file('data')
         subprocess.run([evm, 'gen', '--datadir', data, '-b', '1000', '-e', '1019'], check=True,
                        stdout=subprocess.DEVNULL)

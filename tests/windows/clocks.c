@@ -56,7 +56,7 @@ static const char *text(const char *format, ...) {
 
 static bool wine;
 
-enum { THREADS = 16, ENOUGH = 150, ENOUGH_FOR_BURSTS = 900 /* samples of the rarest function */ };
+enum { THREADS = 16, ENOUGH = 190, ENOUGH_FOR_BURSTS = 900 /* samples of the rarest function judged */ };
 static struct {
     DWORD id;
     long tid, stat, schedstat; /* of Linux; descriptors */
@@ -287,9 +287,10 @@ typedef struct {
 
 static bool final; /* this run counts, whatever it was */
 
-/* Whether others took the CPUs away: the steady thread did less than four fifths of what it could. */
+/* Whether others took the CPUs away: the steady thread works half of the time, and gets 0.41 (states)
+   to 0.44 of it when nobody else does; looks stop it, and Wine's server works for them. */
 static bool disturbed(const worker *w, const cprof_stats *stats) {
-    return w->cpu < 0.8 * 0.5 * (double)stats->duration_ns;
+    return w->cpu < 0.36 * (double)stats->duration_ns;
 }
 
 static void judge(const way *v, const worker *w, const cprof_stats *stats, double hz) {
@@ -362,7 +363,7 @@ static bool run(const way *v) {
           s->os.state_known);
     if (wine) check(linux_prompt_sampler(), text("%s: a prompt sampler", v->name), "none found");
     ready = WORK;
-    wait_for_samples(&w[0], v->states ? ENOUGH_FOR_BURSTS : ENOUGH);
+    wait_for_samples(&w[wine && !v->states], v->states ? ENOUGH_FOR_BURSTS : ENOUGH);
     ready = END;
     for (size_t i = 0; i < CPROFI_COUNT(w); i++) WaitForSingleObject(w[i].thread, INFINITE);
     cprof_stop();

@@ -1,7 +1,9 @@
 /* endings_dll.c: a library with the profiler inside, for endings.c. What DllMain does on
    DLL_PROCESS_DETACH and ATTACH is told by environment variables. */
-#define CPROF_IMPLEMENTATION
 #include "cprof.h"
+
+#include <string.h>
+#include <windows.h>
 
 __declspec(dllexport) int library_start(int hz) {
     cprof_desc desc;

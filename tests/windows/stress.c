@@ -2,13 +2,13 @@
    often as the timers allow: load, call and free libraries, churn the heap, register and remove
    tables of code made at run time, begin and end threads, throw and catch, switch fibers.
 
-       stress SECONDS DIRECTORY       the libraries are DIRECTORY/stress_dll0.dll ...
+       stress SECONDS DIRECTORY [PROBE]   the libraries are DIRECTORY/stress_dll0.dll ...
 
    A watchdog looks at whether every worker and the sampler make progress. If one does not it says
    who stands where, and ends the process: a hang has a reason, not just a timeout.
 
-   Built with -DPROBE_HEAP or -DPROBE_MODULE, the sampler does what it must not, while a thread is
-   suspended; such a build has to hang, else this test could not see what it is there to see. */
+   With the probe HeapAlloc or GetModuleHandleExW the sampler calls that, which it must not, while a
+   thread is suspended; so it has to hang, else this test could not see what it is there to see. */
 
 #include <stdint.h>
 
@@ -18,12 +18,6 @@ static void test_while_suspended(uint32_t tid);
 #include "test.h"
 
 enum { LIBRARIES = 6, PATIENCE_MS = 30000, PROBE_PATIENCE_MS = 8000 };
-
-#if defined(PROBE_HEAP)
-#define PROBE "HeapAlloc"
-#elif defined(PROBE_MODULE)
-#define PROBE "GetModuleHandleExW"
-#endif
 
 int exception_catch(void (*call)(void *), void *argument);
 void exception_throw(int depth);
@@ -48,6 +42,7 @@ static volatile LONG stopping;
 static const char *directory;
 static volatile LONG captures, loads, children, thrown, tables_made, growable_made, fiber_switches;
 static volatile DWORD suspended_tid; /* while the sampler is where the probe is */
+static const char *probe = "";
 static volatile DWORD heap_pieces;
 
 static uint32_t next(worker *w) {
@@ -57,16 +52,16 @@ static uint32_t next(worker *w) {
 
 static void test_while_suspended(uint32_t tid) {
     suspended_tid = tid;
-#if defined(PROBE_HEAP)
-    void *volatile piece = malloc(100);
-    free(piece);
-    HeapFree(GetProcessHeap(), 0, HeapAlloc(GetProcessHeap(), 0, 100));
-#elif defined(PROBE_MODULE)
-    HMODULE module;
-    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS |
-                           GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT,
-                       (LPCWSTR)(uintptr_t)&captures, &module);
-#endif
+    if (strcmp(probe, "HeapAlloc") == 0) {
+        void *volatile piece = malloc(100);
+        free(piece);
+        HeapFree(GetProcessHeap(), 0, HeapAlloc(GetProcessHeap(), 0, 100));
+    } else if (strcmp(probe, "GetModuleHandleExW") == 0) {
+        HMODULE module;
+        GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS |
+                               GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT,
+                           (LPCWSTR)(uintptr_t)&captures, &module);
+    }
     suspended_tid = 0;
     captures++;
 }
@@ -346,14 +341,11 @@ static volatile LONG telling;
 
 static void watchdog_tell(const char *who, uint64_t ms) {
     if (InterlockedExchange(&telling, 1)) return;
-#ifdef PROBE
     say("not ok - no hang: %s made no progress for %u s", who, (unsigned)(ms / 1000));
-    if (suspended_tid)
-        say("# the sampler stands in " PROBE " while thread %u is suspended", (unsigned)suspended_tid);
-#else
-    say("not ok - no hang: %s made no progress for %u s", who, (unsigned)(ms / 1000));
-    if (suspended_tid) say("# the sampler has not resumed thread %u", (unsigned)suspended_tid);
-#endif
+    if (suspended_tid && probe[0])
+        say("# the sampler stands in %s while thread %u is suspended", probe, (unsigned)suspended_tid);
+    else if (suspended_tid)
+        say("# the sampler has not resumed thread %u", (unsigned)suspended_tid);
     say("# main (thread %u): suspended %d times", (unsigned)main_tid, suspend_count(main_tid));
     for (int i = 0; i < 2; i++) /* not itself */
         if (dog_tids[i] != GetCurrentThreadId())
@@ -371,11 +363,7 @@ static void watchdog_tell(const char *who, uint64_t ms) {
 }
 
 static DWORD WINAPI watchdog(void *argument) {
-#ifdef PROBE
-    const uint64_t patience = PROBE_PATIENCE_MS;
-#else
-    const uint64_t patience = PATIENCE_MS;
-#endif
+    const uint64_t patience = probe[0] ? PROBE_PATIENCE_MS : PATIENCE_MS;
     volatile uint64_t *looks = &cprofi.session->ticks;
     uint64_t seen = 0, seen_at = now_ms();
     const uintptr_t self = (uintptr_t)argument;
@@ -527,6 +515,7 @@ int main(int argc, char **argv) {
     main_tid = GetCurrentThreadId();
     is_wine = GetProcAddress(GetModuleHandleA("ntdll.dll"), "wine_get_version") != NULL;
     directory = argc > 2 ? argv[2] : ".";
+    if (argc > 3) probe = argv[3];
     memset(&desc, 0, sizeof desc);
     desc.hz = CPROFI_MAX_HZ;
     desc.max_sampler_percent = 100;
@@ -595,11 +584,6 @@ int main(int argc, char **argv) {
         snprintf(name, sizeof name, "samples were taken in %s", workers[i].kind);
         check(count > 0, name, "none");
         say("# %s: %llu samples", workers[i].kind, (unsigned long long)count);
-    }
-    if (argc > 3) {
-        FILE *file = fopen(argv[3], "wb");
-        if (file && text.text) fwrite(text.text, 1, text.size, file);
-        if (file) fclose(file);
     }
     return test_failures ? 1 : 0;
 }
