@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""truth.py: over every 128th instruction of real programs (C, C++, Rust; gcc and clang; DWARF 4 and
+"""truth.py: over every 96th instruction of real programs (C, C++, Rust; gcc and clang; DWARF 4 and
 5) the chain of functions is that of llvm-symbolizer or of addr2line for 99.9% of the addresses, and
 so are the lines for 99%. (The two disagree with each other.) In .text: only cprof names PLT stubs.
 """
@@ -92,7 +92,7 @@ def compare(lab, driver, name, argv):
     built = subprocess.run(argv + ["-o", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if not check(built.returncode == 0, "builds: " + name, built.stdout.decode(errors="replace")[-500:]):
         return 0, 0, 0
-    addresses = re.findall(r"^ *([0-9a-f]+):\t", run(["objdump", "-d", "-j", ".text", "--no-show-raw-insn", program]), re.M)[::128]
+    addresses = re.findall(r"^ *([0-9a-f]+):\t", run(["objdump", "-d", "-j", ".text", "--no-show-raw-insn", program]), re.M)[::96]
     text = "".join("0x%s\n" % a for a in addresses).encode()
     ours = answers(run([driver, "--raw", program], text), tabs=True)
     llvm = answers(run(["llvm-symbolizer", "--inlines", "--no-demangle", "--output-style=GNU", "--addresses",
