@@ -648,7 +648,7 @@ static inline bool cprofi_cas32(uint32_t *p, uint32_t expected, uint32_t wanted)
 #define cprofi_set_pointer(p, v, none) \
     __atomic_compare_exchange_n((p), &(none), (v), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
 #else /* the Microsoft compiler */
-#define CPROFI_UNUSED
+#define CPROFI_UNUSED inline /* such functions are not warned of */
 #define CPROFI_NOINLINE __declspec(noinline)
 #if defined(_M_ARM64)
 #define CPROFI_CALLER_SP() ((uintptr_t)_AddressOfReturnAddress())
@@ -4457,7 +4457,7 @@ static bool cprofi_compact_x64_epilogue(const cprofi_seh_frame *f, uint64_t rva,
     cprofi_bytes b = cprofi_bytes_of(code);
     /* a jump alone may stay in the function, unless it comes right after a pop */
     bool popped = before.data && (before.data[0] & 0xf8) == 0x58;
-    uint64_t value;
+    uint64_t value = 0;
     memset(s, 0, sizeof *s);
     while (cprofi_left(&b) && (size_t)(b.at - code.data) < CPROFI_COMPACT_BEHIND) {
         unsigned reg = cprofi_compact_x64_register(&b, 0x58);
@@ -4492,6 +4492,7 @@ CPROFI_UNUSED static cprofi_seh_result cprofi_compact_x64_step(cprofi_seh_frame 
     bool found = f->known && cprofi_compact_function(&f->image, rva, &e), known = false;
     uint32_t mode = found ? e.encoding & CPROFI_COMPACT_MODE : 0;
     bool frame = mode == CPROFI_COMPACT_X64_FRAME, frameless = false;
+    memset(&body, 0, sizeof body);
     if (mode == CPROFI_COMPACT_X64_IMMEDIATE || mode == CPROFI_COMPACT_X64_INDIRECT)
         frameless = cprofi_compact_x64_frameless(f, &e, &body, &pattern);
     else if (!frame)
@@ -5229,10 +5230,10 @@ static size_t cprofi_elf_slots(const cprofi_elf_look *k, cprofi_elf_slot *slots)
         sections++;
         for (size_t at = cprofi_elf_from(k, 0, s.address);
              at < k->count && k->wants[at].address - s.address < s.size && n < k->count; at++) {
-            uint64_t byte = k->wants[at].address - s.address;
+            uint64_t place = k->wants[at].address - s.address;
             if (k->elf->machine == CPROFI_EM_AARCH64
-                    ? !cprofi_elf_jump_arm64(&s, &content, byte, &slots[n].slot)
-                    : !cprofi_elf_jump_x64(&s, &content, byte, &slots[n].slot))
+                    ? !cprofi_elf_jump_arm64(&s, &content, place, &slots[n].slot)
+                    : !cprofi_elf_jump_x64(&s, &content, place, &slots[n].slot))
                 continue;
             slots[n++].want = at;
         }
