@@ -140,12 +140,11 @@
 
    COSTS
 
-     Measured on a virtual machine with two cores; `make bench` measures anew. At 1000 Hz, stacks 30
-     deep: 4% of one core in all, 26 of 41 microseconds a sample in the sampler; unwinding adds 4%
-     to what an empty signal costs. At 100 Hz a look finds cold caches and costs the sampler 50 to
-     150 microseconds: 0.5 to 1.5% of one core. Memory: about 80 MB of address space, of which some
-     hundred KB are touched, more as stacks arrive; and a copy of the unwind tables of each shared
-     object.
+     Measured on virtual machines with two cores; `make bench` measures anew. At 1000 Hz, stacks 30
+     deep: 4 to 8% of one core in all, most of it to wake the sampler and to interrupt the thread;
+     unwinding adds little to what an empty signal costs. At 100 Hz a look finds cold caches: 0.5 to
+     1.5% of one core. Memory: about 80 MB of address space, of which some hundred KB are touched,
+     more as stacks arrive; and a copy of the unwind tables of each shared object.
 
    LIMITS
 
