@@ -261,7 +261,7 @@ enum { CATEGORIES = sizeof categories / sizeof *categories };
 E2E_NOINLINE static void run_category(const category *c)
 {
     uint64_t begin = thread_cpu();
-    while (e2e_goes_on(thread_cpu() - begin, 130000000u, 120)) c->run(thread_cpu() + 130000000u);
+    while (e2e_goes_on(thread_cpu() - begin, 130000000u, 150)) c->run(thread_cpu() + 130000000u);
     E2E_NO_TAIL();
 }
 
