@@ -4300,7 +4300,7 @@ CPROFI_UNUSED static cprofi_seh_result cprofi_compact_arm64_step(cprofi_seh_fram
     bool found = f->known && cprofi_compact_function(&f->image, rva, &e);
     uint32_t mode = found ? e.encoding & CPROFI_COMPACT_MODE : 0;
     bool frame = mode && mode != CPROFI_COMPACT_ARM64_FRAMELESS;
-    int64_t moved = 0; /* without an entry: a stub, or a leaf */
+    int64_t moved = 0; /* without an entry: a thunk, or a leaf */
     bool certain = mode == CPROFI_COMPACT_ARM64_FRAME;
     if (!f->exact || !f->known) return cprofi_compact_pointer(f, fp, sp, least, certain);
     if (found && !cprofi_compact_arm64_prologue(f, rva, e.begin, frame, &moved) &&
@@ -4507,7 +4507,7 @@ CPROFI_UNUSED static cprofi_seh_result cprofi_compact_x64_step(cprofi_seh_frame 
             s = body;
         known = true;
     }
-    /* without an entry: a stub, or a leaf */
+    /* without an entry: a thunk, or a leaf */
     if (!known && f->exact && f->known && !mode)
         known = cprofi_compact_returns_at(f, *sp);
     if (!known || s.frame)
@@ -8260,7 +8260,7 @@ enum {
     CPROFI_MACHO_UUID = 0x1b, CPROFI_MACHO_STARTS = 0x26, /* load commands */
     CPROFI_MACHO_HEADER = 32, CPROFI_MACHO_SEGMENT_SIZE = 72, CPROFI_MACHO_SECTION_SIZE = 80,
     CPROFI_MACHO_NLIST = 16, /* bytes of each */
-    CPROFI_MACHO_ZEROFILL = 1, CPROFI_MACHO_STUBS = 8, /* types of section */
+    CPROFI_MACHO_ZEROFILL = 1, CPROFI_MACHO_THUNKS = 8, /* types of section */
     CPROFI_MACHO_EXTERNAL = 1, CPROFI_MACHO_ALTERNATIVE = 0x200, /* of a symbol: type, desc */
     /* More than any linker makes; further ones count as missing. */
     CPROFI_MACHO_SECTIONS_MAX = 1024, CPROFI_MACHO_IMAGES_MAX = 64,
@@ -8270,7 +8270,7 @@ enum {
 
 typedef struct {
     uint64_t address, size, offset;
-    uint32_t type, first, entry; /* stubs: number in the indirect table; bytes of one */
+    uint32_t type, first, entry; /* thunks: number in the indirect table; bytes of one */
     bool executable, content;
     char name[17];
 } cprofi_macho_section;
@@ -8454,7 +8454,7 @@ static bool cprofi_macho_dsym_path(const char *image, char *to, size_t capacity)
    name is that of the last symbol in [floor, key]. By the list of functions' starts both are the
    start of the function; without one the key is the address, and the floor the start of its
    section. Of several symbols at one place: such as are no alternative entries, external ones, the
-   first in the table. A stub is named after the function that it jumps to, with "@plt".
+   first in the table. A thunk is named after the function that it jumps to, with "@plt".
 
    Ignored: stabs, undefined and absolute symbols, and the names that the shared cache's builder has
    blotted out. A symbol of another section is below the floor. The one underscore that every name
@@ -8464,7 +8464,7 @@ typedef struct {
     uint64_t address;
     uint32_t index;   /* the caller's */
     const char *name; /* mangled still; NULL: none; lives in the text */
-    bool stub;
+    bool thunk;
 } cprofi_macho_want;
 
 typedef struct {
@@ -8496,13 +8496,13 @@ static const char *cprofi_macho_name(const cprofi_macho *m, uint32_t at, cprofi_
     return kept;
 }
 
-/* Names the stub that an address is in. False: out of memory. */
-static bool cprofi_macho_stub(const cprofi_macho *m, const cprofi_macho_section *s,
+/* Names the thunk that an address is in. False: out of memory. */
+static bool cprofi_macho_thunk(const cprofi_macho *m, const cprofi_macho_section *s,
                               cprofi_macho_want *want, cprofi_text *text) {
     uint64_t i = s->first + (want->address - s->address) / s->entry;
     const char *name;
     uint8_t number[4], at[4];
-    want->stub = true;
+    want->thunk = true;
     if (!cprofi_source_read(&m->indirect, 4 * i, number, 4) ||
         !cprofi_source_read(&m->symbols, (uint64_t)cprofi_get32(number) * CPROFI_MACHO_NLIST, at,
                             4))
@@ -8578,7 +8578,7 @@ static bool cprofi_macho_settle(const cprofi_macho_look *k, cprofi_macho_want *w
     return true;
 }
 
-/* Fills name and stub of n wants, in any order, of which address and index are set. False only when
+/* Fills name and thunk of n wants, in any order; address and index are set. False only when
    out of memory. */
 static bool cprofi_macho_lookup(const cprofi_macho *m, cprofi_macho_want *wants, size_t n,
                                 cprofi_text *text) {
@@ -8591,13 +8591,13 @@ static bool cprofi_macho_lookup(const cprofi_macho *m, cprofi_macho_want *wants,
     ok = k.buffer && k.places;
     for (size_t i = 0; ok && i < n; i++) {
         wants[i].name = NULL;
-        wants[i].stub = false;
+        wants[i].thunk = false;
         for (size_t s = 0; s < m->section_count; s++) {
             const cprofi_macho_section *section = &m->sections[s];
             if (!section->executable || wants[i].address - section->address >= section->size)
                 continue;
-            if (section->type == CPROFI_MACHO_STUBS && section->entry) {
-                ok = cprofi_macho_stub(m, section, &wants[i], text);
+            if (section->type == CPROFI_MACHO_THUNKS && section->entry) {
+                ok = cprofi_macho_thunk(m, section, &wants[i], text);
                 break;
             }
             k.places[k.count].want = i;
@@ -9781,7 +9781,7 @@ static bool cprofi_symbols_read_macho(cprofi_symbols *s, const cprofi_macho *mac
     for (size_t i = 0; ok && i < n; i++) {
         if (!wants[i].name || names[i]) continue;
         names[i] = cprofi_symbols_shown(s, wants[i].name);
-        if (names[i] && wants[i].stub) names[i] = cprofi_symbols_plt(s, names[i]);
+        if (names[i] && wants[i].thunk) names[i] = cprofi_symbols_plt(s, names[i]);
         ok = names[i] != NULL;
     }
     free(wants);

@@ -777,7 +777,7 @@ static void by_hand(void) {
         {0x1020, 0x0e, 1, 0, "_second"},     {0x1040, 0x0e, 1, 0, "<redacted>"},
         {0x2004, 0x0f, 3, 0, "_data"},       {0, 0x01, 0, 0, "_undefined"},        {0, 0x01, 0, 0, "_imported"},
         {0x1060, 0x0e, 1, 0, "third"}};
-    static const struct { uint64_t address; const char *name; bool stub; } expect[] = {
+    static const struct { uint64_t address; const char *name; bool thunk; } expect[] = {
         {0x1000, "first", false}, {0x1009, "first", false}, {0x1011, "first", false},   {0x1020, "second", false}, {0x102f, "second", false},
         {0x1044, NULL, false},    {0x1064, "third", false}, {0x1201, "undefined", true}, {0x1206, "imported", true}, {0x2005, NULL, false},
         {0x4000, NULL, false}};
@@ -838,7 +838,7 @@ static void by_hand(void) {
     for (size_t i = 0; i < n; i++) want[i].address = expect[i].address;
     cprofi_macho_lookup(&m, want, n, &text);
     for (size_t i = 0; i < n; i++)
-        check(want[i].stub == expect[i].stub && (want[i].name && expect[i].name ? strcmp(want[i].name, expect[i].name) == 0 : want[i].name == expect[i].name),
+        check(want[i].thunk == expect[i].thunk && (want[i].name && expect[i].name ? strcmp(want[i].name, expect[i].name) == 0 : want[i].name == expect[i].name),
               labelled("an image by hand: what is at %llx", (unsigned long long)expect[i].address), "%s, not %s", want[i].name ? want[i].name : "nothing",
               expect[i].name ? expect[i].name : "nothing");
     check(cprofi_macho_debug(&m, &debug) == CPROFI_DEBUG_OK && debug.dwarf.sections[CPROFI_DWARF_STR_OFFSETS].size == 0x20 &&
@@ -862,7 +862,7 @@ static void stubs(const char *what, const char *path) {
     s = section(&f.macho, "__stubs");
     want.address = s ? s->address + 2 : 0;
     cprofi_macho_lookup(&f.macho, &want, 1, &text);
-    check(want.stub && want.name && strcmp(want.name, "outside") == 0, labelled("%s: a stub is named", what), "%s", want.name ? want.name : "not");
+    check(want.thunk && want.name && strcmp(want.name, "outside") == 0, labelled("%s: a stub is named", what), "%s", want.name ? want.name : "not");
     cprofi_text_free(&text);
     unload(&f);
 }
