@@ -9,6 +9,7 @@ Peers: gperftools (libgoogle-perftools-dev), pprof-rs (cargo fetches it), perf r
 missing are named, and the rest is measured.
 """
 
+import argparse
 import json
 import math
 import os
@@ -23,7 +24,7 @@ import peers
 from peers import BUILD, ROOT, command, run
 
 CORES = len(os.sched_getaffinity(0))
-QUICK = "--quick" in sys.argv
+QUICK = False
 PLAIN = ["-std=gnu11", "-O2", "-fomit-frame-pointer", "-fno-pie", "-no-pie"]
 # Frame pointers, for those that need them: what is measured is when they look, not what they see.
 FRAMED = ["-std=gnu11", "-O2", "-fno-omit-frame-pointer", "-fno-pie", "-no-pie"]
@@ -514,10 +515,15 @@ def machine():
 
 
 def main():
-    wanted = [argument for argument in sys.argv[1:] if not argument.startswith("-")] or list(SECTIONS)
-    unknown = [name for name in wanted if name not in SECTIONS]
+    global QUICK
+    parser = argparse.ArgumentParser(description="cprof beside other profilers: tables, and build/bench.json. README.md beside this explains them.")
+    parser.add_argument("--quick", action="store_true", help="a quarter of the time, wider intervals")
+    parser.add_argument("section", nargs="*", help="of: " + " ".join(SECTIONS) + "; default all")
+    options = parser.parse_args()
+    unknown = [name for name in options.section if name not in SECTIONS]
     if unknown:
-        sys.exit("no such section: %s (there are %s)" % (" ".join(unknown), " ".join(SECTIONS)))
+        parser.error("no such section: " + " ".join(unknown))
+    QUICK, wanted = options.quick, options.section or list(SECTIONS)
     result = {"machine": machine()}
     say("%(cpu)s, %(cores)d cores, Linux %(kernel)s" % result["machine"])
     all_peers, missing = peers.build()

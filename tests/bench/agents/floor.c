@@ -34,8 +34,8 @@ static void *sampler_main(void *argument)
         uint32_t rang = __atomic_load_n(&bell, __ATOMIC_ACQUIRE), who = __atomic_load_n(&target, __ATOMIC_ACQUIRE);
         struct timespec t;
         if (__atomic_load_n(&paused, __ATOMIC_ACQUIRE) || !who) {
-            t.tv_sec = 0, t.tv_nsec = 10000000;
-            syscall(SYS_futex, &bell, 128, rang, &t, NULL, 0); /* FUTEX_WAIT_PRIVATE */
+            /* Without a time limit: the paused half of a pair must not pay for wakes too. */
+            syscall(SYS_futex, &bell, 0 | 128, rang, NULL, NULL, 0); /* FUTEX_WAIT_PRIVATE */
             next = clock_ns(CLOCK_MONOTONIC);
             continue;
         }
@@ -57,11 +57,16 @@ int agent_begin(int hz, const char *path)
     return pthread_create(&sampler, NULL, sampler_main, NULL) ? -1 : 0;
 }
 
+static void ring(void)
+{
+    __atomic_fetch_add(&bell, 1, __ATOMIC_RELEASE);
+    syscall(SYS_futex, &bell, 1 | 128, 1, NULL, NULL, 0); /* FUTEX_WAKE_PRIVATE */
+}
+
 static void set_paused(uint32_t on)
 {
     __atomic_store_n(&paused, on, __ATOMIC_RELEASE);
-    __atomic_fetch_add(&bell, 1, __ATOMIC_RELEASE);
-    syscall(SYS_futex, &bell, 1 | 128, 1, NULL, NULL, 0);
+    ring();
 }
 
 void agent_pause(void) { set_paused(1); }
@@ -83,5 +88,6 @@ uint64_t agent_cpu(void) { return 0; }
 void agent_thread(void)
 {
     uint32_t none = 0;
-    __atomic_compare_exchange_n(&target, &none, (uint32_t)syscall(SYS_gettid), 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+    if (__atomic_compare_exchange_n(&target, &none, (uint32_t)syscall(SYS_gettid), 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+        ring();
 }

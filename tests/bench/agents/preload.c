@@ -19,7 +19,8 @@ __attribute__((constructor)) static void begin_profile(void)
     const char *agent = getenv("BENCH_AGENT"), *hz = getenv("BENCH_HZ");
     int (*begin)(int, const char *) = NULL;
     void *library = agent && *agent ? dlopen(agent, RTLD_NOW | RTLD_GLOBAL) : NULL;
-    unsetenv("LD_PRELOAD");
+    unsetenv("LD_PRELOAD"); /* not its children, */
+    unsetenv("BENCH_AGENT"); /* nor a program that knows of agents a second time */
     if (agent && *agent && !library) fprintf(stderr, "bench: %s\n", dlerror());
     find(library, "agent_begin", &begin);
     find(library, "agent_end", &end);
