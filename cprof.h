@@ -12771,12 +12771,16 @@ static bool cprofi_file_close(cprofi_file *f, bool keep) {
    same, but without the value, as if sent by kill() from process 0: then the slot is found by
    thread id.
    The sampler asks the scheduler for short slices (Linux 6.12 honours sched_runtime for
-   SCHED_OTHER), which makes it be woken on time on a busy core, and takes 1 ns of timer slack. */
+   SCHED_OTHER), which makes it be woken on time on a busy core, and takes 1 ns of timer slack. It
+   asks for the highest priority that nice gives, too, as a fair share among hundreds of threads
+   that all want to run is too little for it; that needs CAP_SYS_NICE or RLIMIT_NICE. How much of a
+   core it may take is limited, so nobody starves. */
 
 #ifdef CPROFI_LINUX
 
 #define CPROFI_SCAN_NS 1000000000u /* full scan at least that often, */
 #define CPROFI_SCAN_BLIND_NS 50000000u /* and that where the link count is not the threads' */
+#define CPROFI_NICE (-20)
 #define CPROFI_SWITCH_NS 30000u     /* from one thread to the sampler, and to its clock */
 /* The value that it carries tells ours from the host's: sequence number, mark, slot. Where there is
    no room for all of the number, its low bits have to do. */
@@ -13750,7 +13754,7 @@ static bool cprofi_signal_restore(int number, bool late) {
 
 /* ---- the sampler thread ---- */
 
-static void cprofi_short_slice(void) {
+static void cprofi_sampler_schedule(void) {
     struct { /* struct sched_attr, first published size: sched_setattr(2) */
         uint32_t size, policy;
         uint64_t flags;
@@ -13759,7 +13763,9 @@ static void cprofi_short_slice(void) {
         uint64_t runtime, deadline, period;
     } attr = {48, SCHED_OTHER, 0, 0, 0, 100000, 0, 0};
     if (sched_getscheduler(0) != SCHED_OTHER) return;
-    attr.nice = getpriority(PRIO_PROCESS, 0);
+    attr.nice = CPROFI_NICE;
+    if (syscall(SYS_sched_setattr, 0, &attr, 0) == 0) return;
+    attr.nice = getpriority(PRIO_PROCESS, 0); /* not permitted: the program's own */
     syscall(SYS_sched_setattr, 0, &attr, 0);
 }
 
@@ -13767,7 +13773,7 @@ static void *cprofi_sampler_main(void *argument) {
     cprofi_session *s = (cprofi_session *)argument;
     prctl(PR_SET_NAME, "cprof", 0, 0, 0);
     prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
-    cprofi_short_slice();
+    cprofi_sampler_schedule();
     cprofi_store32(&s->sampler_tid, (uint32_t)syscall(SYS_gettid));
     cprofi_modules_refresh(&s->modules);
     cprofi_unwind_learn(&s->os.unwinder);
