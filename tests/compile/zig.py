@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""zig.py: programs with cprof.h link for Windows on ARM64, x64 and x86, and for macOS on ARM64 and
-x86-64, by `zig cc`, without a warning and without any -l. What the macOS sampler calls while a thread
-is suspended is what may be called then. Its x86-64 code takes profiles on Linux, where tests/macos/host.c
+"""zig.py: programs with cprof.h link for Windows on ARM64, x64 and x86, and for macOS and FreeBSD on ARM64 and
+x86-64, by `zig cc`, without a warning and without any -l. What the macOS sampler calls while a thread is
+suspended is what may be called then. Its x86-64 code takes profiles on Linux, where tests/macos/host.c
 imitates the system it is for. And the readers of tests/unit/macho.c read what zig's linker makes.
 
     zig.py BUILD-DIRECTORY
@@ -21,6 +21,7 @@ from windows import IMPLEMENTATION, PROGRAM
 
 WINDOWS = {"aarch64": "ARM64", "x86_64": "x64", "x86": "x86"}
 MACOS = {"aarch64": "ARM64", "x86_64": "x86-64"}
+FREEBSD = MACOS
 # memcpy and memset, by whatever name compilers have for them.
 SUSPENDED = {"_thread_get_state", "_vm_region_64", "_vm_read_overwrite", "_memcpy", "_memset", "_bzero"}
 
@@ -73,6 +74,16 @@ def macos(zig):
         text = run(["llvm-objdump", "--macho", "--dylibs-used", program])[1]
         libraries = set(re.findall(r"^\s+(\S+) \(compatibility", text, re.M))
         check(libraries == {"/usr/lib/libSystem.B.dylib"}, name + ": imports from libSystem only", " ".join(sorted(libraries)) or "none")
+
+
+def freebsd(zig):
+    for target, name in FREEBSD.items():
+        why, program = zig(target + "-freebsd", put("zig.c", PROGRAM), target + "-freebsd", "-O2", "-g", "-std=c99", "-pthread")
+        if not check(not why, "zig cc links a program for FreeBSD on " + name, why):
+            continue
+        libraries = set(re.findall(r"^\s+NEEDED\s+(\S+)", run(["llvm-objdump", "-p", program])[1], re.M))
+        others = [library for library in libraries if not re.match(r"lib(c|thr|pthread|sys|m|util|execinfo|rt|dl|ld)\.so|ld-elf", library)]
+        check(libraries and not others, name + ": needs the C library and threads only", " ".join(sorted(libraries)) or "none")
 
 
 def suspended(zig):
@@ -156,6 +167,7 @@ def main():
     if path:
         zig = Compiler(path, build)
         macos(zig)
+        freebsd(zig)
         suspended(zig)
         imitated(zig)
         readers(zig)
