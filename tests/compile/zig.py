@@ -22,6 +22,9 @@ from windows import IMPLEMENTATION, PROGRAM
 WINDOWS = {"aarch64": "ARM64", "x86_64": "x64", "x86": "x86"}
 MACOS = {"aarch64": "ARM64", "x86_64": "x86-64"}
 FREEBSD = MACOS
+# Where the kernel has the registers, of which cprof.h says it in numbers: in the order of a mcontext_t's names.
+FREEBSD_CONTEXT = {"x86_64": "rax rdx rcx rbx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip",
+                   "aarch64": " ".join("gpregs.gp_x[%d]" % i for i in range(30)) + " gpregs.gp_lr gpregs.gp_sp gpregs.gp_elr"}
 # memcpy and memset, by whatever name compilers have for them.
 SUSPENDED = {"_thread_get_state", "_vm_region_64", "_vm_read_overwrite", "_memcpy", "_memset", "_bzero"}
 
@@ -82,6 +85,11 @@ def freebsd(zig):
         if not check(not why, "zig cc links a program for FreeBSD on " + name, why):
             continue
         libraries = set(re.findall(r"^\s+NEEDED\s+(\S+)", run(["llvm-objdump", "-p", program])[1], re.M))
+        registers = FREEBSD_CONTEXT[target].split()
+        why, _ = zig(target + "-freebsd", put("registers.c", IMPLEMENTATION + "".join(
+            "typedef char at_%d[cprofi_context_index[%d] * 8 + CPROFI_CONTEXT == offsetof(ucontext_t, uc_mcontext.mc_%s) ? 1 : -1];\n" % (i, i, name)
+            for i, name in enumerate(registers))), "registers.o", "-std=c99", "-c", "-Wno-gnu-folding-constant", "-Wno-unused-local-typedef")
+        check(not why, name + ": the registers are where the system's headers have them", why)
         others = [library for library in libraries if not re.match(r"lib(c|thr|pthread|sys|m|util|execinfo|rt|dl|ld)\.so|ld-elf", library)]
         check(libraries and not others, name + ": needs the C library and threads only", " ".join(sorted(libraries)) or "none")
 
@@ -124,6 +132,8 @@ def imitated(zig):
         environment = dict(os.environ, CPROF_HZ="500")
         if cached:
             environment["HOST_CACHED"] = cached
+        if os.path.exists(profile):
+            os.remove(profile)
         status, text = run([host, program, profile, clock], env=environment, timeout=120)
         facts = dict(re.findall(r"(\w+) (\d+)", text))
         samples = int(facts.get("samples", 0))
