@@ -30,15 +30,16 @@
      Linux 32-bit x86, gcc and glibc: C programs run. musl: x86-64, static and dynamic, run.
      macOS x86-64 and ARM64: compiled and linked by zig cc, never run there. On Linux what reads its
      symbols and unwind tables is tested, and the x86-64 code run over an imitation of the system.
+     FreeBSD x86-64 and ARM64: compiled and linked by zig cc, never run.
      Everything else: an #error, unless CPROF_DISABLE is defined.
 
    LINK FLAGS
 
-     Linux: -pthread; Windows, macOS: none. No -ldl, no -rdynamic, no dbghelp.lib: what is needed is
-     loaded when it is. Compile with -g (cl: /Zi, link: /DEBUG) at any optimisation level to see
-     inlined functions and, with CPROF_LINES=1, lines; without, functions are those of the symbol
-     table. A stripped program needs its separate debug file (build id or .gnu_debuglink), or shows
-     what its dynamic symbols tell and [program+0xoffset] for the rest.
+     Linux, FreeBSD: -pthread; Windows, macOS: none. No -ldl, no -rdynamic, no dbghelp.lib: what
+     is needed is loaded when it is. Compile with -g (cl: /Zi, link: /DEBUG) at any optimisation
+     level to see inlined functions and, with CPROF_LINES=1, lines; without, functions are those of
+     the symbol table. A stripped program needs its separate debug file (build id or
+     .gnu_debuglink), or shows what its dynamic symbols tell and [program+0xoffset] for the rest.
 
    MACROS THAT CHANGE THE BUILD
 
@@ -193,7 +194,10 @@
      stats      what it all adds up to
      writers    from the table to a profile
      posix      files, the life of the process
+     images     ELF images in memory
+     signals    the handler that captures
      linux      threads, clocks, signals, sleeping
+     freebsd    threads, clocks, signals, sleeping
      macos      threads, clocks, suspending, images
      windows    threads, clocks, suspending, files
      api        the public functions
@@ -499,13 +503,16 @@ class cprof_scope_guard {
 #if defined(__linux__)
 #define CPROFI_LINUX 1
 #define CPROFI_POSIX 1
+#elif defined(__FreeBSD__)
+#define CPROFI_FREEBSD 1
+#define CPROFI_POSIX 1
 #elif defined(__APPLE__)
 #define CPROFI_MACOS 1
 #define CPROFI_POSIX 1
 #elif defined(_WIN32)
 #define CPROFI_WINDOWS 1
 #else
-#error "cprof: no Linux, Windows or macOS program; build others with -DCPROF_DISABLE"
+#error "cprof: for Linux, Windows, macOS and FreeBSD; build other programs with -DCPROF_DISABLE"
 #endif
 
 #if (defined(__x86_64__) && defined(__LP64__)) || (defined(_M_X64) && !defined(_M_ARM64EC))
@@ -551,7 +558,39 @@ class cprof_scope_guard {
 #if defined(__GLIBC__) && !defined(__USE_GNU)
 #error "cprof: include cprof.h before any system header, or compile with -D_GNU_SOURCE"
 #endif
+#define CPROFI_SYS_SIGPROCMASK SYS_rt_sigprocmask
+#define CPROFI_SYSCALL_X64 "syscall"
+#define CPROFI_SYSCALL_ARM64 "svc #0"
 #endif /* CPROFI_LINUX */
+
+#ifdef CPROFI_FREEBSD
+#define CPROFI_GETENV(name) (issetugid() ? NULL : getenv(name))
+#define CPROFI_CFI 1
+#include <sys/param.h>
+#include <sys/types.h>
+#include <sys/umtx.h>
+#include <sys/user.h>
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <link.h>
+#include <pthread.h>
+#include <pthread_np.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysctl.h>
+#include <sys/thr.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+#define CPROFI_SYS_SIGPROCMASK SYS_sigprocmask
+/* The kernel tells errors by the carry flag; here they are negative, as Linux has them. Also it
+   returns a second value, in rdx or x1, and clears r8 to r10. */
+#define CPROFI_SYSCALL_X64 "syscall\n\tjnc 1f\n\tneg %%rax\n1:"
+#define CPROFI_SYSCALL_ARM64 "svc #0\n\tb.cc 1f\n\tneg x0, x0\n1:"
+#endif /* CPROFI_FREEBSD */
 
 #ifdef CPROFI_MACOS
 #define CPROFI_GETENV(name) (issetugid() ? NULL : getenv(name))
@@ -1359,21 +1398,40 @@ enum {
     CPROFI_PAIR_IS_TOP = 1,    /* see above */
     CPROFI_SIGNED = 0,         /* 1: return addresses may be */
     CPROFI_SYSCALL = 0x050f,   /* the instruction that enters the kernel, */
-    CPROFI_SYSCALL_SIZE = 2,   /* and its bytes */
-    CPROFI_CONTEXT = 40,       /* offset of the registers in the kernel's ucontext; */
-    CPROFI_CONTEXT_AT_SP = 0,  /* and of that from SP, where a handler returns to; */
-    CPROFI_CONTEXT_CHECK = 18, /* index of cs, gs, fs, */
-    CPROFI_CONTEXT_MASK = 0xffff,
-    CPROFI_CONTEXT_GOOD = 0x33 /* cs of 64-bit user code */
+    CPROFI_SYSCALL_SIZE = 2    /* and its bytes */
 };
 #define CPROFI_CODE_END ((uintptr_t)1 << 47)
 #define CPROFI_CODE(address) (address)
 
-/* The order of a rule's registers, and where the kernel has each of all: r8 to r15, rdi, rsi, rbp,
-   rbx, rdx, rax, rcx, rsp, rip. */
+/* The order of a rule's registers. */
 static const uint8_t cprofi_kept[CPROFI_KEPT] = {CPROFI_FP, 3, 12, 13, 14, 15};
-static const uint8_t cprofi_context_index[CPROFI_REGS] = {13, 12, 14, 11, 9, 8, 10, 15, 0,
-                                                          1,  2,  3,  4,  5, 6, 7,  16};
+
+/* The kernel's ucontext. */
+enum {
+#ifdef CPROFI_FREEBSD
+    CPROFI_CONTEXT = 24,
+    CPROFI_CONTEXT_AT_SP = 16, /* behind the handler's address */
+    CPROFI_CONTEXT_CHECK = 20,
+    CPROFI_CONTEXT_MASK = 0xffff,
+    CPROFI_CONTEXT_GOOD = 0x43
+#else
+    CPROFI_CONTEXT = 40,       /* offset of the registers; */
+    CPROFI_CONTEXT_AT_SP = 0,  /* and of the whole from SP, where a handler returns to; */
+    CPROFI_CONTEXT_CHECK = 18, /* index of cs, gs, fs, */
+    CPROFI_CONTEXT_MASK = 0xffff,
+    CPROFI_CONTEXT_GOOD = 0x33 /* cs of 64-bit user code */
+#endif
+};
+
+/* Where it has each register. Linux: r8 to r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip.
+   FreeBSD: rdi, rsi, rdx, rcx, r8, r9, rax, rbx, rbp, r10 to r15, 4 others, rip, 2 others, rsp. */
+static const uint8_t cprofi_context_index[CPROFI_REGS] = {
+#ifdef CPROFI_FREEBSD
+    6, 2, 3, 7, 1, 0, 8, 22, 4, 5, 9, 10, 11, 12, 13, 14, 19
+#else
+    13, 12, 14, 11, 9, 8, 10, 15, 0, 1, 2, 3, 4, 5, 6, 7, 16
+#endif
+};
 
 /* A system call without errno: in a dlopened object the first touch of a thread-local allocates.
    [signal] */
@@ -1383,10 +1441,10 @@ static long cprofi_unwind_syscall(long number, uintptr_t a, uintptr_t b, uintptr
     register uintptr_t r10 __asm__("r10") = d;
     register uintptr_t r8 __asm__("r8") = e;
     register uintptr_t r9 __asm__("r9") = f;
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-                     : "rcx", "r11", "memory");
+    __asm__ volatile(CPROFI_SYSCALL_X64
+                     : "=a"(result), "+d"(c), "+r"(r10), "+r"(r8), "+r"(r9)
+                     : "0"(number), "D"(a), "S"(b)
+                     : "rcx", "r11", "memory", "cc");
     return result;
 }
 #elif defined(CPROFI_X86)
@@ -1445,8 +1503,13 @@ enum {
     CPROFI_PAIR_IS_TOP = 0,
     CPROFI_SIGNED = 1,
     CPROFI_SYSCALL_SIZE = 4,
+#ifdef CPROFI_FREEBSD
+    CPROFI_CONTEXT = 16,
+    CPROFI_CONTEXT_AT_SP = 80,
+#else
     CPROFI_CONTEXT = 184,
     CPROFI_CONTEXT_AT_SP = 128, /* behind the siginfo */
+#endif
     CPROFI_CONTEXT_CHECK = 33,  /* pstate: */
     CPROFI_CONTEXT_MASK = 0x1f,
     CPROFI_CONTEXT_GOOD = 0     /* 64-bit, user */
@@ -1471,10 +1534,10 @@ static long cprofi_unwind_syscall(long number, uintptr_t a, uintptr_t b, uintptr
     register uintptr_t x4 __asm__("x4") = e;
     register uintptr_t x5 __asm__("x5") = f;
     register long x8 __asm__("x8") = number;
-    __asm__ volatile("svc #0"
-                     : "+r"(x0)
-                     : "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5), "r"(x8)
-                     : "memory");
+    __asm__ volatile(CPROFI_SYSCALL_ARM64
+                     : "+r"(x0), "+r"(x1)
+                     : "r"(x2), "r"(x3), "r"(x4), "r"(x5), "r"(x8)
+                     : "memory", "cc");
     return (long)x0;
 }
 #endif
@@ -1640,41 +1703,21 @@ static inline void cprofi_store64(uint64_t *p, uint64_t v) {
     __atomic_store_n(p, v, __ATOMIC_RELAXED);
 }
 
+/* What each system implements. Another way to see whether 8 bytes can be read. [signal] */
+static bool cprofi_os_readable(uintptr_t address);
+/* Notes where signal handlers return to, as far as the system tells. Call when handlers may have
+   been installed by code new to the process. Sampler thread only. */
+static void cprofi_unwind_learn(cprofi_unwinder *u);
+
 /* [signal] Whether 8 bytes can be read at `address`; they must not span two pages. */
 static bool cprofi_unwind_readable(const cprofi_unwinder *u, uintptr_t address) {
     if (u->probe == CPROFI_PROBE_SIGPROCMASK) {
         /* The kernel reads the new mask before it looks at `how`: EFAULT or EINVAL. */
-        long result = cprofi_unwind_syscall(SYS_rt_sigprocmask, ~(uintptr_t)0, address, 0, 8, 0, 0);
+        long result = cprofi_unwind_syscall(CPROFI_SYS_SIGPROCMASK, ~(uintptr_t)0, address, 0,
+                                            8, 0, 0);
         return result == -EINVAL;
     }
-    if (u->probe == CPROFI_PROBE_READV) {
-        uint64_t word;
-        struct iovec local = {&word, sizeof word}, remote;
-        remote.iov_base = (void *)address;
-        remote.iov_len = sizeof word;
-        uintptr_t pid = (uintptr_t)cprofi_unwind_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
-        return cprofi_unwind_syscall(SYS_process_vm_readv, pid, (uintptr_t)&local, 1,
-                                     (uintptr_t)&remote, 1, 0) == (long)sizeof word;
-    }
-    return false;
-}
-
-/* Where signal handlers return to: libc gives the kernel that address with every handler. Call when
-   handlers may have been installed by code new to the process. Sampler thread only. */
-static void cprofi_unwind_learn(cprofi_unwinder *u) {
-    for (uintptr_t sig = 1; sig <= 64; sig++) {
-        struct { uintptr_t handler, flags, restorer; uint64_t mask; } action = {0, 0, 0, 0};
-        const uintptr_t has_restorer = 0x04000000;
-        if (cprofi_unwind_syscall(SYS_rt_sigaction, sig, 0, (uintptr_t)&action, 8, 0, 0) != 0 ||
-            !(action.flags & has_restorer) || !action.restorer)
-            continue;
-        for (size_t i = 0; i < CPROFI_RESTORERS; i++) {
-            if (u->restorers[i] == action.restorer) break;
-            if (u->restorers[i]) continue;
-            cprofi_store64(&u->restorers[i], action.restorer);
-            break;
-        }
-    }
+    return u->probe == CPROFI_PROBE_READV && cprofi_os_readable(address);
 }
 
 /* What the system implements: see cprofi_unwinder. */
@@ -10186,6 +10229,36 @@ typedef struct {
 } cprofi_os_slot;
 #endif /* CPROFI_LINUX */
 
+#ifdef CPROFI_FREEBSD
+enum {
+    CPROFI_STACK_COPY = 8, /* none is copied */
+    CPROFI_DEFAULT_SIGNAL = SIGURG
+};
+
+typedef struct {
+    pthread_t sampler;
+    cprofi_unwinder unwinder;
+    struct kinfo_proc *listing; /* the process's threads, as of the last scan */
+    size_t listing_size;        /* bytes of room */
+    uint32_t listed;
+    bool scanned;
+} cprofi_os;
+
+typedef struct {
+    bool running; /* it was on a CPU, or waited for one, at the last scan */
+    bool switches_known;
+    uint64_t sleeps, pushes; /* when it last waited for a CPU: see cprofi_os_counts */
+} cprofi_os_thread;
+
+typedef struct {
+    uint32_t after_syscall; /* it was stopped right behind a system call instruction */
+    uint64_t sleeps, pushes; /* how often it has gone to sleep, and been taken off a CPU */
+    cprofi_regs regs;
+    cprofi_view view;
+    cprofi_scratch scratch;
+} cprofi_os_slot;
+#endif /* CPROFI_FREEBSD */
+
 #ifdef CPROFI_SUSPENDS
 /* Tests put here what must not be done, to see that they notice. */
 #ifndef CPROFI_TEST_WHILE_SUSPENDED
@@ -12482,7 +12555,7 @@ static cprof_result cprofi_write_snapshot(const cprofi_snapshot *c, cprof_format
 /* ---------------------------------------------------------------------------------------------- */
 /* >>posix: files, the life of the process
 
-   What Linux and macOS do in the same way. */
+   What Linux, FreeBSD and macOS do in the same way. */
 
 #ifdef CPROFI_POSIX
 
@@ -12755,128 +12828,19 @@ static bool cprofi_file_close(cprofi_file *f, bool keep) {
 
 #endif /* CPROFI_POSIX */
 /* ---------------------------------------------------------------------------------------------- */
-/* >>linux: threads, clocks, signals, sleeping
+/* >>images: ELF images in memory
 
-   CPU clocks: clock_gettime with a thread's clock id made of its thread id (the layout is in
-   Linux's include/linux/posix-timers.h), 0.3-0.55 us; exact to the nanosecond also while the
-   thread runs on another core, so two readings tell whether it runs.
-   State: /proc/self/task/TID/syscall (Linux 2.6.27) says "running" of a runnable thread, else the
-   system call with stack pointer and program counter: 0.9 us with the descriptor kept open.
-   Threads: the link count of /proc/self/task is 2 + the number of threads. Entries come in order
-   of creation, so what was added is at the tail. When a thread ends, its clock can no longer be
-   read, so that another began at the same time does not go unnoticed. A full scan once a second
-   finds whatever was missed; every 50 ms where the link count does not tell (some sandboxes).
-   Asking: rt_tgsigqueueinfo, because only a queued signal carries a value (the slot and its
-   sequence number). When the limit of pending signals is reached, the kernel delivers it all the
-   same, but without the value, as if sent by kill() from process 0: then the slot is found by
-   thread id.
-   The sampler asks the scheduler for short slices (Linux 6.12 honours sched_runtime for
-   SCHED_OTHER), which makes it be woken on time on a busy core, and takes 1 ns of timer slack. It
-   asks for the highest priority that nice gives, too, as a fair share among hundreds of threads
-   that all want to run is too little for it; that needs CAP_SYS_NICE or RLIMIT_NICE. How much of a
-   core it may take is limited, so nobody starves. */
+   What dl_iterate_phdr shows, for the registry of >>modules. Everything is read inside its
+   callback, where the loader's lock keeps images mapped. */
 
-#ifdef CPROFI_LINUX
+#ifdef CPROFI_CFI
 
-#define CPROFI_SCAN_NS 1000000000u /* full scan at least that often, */
-#define CPROFI_SCAN_BLIND_NS 50000000u /* and that where the link count is not the threads' */
-#define CPROFI_NICE (-20)
-#define CPROFI_SWITCH_NS 30000u     /* from one thread to the sampler, and to its clock */
-/* The value that it carries tells ours from the host's: sequence number, mark, slot. Where there is
-   no room for all of the number, its low bits have to do. */
-#if UINTPTR_MAX > 0xffffffffu
-#define CPROFI_SIGNAL_SLOT 16
-#define CPROFI_SIGNAL_MAGIC 0x6370u /* "cp" */
-#define CPROFI_SIGNAL_SEQ 32
-#else
-#define CPROFI_SIGNAL_SLOT 11
-#define CPROFI_SIGNAL_MAGIC 0x16u
-#define CPROFI_SIGNAL_SEQ 16
-#endif
-
-/* A time as the kernel's older calls take it, whatever libc's struct timespec is. */
-typedef struct {
-    long s, ns;
-} cprofi_kernel_time;
-
-
-/* ---- memory ---- */
-
-static void *cprofi_pages(size_t size) {
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) return NULL;
-    madvise(p, size, MADV_DONTFORK);
-    return p;
-}
-
-static void cprofi_pages_free(void *p, size_t size) {
-    if (p) munmap(p, size);
-}
-
-/* ---- functions of the process ---- */
-
-static cprofi_source cprofi_os_image_source(const cprofi_module *m) {
-    return cprofi_source_of(m->image);
-}
-
-/* The path of the program itself may be gone, or by now belong to a newer one. */
-static size_t cprofi_os_image_paths(const cprofi_module *m, const char *paths[2]) {
-    uintptr_t headers = (uintptr_t)getauxval(AT_PHDR);
-    paths[0] = m->path;
-    paths[1] = "/proc/self/exe";
-    return headers >= m->lo && headers < m->hi ? 2 : 1;
-}
-
-/* The demangler of every C++ run-time library is not asked for, only used if it is there: linked
-   in, visible to dlsym, or in a library loaded with RTLD_LOCAL (a plug-in's). weakref and not weak:
-   what the host's own source says of the same functions is not changed by it, and neither
-   -lstdc++ nor -ldl becomes necessary. dlopen is looked up at run time, because linkers warn of it
-   in static programs even where nothing calls it. */
-
-typedef void *(*cprofi_dlopen_fn)(const char *, int);
-typedef int (*cprofi_dlclose_fn)(void *);
-
-static char *cprofi_weak_demangle(const char *, char *, size_t *, int *)
-    __attribute__((weakref("__cxa_demangle")));
-static void *cprofi_weak_dlsym(void *, const char *) __attribute__((weakref("dlsym")));
-
-/* Stores the address of a function of the process, NULL if there is none, in the function pointer
-   at `function`. (ISO C has no cast from one kind of pointer to the other.) */
-static bool cprofi_dl_find(void *library, const char *name, void *function, size_t size) {
-    void *found = cprofi_weak_dlsym ? cprofi_weak_dlsym(library, name) : NULL;
-    if (size == sizeof found) memcpy(function, &found, size);
-    return found != NULL;
-}
-
-static cprofi_demangle_fn cprofi_demangler_open(void **library) {
-    static const char *const libraries[] = {"libstdc++.so.6", "libc++abi.so.1", "libc++.so.1"};
-    cprofi_demangle_fn function = NULL;
-    cprofi_dlopen_fn open_library = NULL;
-    *library = NULL;
-    if (cprofi_weak_demangle) return cprofi_weak_demangle;
-    /* A NULL library is RTLD_DEFAULT. */
-    if (cprofi_dl_find(NULL, "__cxa_demangle", &function, sizeof function)) return function;
-    if (!cprofi_dl_find(NULL, "dlopen", &open_library, sizeof open_library)) return NULL;
-    for (size_t i = 0; !*library && i < CPROFI_COUNT(libraries); i++)
-        *library = open_library(libraries[i], RTLD_LAZY | RTLD_NOLOAD);
-    if (*library) cprofi_dl_find(*library, "__cxa_demangle", &function, sizeof function);
-    return function;
-}
-
-static void cprofi_demangler_close(void *library) {
-    cprofi_dlclose_fn close_library = NULL;
-    if (library && cprofi_dl_find(NULL, "dlclose", &close_library, sizeof close_library))
-        close_library(library);
-}
-
-static uintptr_t cprofi_os_function(const char *name) {
-    uintptr_t address = 0;
-    cprofi_dl_find(NULL, name, &address, sizeof address);
-    return address;
-}
-
-/* ---- images in memory ---- */
+/* What each of these systems implements: the path of the program, and its size without the zero;
+   0: the loader's name will do. The program's file, open for reading, or -1. Where the vdso is, 0
+   if it is nowhere. */
+static size_t cprofi_os_program(char *to, size_t capacity);
+static int cprofi_os_open_program(void);
+static uintptr_t cprofi_os_vdso(void);
 
 /* What a scan found out about one image, before it is known whether it is new. */
 typedef struct {
@@ -13040,7 +13004,7 @@ static void cprofi_tables_find(cprofi_tables *t, const cprofi_image *image) {
 static void cprofi_tables_find_section(cprofi_tables *t, const cprofi_image *image) {
     ElfW(Ehdr) ehdr;
     ElfW(Shdr) names, section;
-    int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    int file = cprofi_os_open_program();
     if (file < 0) return;
     memset(&ehdr, 0, sizeof ehdr);
     if (pread(file, &ehdr, sizeof ehdr, 0) == (ssize_t)sizeof ehdr &&
@@ -13110,10 +13074,8 @@ static void cprofi_image_name(cprofi_modules *m, cprofi_module *record,
     record->name = "[vdso]";
     if (image->is_vdso) return;
     if (image->is_main) {
-        ssize_t n = readlink("/proc/self/exe", text, sizeof text - 1);
-        if (n > 0) {
-            size_t size = (size_t)n, tail = sizeof deleted - 1;
-            text[size] = 0;
+        size_t size = cprofi_os_program(text, sizeof text), tail = sizeof deleted - 1;
+        if (size) {
             name = text;
             if (size > tail && strcmp(text + size - tail, deleted) == 0) {
                 text[size - tail] = 0;
@@ -13183,7 +13145,7 @@ static int cprofi_image_callback(struct dl_phdr_info *info, size_t size, void *u
     image.phdr = info->dlpi_phdr;
     image.phnum = info->dlpi_phnum;
     image.loader_name = info->dlpi_name ? info->dlpi_name : "";
-    image.is_vdso = !first && image.slide != 0 && image.slide == getauxval(AT_SYSINFO_EHDR);
+    image.is_vdso = !first && image.slide != 0 && image.slide == cprofi_os_vdso();
     image.is_main = first;
     cprofi_image_enter(m, &image);
     return 0;
@@ -13191,7 +13153,7 @@ static int cprofi_image_callback(struct dl_phdr_info *info, size_t size, void *u
 
 /* Static programs do not show the vdso through dl_iterate_phdr: read its headers where it is. */
 static void cprofi_image_vdso(cprofi_modules *m) {
-    uintptr_t base = (uintptr_t)getauxval(AT_SYSINFO_EHDR);
+    uintptr_t base = cprofi_os_vdso();
     if (!base) return;
     const ElfW(Ehdr) *ehdr = (const ElfW(Ehdr) *)base;
     cprofi_image image;
@@ -13216,6 +13178,284 @@ static void cprofi_os_modules(cprofi_modules *m) {
     m->started = false;
     dl_iterate_phdr(cprofi_image_callback, m);
     if (m->scan != scan) cprofi_image_vdso(m);
+}
+#endif /* CPROFI_CFI */
+/* ---------------------------------------------------------------------------------------------- */
+/* >>signals: the handler that captures
+
+   Where a thread is asked by a signal: who answers which request, whose signals others' are, and
+   what there was before. */
+
+#ifdef CPROFI_CFI
+
+/* What the host had installed for our signal. Not in the session: it must outlive a fork. */
+static struct sigaction cprofi_signal_before;
+
+/* Makes a slot that was asked the handler's. [signal] */
+static bool cprofi_slot_win(cprofi_slot *q, uint32_t word) {
+    return CPROFI_SLOT_PHASE(word) == CPROFI_ASKED &&
+           cprofi_cas32(&q->word, word, CPROFI_SLOT_WORD(word >> 2, CPROFI_BUSY));
+}
+
+/* What each of these systems implements. Is this signal ours? Then *slot is the request it
+   answers, NULL if that was given up. [signal] */
+static bool cprofi_signal_ours(cprofi_session *s, const siginfo_t *info, cprofi_slot **slot);
+/* Lets the signal do what it does by default, as soon as the handler returns. [signal] */
+static void cprofi_signal_default(int number);
+/* What cprofi_os_counts wants to know of a thread that waited for a CPU when asked. [signal] */
+static void cprofi_signal_pushed(const cprofi_unwinder *u, cprofi_slot *q);
+
+/* The request that a thread was asked with; it becomes the handler's. NULL: none. [signal] */
+static cprofi_slot *cprofi_slot_of(cprofi_session *s, uint32_t tid) {
+    for (uint32_t i = 0; i < CPROFI_SLOTS; i++) {
+        cprofi_slot *q;
+        if (cprofi_load32(&s->slot_tids[i]) != tid) continue;
+        q = cprofi_slot_at(s, i);
+        if (cprofi_slot_win(q, cprofi_load32(&q->word))) return q;
+    }
+    return NULL;
+}
+
+/* A signal somebody else sent goes to the handler that was there before. [signal] */
+static void cprofi_signal_chain(int number, siginfo_t *info, void *context) {
+    const struct sigaction *before = &cprofi_signal_before;
+    if (before->sa_flags & SA_SIGINFO) {
+        before->sa_sigaction(number, info, context);
+    } else if (before->sa_handler == SIG_DFL) {
+        if (number != SIGURG && number != SIGWINCH && number != SIGCHLD && number != SIGCONT) {
+            cprofi_signal_default(number); /* it ends the process: so be it */
+        }
+    } else if (before->sa_handler != SIG_IGN) {
+        before->sa_handler(number);
+    }
+}
+
+#ifndef CPROF_TEST_EMPTY_HANDLER
+/* Captures the stack that was interrupted. [signal] */
+static void cprofi_signal_capture(cprofi_session *s, cprofi_slot *q, void *context) {
+    cprofi_end end = CPROFI_END_LOST;
+    cprofi_scope_walk walk;
+    cprofi_scopes_walk(&walk, q->scopes, q->marks);
+    cprofi_regs_from_ucontext(&q->os.regs, context);
+    if (!q->running) cprofi_signal_pushed(&s->os.unwinder, q);
+    q->os.view.lo = q->os.view.hi = 0;
+    q->os.view.delta = 0;
+    q->os.view.probe = true;
+    q->depth = (uint32_t)cprofi_unwind(&s->os.unwinder, &s->modules, &q->os.regs, &q->os.view,
+                                       &q->os.scratch, q->frames, (size_t)s->desc.max_depth, &end,
+                                       &walk);
+    q->end = (uint32_t)end;
+    cprofi_scopes_rest(&walk, q->depth);
+    q->mark_count = walk.count;
+}
+#else
+/* For the benchmark that weighs the unwinding: answers at once. [signal] */
+static void cprofi_signal_capture(cprofi_session *s, cprofi_slot *q, void *context) {
+    (void)s, (void)context;
+    q->running = 1;
+    q->depth = 0;
+    q->end = CPROFI_END_ROOT;
+}
+#endif
+
+/* The handler. Calls nothing that locks, allocates, or sets errno. [signal] */
+static void cprofi_signal_handler(int number, siginfo_t *info, void *context) {
+    cprofi_session *s = cprofi_load_pointer(cprofi_session *, &cprofi.session);
+    cprofi_slot *q;
+    if (!cprofi_signal_ours(s, info, &q)) {
+        cprofi_signal_chain(number, info, context);
+    } else if (q) {
+        uint32_t word = cprofi_load32(&q->word);
+        cprofi_signal_capture(s, q, context);
+        cprofi_store32(&q->word, CPROFI_SLOT_WORD(word >> 2, CPROFI_DONE));
+    }
+}
+
+/* Compilers may call memcpy and memset anywhere. Called once before, they are bound, and the
+   handler will not run the dynamic linker, which wants kilobytes of stack. */
+static void cprofi_signal_bind(void) {
+    char from[64] = {0}, to[64];
+    volatile size_t size = sizeof to;
+    memset(to, 1, size);
+    memcpy(to, from, size);
+    *(volatile char *)to = to[1];
+}
+
+static cprof_result cprofi_signal_install(int number) {
+    struct sigaction now, ours;
+    cprofi_signal_bind();
+    if (number == SIGSEGV || number == SIGBUS || number == SIGFPE || number == SIGILL ||
+        number == SIGTRAP || number == SIGABRT || sigaction(number, NULL, &now) != 0)
+        return CPROF_ERROR_SIGNAL;
+    if (!(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != cprofi_signal_handler)
+        cprofi_signal_before = now;
+    memset(&ours, 0, sizeof ours);
+    ours.sa_sigaction = cprofi_signal_handler;
+    ours.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
+    sigfillset(&ours.sa_mask);
+    return sigaction(number, &ours, NULL) == 0 ? CPROF_OK : CPROF_ERROR_SIGNAL;
+}
+
+/* Gives the signal back, unless the host has taken it in the meantime: then it returns false.
+   `late`: requests may be on their way still; ignoring the signal for a moment drops them (POSIX,
+   sigaction). */
+static bool cprofi_signal_restore(int number, bool late) {
+    struct sigaction now;
+    if (sigaction(number, NULL, &now) != 0) return false;
+    if (!(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != cprofi_signal_handler) return false;
+    if (late) {
+        memset(&now, 0, sizeof now);
+        now.sa_handler = SIG_IGN;
+        sigaction(number, &now, NULL);
+    }
+    return sigaction(number, &cprofi_signal_before, NULL) == 0;
+}
+
+/* Copies a string that may not be one, up to `size` bytes; what cannot be read ends it. Returns its
+   size with the zero. */
+static size_t cprofi_os_text(cprofi_session *s, const char *from, char *to, size_t size) {
+    cprofi_view view = {0, 0, 0, true};
+    size_t n = 0;
+    for (uintptr_t at = (uintptr_t)from, word = 0; n + 1 < size; at++, n++) {
+        if ((n == 0 || at % sizeof word == 0) &&
+            !cprofi_view_read(&s->os.unwinder, &view, at - at % sizeof word, &word))
+            break;
+        to[n] = (char)(word >> 8 * (at % sizeof word));
+        if (!to[n]) break;
+    }
+    to[n] = 0;
+    return n + 1;
+}
+#endif /* CPROFI_CFI */
+/* ---------------------------------------------------------------------------------------------- */
+/* >>linux: threads, clocks, signals, sleeping
+
+   CPU clocks: clock_gettime with a thread's clock id made of its thread id (the layout is in
+   Linux's include/linux/posix-timers.h), 0.3-0.55 us; exact to the nanosecond also while the
+   thread runs on another core, so two readings tell whether it runs.
+   State: /proc/self/task/TID/syscall (Linux 2.6.27) says "running" of a runnable thread, else the
+   system call with stack pointer and program counter: 0.9 us with the descriptor kept open.
+   Threads: the link count of /proc/self/task is 2 + the number of threads. Entries come in order
+   of creation, so what was added is at the tail. When a thread ends, its clock can no longer be
+   read, so that another began at the same time does not go unnoticed. A full scan once a second
+   finds whatever was missed; every 50 ms where the link count does not tell (some sandboxes).
+   Asking: rt_tgsigqueueinfo, because only a queued signal carries a value (the slot and its
+   sequence number). When the limit of pending signals is reached, the kernel delivers it all the
+   same, but without the value, as if sent by kill() from process 0: then the slot is found by
+   thread id.
+   The sampler asks the scheduler for short slices (Linux 6.12 honours sched_runtime for
+   SCHED_OTHER), which makes it be woken on time on a busy core, and takes 1 ns of timer slack. It
+   asks for the highest priority that nice gives, too, as a fair share among hundreds of threads
+   that all want to run is too little for it; that needs CAP_SYS_NICE or RLIMIT_NICE. How much of a
+   core it may take is limited, so nobody starves. */
+
+#ifdef CPROFI_LINUX
+
+#define CPROFI_SCAN_NS 1000000000u /* full scan at least that often, */
+#define CPROFI_SCAN_BLIND_NS 50000000u /* and that where the link count is not the threads' */
+#define CPROFI_NICE (-20)
+#define CPROFI_SWITCH_NS 30000u     /* from one thread to the sampler, and to its clock */
+/* The value that it carries tells ours from the host's: sequence number, mark, slot. Where there is
+   no room for all of the number, its low bits have to do. */
+#if UINTPTR_MAX > 0xffffffffu
+#define CPROFI_SIGNAL_SLOT 16
+#define CPROFI_SIGNAL_MAGIC 0x6370u /* "cp" */
+#define CPROFI_SIGNAL_SEQ 32
+#else
+#define CPROFI_SIGNAL_SLOT 11
+#define CPROFI_SIGNAL_MAGIC 0x16u
+#define CPROFI_SIGNAL_SEQ 16
+#endif
+
+/* A time as the kernel's older calls take it, whatever libc's struct timespec is. */
+typedef struct {
+    long s, ns;
+} cprofi_kernel_time;
+
+/* ---- memory ---- */
+
+static void *cprofi_pages(size_t size) {
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    madvise(p, size, MADV_DONTFORK);
+    return p;
+}
+
+static void cprofi_pages_free(void *p, size_t size) {
+    if (p) munmap(p, size);
+}
+
+/* ---- functions of the process ---- */
+
+static cprofi_source cprofi_os_image_source(const cprofi_module *m) {
+    return cprofi_source_of(m->image);
+}
+
+static size_t cprofi_os_program(char *to, size_t capacity) {
+    ssize_t n = readlink("/proc/self/exe", to, capacity - 1);
+    to[n > 0 ? n : 0] = 0;
+    return n > 0 ? (size_t)n : 0;
+}
+
+static int cprofi_os_open_program(void) { return open("/proc/self/exe", O_RDONLY | O_CLOEXEC); }
+
+static uintptr_t cprofi_os_vdso(void) { return (uintptr_t)getauxval(AT_SYSINFO_EHDR); }
+
+/* The path of the program itself may be gone, or by now belong to a newer one. */
+static size_t cprofi_os_image_paths(const cprofi_module *m, const char *paths[2]) {
+    uintptr_t headers = (uintptr_t)getauxval(AT_PHDR);
+    paths[0] = m->path;
+    paths[1] = "/proc/self/exe";
+    return headers >= m->lo && headers < m->hi ? 2 : 1;
+}
+
+/* The demangler of every C++ run-time library is not asked for, only used if it is there: linked
+   in, visible to dlsym, or in a library loaded with RTLD_LOCAL (a plug-in's). weakref and not weak:
+   what the host's own source says of the same functions is not changed by it, and neither
+   -lstdc++ nor -ldl becomes necessary. dlopen is looked up at run time, because linkers warn of it
+   in static programs even where nothing calls it. */
+
+typedef void *(*cprofi_dlopen_fn)(const char *, int);
+typedef int (*cprofi_dlclose_fn)(void *);
+
+static char *cprofi_weak_demangle(const char *, char *, size_t *, int *)
+    __attribute__((weakref("__cxa_demangle")));
+static void *cprofi_weak_dlsym(void *, const char *) __attribute__((weakref("dlsym")));
+
+/* Stores the address of a function of the process, NULL if there is none, in the function pointer
+   at `function`. (ISO C has no cast from one kind of pointer to the other.) */
+static bool cprofi_dl_find(void *library, const char *name, void *function, size_t size) {
+    void *found = cprofi_weak_dlsym ? cprofi_weak_dlsym(library, name) : NULL;
+    if (size == sizeof found) memcpy(function, &found, size);
+    return found != NULL;
+}
+
+static cprofi_demangle_fn cprofi_demangler_open(void **library) {
+    static const char *const libraries[] = {"libstdc++.so.6", "libc++abi.so.1", "libc++.so.1"};
+    cprofi_demangle_fn function = NULL;
+    cprofi_dlopen_fn open_library = NULL;
+    *library = NULL;
+    if (cprofi_weak_demangle) return cprofi_weak_demangle;
+    /* A NULL library is RTLD_DEFAULT. */
+    if (cprofi_dl_find(NULL, "__cxa_demangle", &function, sizeof function)) return function;
+    if (!cprofi_dl_find(NULL, "dlopen", &open_library, sizeof open_library)) return NULL;
+    for (size_t i = 0; !*library && i < CPROFI_COUNT(libraries); i++)
+        *library = open_library(libraries[i], RTLD_LAZY | RTLD_NOLOAD);
+    if (*library) cprofi_dl_find(*library, "__cxa_demangle", &function, sizeof function);
+    return function;
+}
+
+static void cprofi_demangler_close(void *library) {
+    cprofi_dlclose_fn close_library = NULL;
+    if (library && cprofi_dl_find(NULL, "dlclose", &close_library, sizeof close_library))
+        close_library(library);
+}
+
+static uintptr_t cprofi_os_function(const char *name) {
+    uintptr_t address = 0;
+    cprofi_dl_find(NULL, name, &address, sizeof address);
+    return address;
 }
 
 /* ---- clocks ---- */
@@ -13588,16 +13828,35 @@ static bool cprofi_os_rests(const cprofi_session *s, const cprofi_slot *q) {
     return false; /* see cprofi_os_look_asleep */
 }
 
-/* What the host had installed for our signal. Not in the session: it must outlive a fork. */
-static struct sigaction cprofi_signal_before;
-
-/* Makes a slot that was asked the handler's. [signal] */
-static bool cprofi_slot_win(cprofi_slot *q, uint32_t word) {
-    return CPROFI_SLOT_PHASE(word) == CPROFI_ASKED &&
-           cprofi_cas32(&q->word, word, CPROFI_SLOT_WORD(word >> 2, CPROFI_BUSY));
+/* [signal] */
+static bool cprofi_os_readable(uintptr_t address) {
+    uint64_t word;
+    struct iovec local = {&word, sizeof word}, remote;
+    remote.iov_base = (void *)address;
+    remote.iov_len = sizeof word;
+    uintptr_t pid = (uintptr_t)cprofi_unwind_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
+    return cprofi_unwind_syscall(SYS_process_vm_readv, pid, (uintptr_t)&local, 1,
+                                 (uintptr_t)&remote, 1, 0) == (long)sizeof word;
 }
 
-/* Is this signal ours? Then *slot is the request it answers, NULL if that was given up. [signal] */
+/* Where signal handlers return to: libc gives the kernel that address with every handler. */
+static void cprofi_unwind_learn(cprofi_unwinder *u) {
+    for (uintptr_t sig = 1; sig <= 64; sig++) {
+        struct { uintptr_t handler, flags, restorer; uint64_t mask; } action = {0, 0, 0, 0};
+        const uintptr_t has_restorer = 0x04000000;
+        if (cprofi_unwind_syscall(SYS_rt_sigaction, sig, 0, (uintptr_t)&action, 8, 0, 0) != 0 ||
+            !(action.flags & has_restorer) || !action.restorer)
+            continue;
+        for (size_t i = 0; i < CPROFI_RESTORERS; i++) {
+            if (u->restorers[i] == action.restorer) break;
+            if (u->restorers[i]) continue;
+            cprofi_store64(&u->restorers[i], action.restorer);
+            break;
+        }
+    }
+}
+
+/* [signal] */
 static bool cprofi_signal_ours(cprofi_session *s, const siginfo_t *info, cprofi_slot **slot) {
     *slot = NULL;
     if (!s || !cprofi_load_pointer(char *, &s->slots)) return false;
@@ -13616,43 +13875,25 @@ static bool cprofi_signal_ours(cprofi_session *s, const siginfo_t *info, cprofi_
     }
     if (info->si_code == SI_USER && info->si_pid == 0) { /* no room for the value: see above */
         uint32_t tid = (uint32_t)cprofi_unwind_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
-        for (uint32_t i = 0; i < CPROFI_SLOTS; i++) {
-            cprofi_slot *q;
-            if (cprofi_load32(&s->slot_tids[i]) != tid) continue;
-            q = cprofi_slot_at(s, i);
-            if (cprofi_slot_win(q, cprofi_load32(&q->word))) {
-                *slot = q;
-                return true;
-            }
-        }
+        *slot = cprofi_slot_of(s, tid);
+        return *slot != NULL;
     }
     return false;
 }
 
-/* A signal somebody else sent goes to the handler that was there before. [signal] */
-static void cprofi_signal_chain(int number, siginfo_t *info, void *context) {
-    const struct sigaction *before = &cprofi_signal_before;
-    if (before->sa_flags & SA_SIGINFO) {
-        before->sa_sigaction(number, info, context);
-    } else if (before->sa_handler == SIG_DFL) {
-        if (number != SIGURG && number != SIGWINCH && number != SIGCHLD && number != SIGCONT) {
-            /* its default is to end the process: so be it, as soon as this handler returns */
-            uintptr_t standard[5] = {0, 0, 0, 0, 0}; /* the kernel's struct sigaction */
-            long pid = cprofi_unwind_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
-            long tid = cprofi_unwind_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
-            cprofi_unwind_syscall(SYS_rt_sigaction, (uintptr_t)number, (uintptr_t)standard, 0, 8,
-                                  0, 0);
-            cprofi_unwind_syscall(SYS_tgkill, (uintptr_t)pid, (uintptr_t)tid, (uintptr_t)number, 0,
-                                  0, 0);
-        }
-    } else if (before->sa_handler != SIG_IGN) {
-        before->sa_handler(number);
-    }
+/* [signal] */
+static void cprofi_signal_default(int number) {
+    uintptr_t standard[5] = {0, 0, 0, 0, 0}; /* the kernel's struct sigaction */
+    long pid = cprofi_unwind_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
+    long tid = cprofi_unwind_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
+    cprofi_unwind_syscall(SYS_rt_sigaction, (uintptr_t)number, (uintptr_t)standard, 0, 8, 0,
+                          0);
+    cprofi_unwind_syscall(SYS_tgkill, (uintptr_t)pid, (uintptr_t)tid, (uintptr_t)number, 0, 0,
+                          0);
 }
 
-#ifndef CPROF_TEST_EMPTY_HANDLER
-/* What cprofi_os_counts wants to know. [signal] */
-static void cprofi_signal_pushed(const cprofi_unwinder *u, cprofi_slot *q) {
+/* [signal] */
+CPROFI_UNUSED static void cprofi_signal_pushed(const cprofi_unwinder *u, cprofi_slot *q) {
     cprofi_kernel_time now;
     long usage[18]; /* the kernel's struct rusage; 16: ru_nvcsw, 17: ru_nivcsw */
     q->os.schedstat[0] = 0;
@@ -13669,87 +13910,6 @@ static void cprofi_signal_pushed(const cprofi_unwinder *u, cprofi_slot *q) {
     q->os.sleeps = (uint64_t)usage[16];
     q->os.pushes = (uint64_t)usage[17];
     q->os.after_syscall = cprofi_unwind_after_syscall(u, q->os.regs.r[CPROFI_PC]);
-}
-
-/* Captures the stack that was interrupted. [signal] */
-static void cprofi_signal_capture(cprofi_session *s, cprofi_slot *q, void *context) {
-    cprofi_end end = CPROFI_END_LOST;
-    cprofi_scope_walk walk;
-    cprofi_scopes_walk(&walk, q->scopes, q->marks);
-    cprofi_regs_from_ucontext(&q->os.regs, context);
-    if (!q->running) cprofi_signal_pushed(&s->os.unwinder, q);
-    q->os.view.lo = q->os.view.hi = 0;
-    q->os.view.delta = 0;
-    q->os.view.probe = true;
-    q->depth = (uint32_t)cprofi_unwind(&s->os.unwinder, &s->modules, &q->os.regs, &q->os.view,
-                                       &q->os.scratch, q->frames, (size_t)s->desc.max_depth, &end,
-                                       &walk);
-    q->end = (uint32_t)end;
-    cprofi_scopes_rest(&walk, q->depth);
-    q->mark_count = walk.count;
-}
-#else
-/* For the benchmark that weighs the unwinding: answers at once. [signal] */
-static void cprofi_signal_capture(cprofi_session *s, cprofi_slot *q, void *context) {
-    (void)s, (void)context;
-    q->os.schedstat_fd = -1;
-    q->os.after_syscall = 0;
-    q->depth = 0;
-    q->end = CPROFI_END_ROOT;
-}
-#endif
-
-/* The handler. Calls nothing that locks, allocates, or sets errno. [signal] */
-static void cprofi_signal_handler(int number, siginfo_t *info, void *context) {
-    cprofi_session *s = cprofi_load_pointer(cprofi_session *, &cprofi.session);
-    cprofi_slot *q;
-    if (!cprofi_signal_ours(s, info, &q)) {
-        cprofi_signal_chain(number, info, context);
-    } else if (q) {
-        uint32_t word = cprofi_load32(&q->word);
-        cprofi_signal_capture(s, q, context);
-        cprofi_store32(&q->word, CPROFI_SLOT_WORD(word >> 2, CPROFI_DONE));
-    }
-}
-
-/* Compilers may call memcpy and memset anywhere. Called once before, they are bound, and the
-   handler will not run the dynamic linker, which wants kilobytes of stack. */
-static void cprofi_signal_bind(void) {
-    char from[64] = {0}, to[64];
-    volatile size_t size = sizeof to;
-    memset(to, 1, size);
-    memcpy(to, from, size);
-    *(volatile char *)to = to[1];
-}
-
-static cprof_result cprofi_signal_install(int number) {
-    struct sigaction now, ours;
-    cprofi_signal_bind();
-    if (number == SIGSEGV || number == SIGBUS || number == SIGFPE || number == SIGILL ||
-        number == SIGTRAP || number == SIGABRT || sigaction(number, NULL, &now) != 0)
-        return CPROF_ERROR_SIGNAL;
-    if (!(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != cprofi_signal_handler)
-        cprofi_signal_before = now;
-    memset(&ours, 0, sizeof ours);
-    ours.sa_sigaction = cprofi_signal_handler;
-    ours.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
-    sigfillset(&ours.sa_mask);
-    return sigaction(number, &ours, NULL) == 0 ? CPROF_OK : CPROF_ERROR_SIGNAL;
-}
-
-/* Gives the signal back, unless the host has taken it in the meantime: then it returns false.
-   `late`: requests may be on their way still; ignoring the signal for a moment drops them (POSIX,
-   sigaction). */
-static bool cprofi_signal_restore(int number, bool late) {
-    struct sigaction now;
-    if (sigaction(number, NULL, &now) != 0) return false;
-    if (!(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != cprofi_signal_handler) return false;
-    if (late) {
-        memset(&now, 0, sizeof now);
-        now.sa_handler = SIG_IGN;
-        sigaction(number, &now, NULL);
-    }
-    return sigaction(number, &cprofi_signal_before, NULL) == 0;
 }
 
 /* ---- the sampler thread ---- */
@@ -13856,25 +14016,366 @@ static bool cprofi_os_tid_gone(uint32_t tid) {
     return syscall(SYS_tgkill, getpid(), tid, 0) != 0 && errno == ESRCH;
 }
 
-/* Copies a string that may not be one, up to `size` bytes; what cannot be read ends it. Returns its
-   size with the zero. */
-static size_t cprofi_os_text(cprofi_session *s, const char *from, char *to, size_t size) {
-    cprofi_view view = {0, 0, 0, true};
-    size_t n = 0;
-    for (uintptr_t at = (uintptr_t)from, word = 0; n + 1 < size; at++, n++) {
-        if ((n == 0 || at % sizeof word == 0) &&
-            !cprofi_view_read(&s->os.unwinder, &view, at - at % sizeof word, &word))
-            break;
-        to[n] = (char)(word >> 8 * (at % sizeof word));
-        if (!to[n]) break;
-    }
-    to[n] = 0;
-    return n + 1;
-}
-
 void cprof_thread_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
 
 #endif /* CPROFI_LINUX */
+/* ---------------------------------------------------------------------------------------------- */
+/* >>freebsd: threads, clocks, signals, sleeping
+
+   Compiled and linked for x86-64 and ARM64, never run.
+
+   As on Linux a thread is asked by a signal, and its handler unwinds in place. thr_kill2 sends that
+   to one thread, but no value with it: the slot is found by the thread's id. That a signal is ours
+   shows by a request that waits for an answer of this thread; any other is the host's.
+   Threads: one sysctl lists them all with their states; ki_oncpu tells who is on a CPU at that
+   moment. Their CPU clocks (clock_gettime, the id is made of the thread's) are brought up to date
+   when a thread leaves its CPU, and 127 times a second.
+   Sleeping: _umtx_op, which is what futexes are called here. A thread that sleeps is never asked
+   where only CPU time counts; by the wall clock it is, and its system calls may return EINTR.
+   Not handled: what is below a signal handler's frame, and the vdso's symbols. */
+
+#ifdef CPROFI_FREEBSD
+
+/* ---- memory ---- */
+
+static void *cprofi_os_common_pages(size_t size) {
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+/* The fork handler clears it in the child. */
+static void *cprofi_os_session_pages(size_t size) { return cprofi_os_common_pages(size); }
+
+static void *cprofi_pages(size_t size) {
+    void *p = cprofi_os_common_pages(size);
+    if (p) minherit(p, size, INHERIT_NONE);
+    return p;
+}
+
+static void cprofi_pages_free(void *p, size_t size) {
+    if (p) munmap(p, size);
+}
+
+/* ---- functions of the process ---- */
+
+static cprofi_source cprofi_os_image_source(const cprofi_module *m) {
+    return cprofi_source_of(m->image);
+}
+
+static size_t cprofi_os_program(char *to, size_t capacity) {
+    int name[4] = {CTL_KERN, KERN_PROC, KERN_PROC_PATHNAME, -1};
+    size_t size = capacity;
+    if (sysctl(name, 4, to, &size, NULL, 0) != 0 || !size) return 0;
+    return strlen(to);
+}
+
+static int cprofi_os_open_program(void) {
+    char path[1024];
+    return cprofi_os_program(path, sizeof path) ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+}
+
+static uintptr_t cprofi_os_vdso(void) { return 0; }
+
+static size_t cprofi_os_image_paths(const cprofi_module *m, const char *paths[2]) {
+    paths[0] = m->path;
+    return 1;
+}
+
+/* Stores the address of a function of the process, NULL if there is none, in the function pointer
+   at `function`. */
+static bool cprofi_dl_find(const char *name, void *function, size_t size) {
+    void *found = dlsym(RTLD_DEFAULT, name);
+    if (size == sizeof found) memcpy(function, &found, size);
+    return found != NULL;
+}
+
+static cprofi_demangle_fn cprofi_demangler_open(void **library) {
+    cprofi_demangle_fn function = NULL;
+    *library = NULL;
+    (void)cprofi_dl_find("__cxa_demangle", &function, sizeof function);
+    return function;
+}
+
+static void cprofi_demangler_close(void *library) { (void)library; }
+
+static uintptr_t cprofi_os_function(const char *name) {
+    uintptr_t address = 0;
+    (void)cprofi_dl_find(name, &address, sizeof address);
+    return address;
+}
+
+/* ---- clocks ---- */
+
+static uint64_t cprofi_os_now(void) { return cprofi_clock_read(CLOCK_MONOTONIC); }
+
+static uint64_t cprofi_os_cpu_process(void) { return cprofi_clock_read(CLOCK_PROCESS_CPUTIME_ID); }
+
+/* That of a thread has the highest bit set (the kernel's kern_time.c, CPUCLOCK_BIT). */
+static clockid_t cprofi_clock_of(uint32_t tid) { return (clockid_t)(0x80000000u | tid); }
+
+static bool cprofi_os_cpu(cprofi_thread *t, uint64_t *ns) {
+    struct timespec c;
+    if (clock_gettime(cprofi_clock_of(t->tid), &c) != 0) return false;
+    *ns = (uint64_t)c.tv_sec * 1000000000u + (uint64_t)c.tv_nsec;
+    return true;
+}
+
+static uint64_t cprofi_os_cpu_sampler(cprofi_session *s) {
+    return s->sampler_tid ? cprofi_clock_read(cprofi_clock_of(s->sampler_tid)) : 0;
+}
+
+/* ---- sleeping and waking ---- */
+
+static void cprofi_os_wait(uint32_t *word, uint32_t value, uint64_t deadline) {
+    struct _umtx_time t;
+    memset(&t, 0, sizeof t);
+    t._flags = UMTX_ABSTIME;
+    t._clockid = CLOCK_MONOTONIC;
+    t._timeout.tv_sec = (time_t)(deadline / 1000000000u);
+    t._timeout.tv_nsec = (long)(deadline % 1000000000u);
+    if (deadline == UINT64_MAX)
+        _umtx_op(word, UMTX_OP_WAIT_UINT_PRIVATE, value, NULL, NULL);
+    else
+        _umtx_op(word, UMTX_OP_WAIT_UINT_PRIVATE, value, (void *)sizeof t, &t);
+}
+
+/* Wakes all that wait. [signal] */
+static void cprofi_umtx_wake(const uint32_t *word) {
+    cprofi_unwind_syscall(SYS__umtx_op, (uintptr_t)word, UMTX_OP_WAKE_PRIVATE, INT32_MAX, 0, 0, 0);
+}
+
+static void cprofi_os_wake(uint32_t *word) {
+    cprofi_add32(word, 1u);
+    cprofi_umtx_wake(word);
+}
+
+/* [signal] */
+static void cprofi_os_toggle_wake(const uint32_t *word) { cprofi_umtx_wake(word); }
+
+static void cprofi_os_toggle_wait(const uint32_t *word, uint32_t value) {
+    _umtx_op((void *)(uintptr_t)word, UMTX_OP_WAIT_UINT_PRIVATE, value, NULL, NULL);
+}
+
+static bool cprofi_os_toggle_init(void) { return true; }
+
+/* ---- threads ---- */
+
+static uint32_t cprofi_os_tid(void) {
+    long tid = 0;
+    thr_self(&tid);
+    return (uint32_t)tid;
+}
+
+static bool cprofi_os_tid_gone(uint32_t tid) {
+    return thr_kill2(getpid(), (long)tid, 0) != 0 && errno == ESRCH;
+}
+
+static void cprofi_os_thread_init(cprofi_os_thread *t) { memset(t, 0, sizeof *t); }
+
+static void cprofi_os_forget(cprofi_session *s, cprofi_thread *t) { (void)s, (void)t; }
+
+/* A thread without a name of its own has that of the process. */
+static void cprofi_os_name(cprofi_session *s, cprofi_thread *t) {
+    for (uint32_t i = 0; i < s->os.listed; i++) {
+        const struct kinfo_proc *k = &s->os.listing[i];
+        if ((uint32_t)k->ki_tid != t->tid) continue;
+        snprintf(t->name, sizeof t->name, "%s%s", k->ki_tdname, k->ki_moretdname);
+        return;
+    }
+}
+
+/* Reads the list of threads; false without memory. */
+static bool cprofi_freebsd_list(cprofi_session *s) {
+    int name[4] = {CTL_KERN, KERN_PROC, KERN_PROC_PID | KERN_PROC_INC_THREAD, s->pid};
+    cprofi_os *os = &s->os;
+    for (int i = 0; i < 4; i++) {
+        size_t size = os->listing_size;
+        if (os->listing && sysctl(name, 4, os->listing, &size, NULL, 0) == 0) {
+            os->listed = (uint32_t)(size / sizeof *os->listing);
+            return true;
+        }
+        cprofi_pages_free(os->listing, os->listing_size);
+        os->listed = 0;
+        if (sysctl(name, 4, NULL, &size, NULL, 0) != 0) size = os->listing_size;
+        os->listing_size = 2 * size + 64 * sizeof *os->listing;
+        os->listing = (struct kinfo_proc *)cprofi_pages(os->listing_size);
+    }
+    return false;
+}
+
+/* Lists all threads at every look: their states are needed anyway. */
+static void cprofi_os_scan(cprofi_session *s, uint64_t now) {
+    (void)now;
+    if (!cprofi_freebsd_list(s)) return;
+    for (uint32_t i = 0; i < s->os.listed; i++) {
+        const struct kinfo_proc *k = &s->os.listing[i];
+        uint32_t tid = (uint32_t)k->ki_tid, known = cprofi_thread_known(s, tid);
+        cprofi_thread *t = known ? &s->threads[known - 1] : NULL;
+        if (tid == s->sampler_tid) continue;
+        if (!t) {
+            cprofi_thread probe;
+            uint64_t cpu;
+            probe.tid = tid;
+            if (!cprofi_os_cpu(&probe, &cpu)) continue;
+            cprofi_threads_make_room(s);
+            t = cprofi_thread_add(s, tid, cpu, s->os.scanned ? 0 : cpu);
+            if (!t) continue;
+            t->charged = cpu;
+            cprofi_thread_remember(s, (uint32_t)(t - s->threads));
+        }
+        t->os.running = k->ki_stat == SRUN;
+    }
+    s->os.scanned = true;
+}
+
+/* ---- the signal ---- */
+
+/* [signal] */
+static bool cprofi_os_readable(uintptr_t address) {
+    (void)address;
+    return false;
+}
+
+static void cprofi_unwind_learn(cprofi_unwinder *u) { (void)u; }
+
+static uintptr_t cprofi_os_stack_start(void) { return 0; }
+
+static bool cprofi_os_ask(cprofi_session *s, cprofi_thread *t, uint32_t slot, uint32_t seq) {
+    (void)slot, (void)seq;
+    return thr_kill2(s->pid, (long)t->tid, s->desc.signal) == 0;
+}
+
+/* [signal] */
+static bool cprofi_signal_ours(cprofi_session *s, const siginfo_t *info, cprofi_slot **slot) {
+    long tid = 0;
+    *slot = NULL;
+    if (!s || !cprofi_load_pointer(char *, &s->slots) || info->si_code != SI_LWP ||
+        info->si_pid != s->pid)
+        return false;
+    cprofi_unwind_syscall(SYS_thr_self, (uintptr_t)&tid, 0, 0, 0, 0, 0);
+    *slot = cprofi_slot_of(s, (uint32_t)tid);
+    return *slot != NULL;
+}
+
+/* [signal] */
+static void cprofi_signal_default(int number) {
+    struct sigaction standard;
+    long tid = 0;
+    memset(&standard, 0, sizeof standard);
+    sigaction(number, &standard, NULL);
+    cprofi_unwind_syscall(SYS_thr_self, (uintptr_t)&tid, 0, 0, 0, 0, 0);
+    cprofi_unwind_syscall(SYS_thr_kill, (uintptr_t)tid, (uintptr_t)number, 0, 0, 0, 0);
+}
+
+/* [signal] */
+CPROFI_UNUSED static void cprofi_signal_pushed(const cprofi_unwinder *u, cprofi_slot *q) {
+    struct rusage usage;
+    memset(&usage, 0, sizeof usage);
+    cprofi_unwind_syscall(SYS_getrusage, RUSAGE_THREAD, (uintptr_t)&usage, 0, 0, 0, 0);
+    q->os.sleeps = (uint64_t)usage.ru_nvcsw;
+    q->os.pushes = (uint64_t)usage.ru_nivcsw;
+    q->os.after_syscall = cprofi_unwind_after_syscall(u, q->os.regs.r[CPROFI_PC]);
+}
+
+/* ---- who runs ---- */
+
+static bool cprofi_os_may_run(cprofi_session *s, cprofi_thread *t) {
+    (void)s;
+    return t->os.running;
+}
+
+/* Not if it waited for a CPU right behind a system call because it has just been woken up; see
+   >>linux. */
+static bool cprofi_os_counts(cprofi_session *s, cprofi_thread *t, const cprofi_slot *q) {
+    bool awake = t->os.switches_known &&
+                 (t->os.sleeps == q->os.sleeps || t->os.pushes != q->os.pushes);
+    (void)s;
+    if (q->running) return true;
+    t->os.sleeps = q->os.sleeps;
+    t->os.pushes = q->os.pushes;
+    t->os.switches_known = true;
+    return awake || !q->os.after_syscall;
+}
+
+/* Who waits for a CPU and has run since the last look was taken off it, perhaps by the sampler. */
+static void cprofi_os_look(cprofi_session *s, uint32_t count, uint64_t elapsed) {
+    for (uint32_t i = 0; i < s->os.listed; i++) {
+        const struct kinfo_proc *k = &s->os.listing[i];
+        uint32_t known = k->ki_stat == SRUN ? cprofi_thread_known(s, (uint32_t)k->ki_tid) : 0;
+        if (known && (k->ki_oncpu >= 0 || s->threads[known - 1].charged))
+            cprofi_ask(s, &s->threads[known - 1], elapsed, k->ki_oncpu >= 0);
+    }
+    (void)count;
+}
+
+static cprofi_activity cprofi_os_activity(cprofi_session *s, cprofi_thread *t, uintptr_t *sp,
+                                          uintptr_t *pc) {
+    (void)s;
+    *sp = *pc = 0;
+    return t->os.running ? CPROFI_RUNNABLE : CPROFI_ASLEEP;
+}
+
+static bool cprofi_os_rests(const cprofi_session *s, const cprofi_slot *q) {
+    (void)s, (void)q;
+    return false;
+}
+
+static bool cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t sp, uintptr_t pc,
+                                  uint64_t weight) {
+    (void)s, (void)t, (void)sp, (void)pc, (void)weight;
+    return false;
+}
+
+/* ---- the sampler thread ---- */
+
+static void *cprofi_sampler_main(void *argument) {
+    cprofi_session *s = (cprofi_session *)argument;
+    pthread_set_name_np(pthread_self(), "cprof");
+    cprofi_store32(&s->sampler_tid, cprofi_os_tid());
+    cprofi_modules_refresh(&s->modules);
+    cprofi_os_scan(s, cprofi_os_now());
+    cprofi_span_begin(s);
+    cprofi_store32(&s->ready, 1u);
+    cprofi_umtx_wake(&s->ready);
+    cprofi_sampler_run(s);
+    return NULL;
+}
+
+static cprof_result cprofi_os_prepare(cprofi_session *s) {
+    if (!cprofi_unwind_init(&s->os.unwinder)) return CPROF_ERROR_MEMORY;
+    if (s->os.unwinder.probe == CPROFI_PROBE_NONE) return CPROF_ERROR_SYSTEM;
+    return cprofi_signal_install(s->desc.signal);
+}
+
+/* Starts the sampler with every signal blocked, and waits for its first scan. */
+static cprof_result cprofi_os_start(cprofi_session *s) {
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    int error;
+    s->os.scanned = false;
+    s->known_count = 0;
+    s->ready = 0;
+    s->sampler_tid = 0;
+    sigfillset(&all);
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 256 * 1024);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&s->os.sampler, &attributes, cprofi_sampler_main, s);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    if (error) return CPROF_ERROR_THREAD;
+    while (!cprofi_load32(&s->ready)) cprofi_os_wait(&s->ready, 0, UINT64_MAX);
+    return CPROF_OK;
+}
+
+static void cprofi_os_stop(cprofi_session *s) { pthread_join(s->os.sampler, NULL); }
+
+static void cprofi_os_close(cprofi_session *s) {
+    s->signal_gone = !cprofi_signal_restore(s->desc.signal, s->given_up != 0);
+}
+
+void cprof_thread_name(const char *name) { pthread_set_name_np(pthread_self(), name); }
+#endif /* CPROFI_FREEBSD */
 /* ---------------------------------------------------------------------------------------------- */
 /* >>macos: threads, clocks, suspending, images
 

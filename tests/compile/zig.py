@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""zig.py: programs with cprof.h link for Windows on ARM64, x64 and x86, and for macOS on ARM64 and
-x86-64, by `zig cc`, without a warning and without any -l. What the macOS sampler calls while a thread
-is suspended is what may be called then. Its x86-64 code takes profiles on Linux, where tests/macos/host.c
+"""zig.py: programs with cprof.h link for Windows on ARM64, x64 and x86, and for macOS and FreeBSD on ARM64 and
+x86-64, by `zig cc`, without a warning and without any -l. What the macOS sampler calls while a thread is
+suspended is what may be called then. Its x86-64 code takes profiles on Linux, where tests/macos/host.c
 imitates the system it is for. And the readers of tests/unit/macho.c read what zig's linker makes.
 
     zig.py BUILD-DIRECTORY
@@ -21,6 +21,10 @@ from windows import IMPLEMENTATION, PROGRAM
 
 WINDOWS = {"aarch64": "ARM64", "x86_64": "x64", "x86": "x86"}
 MACOS = {"aarch64": "ARM64", "x86_64": "x86-64"}
+FREEBSD = MACOS
+# Where the kernel has the registers, of which cprof.h says it in numbers: in the order of a mcontext_t's names.
+FREEBSD_CONTEXT = {"x86_64": "rax rdx rcx rbx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip",
+                   "aarch64": " ".join("gpregs.gp_x[%d]" % i for i in range(30)) + " gpregs.gp_lr gpregs.gp_sp gpregs.gp_elr"}
 # memcpy and memset, by whatever name compilers have for them.
 SUSPENDED = {"_thread_get_state", "_vm_region_64", "_vm_read_overwrite", "_memcpy", "_memset", "_bzero"}
 
@@ -75,6 +79,21 @@ def macos(zig):
         check(libraries == {"/usr/lib/libSystem.B.dylib"}, name + ": imports from libSystem only", " ".join(sorted(libraries)) or "none")
 
 
+def freebsd(zig):
+    for target, name in FREEBSD.items():
+        why, program = zig(target + "-freebsd", put("zig.c", PROGRAM), target + "-freebsd", "-O2", "-g", "-std=c99", "-pthread")
+        if not check(not why, "zig cc links a program for FreeBSD on " + name, why):
+            continue
+        libraries = set(re.findall(r"^\s+NEEDED\s+(\S+)", run(["llvm-objdump", "-p", program])[1], re.M))
+        registers = FREEBSD_CONTEXT[target].split()
+        why, _ = zig(target + "-freebsd", put("registers.c", IMPLEMENTATION + "".join(
+            "typedef char at_%d[cprofi_context_index[%d] * 8 + CPROFI_CONTEXT == offsetof(ucontext_t, uc_mcontext.mc_%s) ? 1 : -1];\n" % (i, i, name)
+            for i, name in enumerate(registers))), "registers.o", "-std=c99", "-c", "-Wno-gnu-folding-constant", "-Wno-unused-local-typedef")
+        check(not why, name + ": the registers are where the system's headers have them", why)
+        others = [library for library in libraries if not re.match(r"lib(c|thr|pthread|sys|m|util|execinfo|rt|dl|ld)\.so|ld-elf", library)]
+        check(libraries and not others, name + ": needs the C library and threads only", " ".join(sorted(libraries)) or "none")
+
+
 def suspended(zig):
     """The machine code for x86-64; ARM64's comes from the same source."""
     for fault, text in ((None, ""), ("_malloc", "free(malloc(1))"), ("_dlsym", "(void)dlsym(RTLD_DEFAULT, \"x\")")):
@@ -113,6 +132,8 @@ def imitated(zig):
         environment = dict(os.environ, CPROF_HZ="500")
         if cached:
             environment["HOST_CACHED"] = cached
+        if os.path.exists(profile):
+            os.remove(profile)
         status, text = run([host, program, profile, clock], env=environment, timeout=120)
         facts = dict(re.findall(r"(\w+) (\d+)", text))
         samples = int(facts.get("samples", 0))
@@ -156,6 +177,7 @@ def main():
     if path:
         zig = Compiler(path, build)
         macos(zig)
+        freebsd(zig)
         suspended(zig)
         imitated(zig)
         readers(zig)

@@ -218,7 +218,8 @@ static void *darwin_mmap(void *at, size_t size, int protection, int flags, int f
 /* ---- the C library, where it differs ---- */
 
 static int darwin_open(const char *path, int flags, ...) {
-    static const int pairs[][2] = {{4, O_NONBLOCK}, {8, O_APPEND}, {0x200, O_CREAT}, {0x400, O_TRUNC}, {0x20000, O_NOCTTY}, {0x1000000, O_CLOEXEC}};
+    static const int pairs[][2] = {{4, O_NONBLOCK}, {8, O_APPEND}, {0x100, O_NOFOLLOW}, {0x200, O_CREAT}, {0x400, O_TRUNC},
+                                 {0x800, O_EXCL}, {0x20000, O_NOCTTY}, {0x1000000, O_CLOEXEC}};
     int here = flags & 3;
     va_list list;
     mode_t mode;
@@ -248,6 +249,11 @@ static int darwin_stat(const char *path, uint8_t *to) {
     struct stat s;
     return stat(path, &s) == 0 ? fill_stat(0, &s, to) : -1;
 }
+static int darwin_lstat(const char *path, uint8_t *to) {
+    struct stat s;
+    return lstat(path, &s) == 0 ? fill_stat(0, &s, to) : -1;
+}
+static int issetugid(void) { return 0; }
 
 static int darwin_clock_gettime(int id, struct timespec *t) { return clock_gettime(id == 12 ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_REALTIME, t); }
 
@@ -388,7 +394,8 @@ __asm__("tlv_thunk: push %rcx\n push %rdx\n push %rsi\n push %rdi\n push %r8\n p
 static const struct { const char *name; void *function; } bindings[] = {
     {"__error", (void *)__errno_location}, {"__bzero", (void *)bzero}, {"mach_task_self_", &mach_task_self_},
     {"clock_gettime", (void *)darwin_clock_gettime}, {"clock_gettime_nsec_np", (void *)clock_gettime_nsec_np}, {"open", (void *)darwin_open},
-    {"fstat$INODE64", (void *)darwin_fstat}, {"stat$INODE64", (void *)darwin_stat}, {"getprogname", (void *)getprogname},
+    {"fstat$INODE64", (void *)darwin_fstat}, {"stat$INODE64", (void *)darwin_stat},
+    {"lstat$INODE64", (void *)darwin_lstat}, {"issetugid", (void *)issetugid}, {"getprogname", (void *)getprogname},
     {"minherit", (void *)none}, {"mmap", (void *)darwin_mmap}, {"proc_pidinfo", (void *)proc_pidinfo},
     {"pthread_attr_setdetachstate", (void *)none}, {"pthread_create", (void *)darwin_pthread_create},
     {"pthread_mach_thread_np", (void *)pthread_mach_thread_np}, {"pthread_setname_np", (void *)darwin_setname},
