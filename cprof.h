@@ -1638,6 +1638,7 @@ enum { /* kinds of rule */
     CPROFI_RULE_SIMPLE,
     CPROFI_RULE_FULL,    /* interpret the tables */
     CPROFI_RULE_ROOT,    /* the return address is undefined */
+    CPROFI_RULE_BEGIN,   /* a made-up return address: a function's first instruction */
     CPROFI_RULE_SIGNAL,  /* at the restorer: SP points at the ucontext */
     CPROFI_RULE_GUESS,   /* like simple, but from reading code: believed if it leads to code */
     CPROFI_RULE_POINTER, /* no tables: hope for a frame pointer */
@@ -2389,6 +2390,10 @@ static CPROFI_NOINLINE cprofi_rule cprofi_rule_compile(const cprofi_unwinder *u,
         return cprofi_rule_make(CPROFI_RULE_POINTER, 0, 0, 0);
     }
     if (found < 0) return cprofi_rule_make(CPROFI_RULE_STOP, 0, 0, 0);
+    /* makecontext has the coroutine's first function return to the start of another one. Before that
+       comes whatever was linked there, mostly padding. */
+    if (found == 0 && !exact && cprofi_cfi_find(range->tables, pc, &s->fde) && s->fde.start == pc)
+        return cprofi_rule_make(CPROFI_RULE_BEGIN, 0, 0, 0);
     if (found == 0) {
         *keep = running;
         if (running) return cprofi_rule_ahead(u, pc, 0, 0);
@@ -2567,7 +2572,10 @@ static int cprofi_step_pointer(const cprofi_unwinder *u, const cprofi_module_ind
     uintptr_t sp = regs->r[CPROFI_SP], fp = regs->r[CPROFI_FP], caller, ra;
     bool known = regs->known >> CPROFI_FP & 1;
     *running = false;
-    if (known && fp == 0 && !exact) return CPROFI_STEP_ROOT; /* the ABI's mark of the outermost */
+    /* the ABI's mark of the outermost; but in an image so new that its tables are not known yet the
+       register may be anything */
+    if (known && fp == 0 && !exact && cprofi_modules_range(index, regs->r[CPROFI_PC] - 1))
+        return CPROFI_STEP_ROOT;
     if (known && fp % CPROFI_WORD == 0 && fp >= sp && fp - sp < reach &&
         cprofi_view_read(u, view, fp, &caller) &&
         cprofi_view_read(u, view, fp + CPROFI_WORD, &ra)) {
@@ -2672,7 +2680,7 @@ static CPROFI_NOINLINE int cprofi_unwind_step(const cprofi_unwinder *u,
     case CPROFI_RULE_GUESS:
         return cprofi_step_guess(u, index, rule, regs, view, exact, running);
     case CPROFI_RULE_FULL: return cprofi_step_full(u, index, regs, view, s, address, exact);
-    case CPROFI_RULE_ROOT: return CPROFI_STEP_ROOT;
+    case CPROFI_RULE_ROOT: case CPROFI_RULE_BEGIN: return CPROFI_STEP_ROOT;
     case CPROFI_RULE_SIGNAL: return cprofi_step_signal(u, regs, view, s);
     case CPROFI_RULE_POINTER:
         return cprofi_step_pointer(u, index, regs, view, exact, running);
@@ -2723,6 +2731,7 @@ static size_t cprofi_unwind(const cprofi_unwinder *u, const cprofi_modules *m, c
         frames[n++] = address;
         cprofi_rule rule = cprofi_rule_get(u, index, stamp, address, exact, running, s);
         unsigned kind = rule.cfa >> 40 & 0xff, reg = rule.cfa >> 32 & 0xff;
+        if (kind == CPROFI_RULE_BEGIN) frames[n - 1] = address + 1;
         uintptr_t cfa, pc;
         bool by_sp = true;
         if (kind == CPROFI_RULE_SIMPLE) {
@@ -10514,7 +10523,7 @@ typedef struct {
     uint32_t paused;
     uint32_t disabled;  /* CPROF_ENABLE=0: start and stop do nothing */
     uint32_t bell;      /* the sampler sleeps on this word */
-    uint32_t ready;     /* set by the sampler when its first scan is done */
+    uint32_t ready;     /* not 0 when the sampler's first scan is done */
     int32_t pid;
     uint32_t sampler_tid;
     cprof_desc desc; /* every field filled in */
@@ -13896,6 +13905,7 @@ static void cprofi_signal_default(int number) {
 CPROFI_UNUSED static void cprofi_signal_pushed(const cprofi_unwinder *u, cprofi_slot *q) {
     cprofi_kernel_time now;
     long usage[18]; /* the kernel's struct rusage; 16: ru_nvcsw, 17: ru_nivcsw */
+    usage[16] = usage[17] = 0; /* if it is refused */
     q->os.schedstat[0] = 0;
     if (cprofi_load32(&q->os.prepared) == cprofi_load32(&q->word) >> 2 &&
         q->os.schedstat_fd >= 0) {
@@ -13914,6 +13924,8 @@ CPROFI_UNUSED static void cprofi_signal_pushed(const cprofi_unwinder *u, cprofi_
 
 /* ---- the sampler thread ---- */
 
+enum { CPROFI_READY = 1, CPROFI_READY_BLIND }; /* the latter: it sees no thread */
+
 static void cprofi_sampler_schedule(void) {
     struct { /* struct sched_attr, first published size: sched_setattr(2) */
         uint32_t size, policy;
@@ -13931,6 +13943,7 @@ static void cprofi_sampler_schedule(void) {
 
 static void *cprofi_sampler_main(void *argument) {
     cprofi_session *s = (cprofi_session *)argument;
+    bool any;
     prctl(PR_SET_NAME, "cprof", 0, 0, 0);
     prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
     cprofi_sampler_schedule();
@@ -13939,9 +13952,10 @@ static void *cprofi_sampler_main(void *argument) {
     cprofi_unwind_learn(&s->os.unwinder);
     cprofi_os_scan(s, cprofi_os_now());
     cprofi_span_begin(s);
-    cprofi_store32(&s->ready, 1u);
+    any = s->live_count != 0; /* not so: /proc is another name space's, or calls are refused */
+    cprofi_store32(&s->ready, (uint32_t)(any ? CPROFI_READY : CPROFI_READY_BLIND));
     syscall(SYS_futex, &s->ready, 1 | 128, INT32_MAX, NULL, NULL, 0);
-    cprofi_sampler_run(s);
+    if (any) cprofi_sampler_run(s);
     return NULL;
 }
 
@@ -13982,7 +13996,9 @@ static cprof_result cprofi_os_start(cprofi_session *s) {
     pthread_attr_destroy(&attributes);
     if (error) return CPROF_ERROR_THREAD;
     while (!cprofi_load32(&s->ready)) cprofi_os_wait(&s->ready, 0, UINT64_MAX);
-    return CPROF_OK;
+    if (cprofi_load32(&s->ready) == CPROFI_READY) return CPROF_OK;
+    pthread_join(s->os.sampler, NULL);
+    return CPROF_ERROR_SYSTEM;
 }
 
 static void cprofi_os_stop(cprofi_session *s) { pthread_join(s->os.sampler, NULL); }
@@ -16913,13 +16929,17 @@ static size_t cprofi_memory_cut(cprofi_session *s, char *base) {
     return used;
 }
 
-/* Memory of one session, kept until the next begins so that the profile can be written. */
-static bool cprofi_memory_session(cprofi_session *s) {
-    char *base;
+static void cprofi_memory_release(cprofi_session *s) {
     cprofi_table_free(&s->table);
     cprofi_pages_free(s->memory, s->memory_size);
     s->memory = NULL;
     s->thread_count = s->live_count = 0;
+}
+
+/* Memory of one session, kept until the next begins so that the profile can be written. */
+static bool cprofi_memory_session(cprofi_session *s) {
+    char *base;
+    cprofi_memory_release(s);
     s->memory_size = cprofi_memory_cut(s, NULL);
     base = (char *)cprofi_pages(s->memory_size);
     if (!base) return false;
@@ -16961,18 +16981,20 @@ static cprof_result cprofi_start_locked(cprofi_session *s, const cprof_desc *des
     s->pid = cprofi_os_pid();
     s->period = 1000000000u / (uint64_t)s->desc.hz;
     s->random = (cprofi_os_now() ^ (uint64_t)s->pid << 32) | 1;
-    if (!cprofi_memory_lasting(s) || !cprofi_memory_session(s)) return CPROF_ERROR_MEMORY;
-    result = cprofi_os_prepare(s);
-    if (result != CPROF_OK) return result;
     s->paused = 0;
-    cprofi_store32(&s->phase, (uint32_t)CPROFI_RUNNING);
     s->signal_gone = 0;
     s->given_up = 0;
-    result = cprofi_os_start(s);
-    if (result != CPROF_OK) {
-        cprofi_os_close(s);
-        cprofi_store32(&s->phase, (uint32_t)CPROFI_IDLE);
+    if (!cprofi_memory_lasting(s) || !cprofi_memory_session(s)) result = CPROF_ERROR_MEMORY;
+    if (result == CPROF_OK) result = cprofi_os_prepare(s);
+    if (result == CPROF_OK) {
+        cprofi_store32(&s->phase, (uint32_t)CPROFI_RUNNING);
+        result = cprofi_os_start(s);
+        if (result != CPROF_OK) {
+            cprofi_os_close(s);
+            cprofi_store32(&s->phase, (uint32_t)CPROFI_IDLE);
+        }
     }
+    if (result != CPROF_OK) cprofi_memory_release(s);
     return result;
 }
 
