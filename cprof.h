@@ -2390,8 +2390,8 @@ static CPROFI_NOINLINE cprofi_rule cprofi_rule_compile(const cprofi_unwinder *u,
         return cprofi_rule_make(CPROFI_RULE_POINTER, 0, 0, 0);
     }
     if (found < 0) return cprofi_rule_make(CPROFI_RULE_STOP, 0, 0, 0);
-    /* makecontext has the coroutine's first function return to the start of another one. Before that
-       comes whatever was linked there, mostly padding. */
+    /* makecontext has the coroutine's first function return to the start of another one. Before
+       that comes whatever was linked there, mostly padding. */
     if (found == 0 && !exact && cprofi_cfi_find(range->tables, pc, &s->fde) && s->fde.start == pc)
         return cprofi_rule_make(CPROFI_RULE_BEGIN, 0, 0, 0);
     if (found == 0) {

@@ -205,6 +205,7 @@ def e2e_suites():
         suites.append(Suite(
             "e2e/" + name, run=[output], alone=name not in IN_COMPANY,
             build=lambda name=name, output=output: e2e_program(name, output, CC)))
+    suites.append(script("tests/e2e/stress.py", BUILD, alone=True, timeout=900))
     return suites + scopes_suites() + symbols_suites() + roots_suites() + windows_suites()
 
 

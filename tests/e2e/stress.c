@@ -3,8 +3,6 @@
    nothing of what it does may come out otherwise than without a profile.
 
        stress storm SECONDS PLUGIN0 PLUGIN1 [WORKER...]     all workers, or these
-       stress exhausted SECONDS                             without descriptors, room for signals
-       stress cycles SECONDS PLUGIN0 PLUGIN1                profiles begun and ended all the while
 
    A hang is found by stress.py, which has the patience. */
 #include "e2e.h"
@@ -520,7 +518,7 @@ static void storm_begin(bool exhausters, char **names)
         if (pthread_create(&w->thread, NULL, worker_main, w)) exit(2);
         while (!w->started) nap_ns(100000);
     }
-    nap_ns(50000000);                      /* the sleepers sleep */
+    nap_ns(500000000);                     /* the sleepers sleep, however busy the others are */
 }
 
 static void storm_end(void)
