@@ -13,7 +13,7 @@
 #include <unistd.h>
 #include "agent.h"
 
-static char directory[64], control[96], answers[96];
+static char directory[64], control[96], answers[96], unwanted[96];
 static int control_fd = -1, answers_fd = -1;
 static pid_t perf;
 
@@ -39,6 +39,8 @@ int agent_begin(int hz, const char *path)
     if (!mkdtemp(directory)) return -1;
     snprintf(control, sizeof control, "%s/control", directory);
     snprintf(answers, sizeof answers, "%s/answers", directory);
+    /* not /dev/null: perf moves a file that it finds out of its way, and may be root */
+    snprintf(unwanted, sizeof unwanted, "%s/data", directory);
     if (mkfifo(control, 0600) || mkfifo(answers, 0600)) return -1;
     control_fd = open(control, O_RDWR | O_CLOEXEC);
     answers_fd = open(answers, O_RDWR | O_CLOEXEC);
@@ -53,7 +55,7 @@ int agent_begin(int hz, const char *path)
         dup2(null, 2);
         unsetenv("LD_PRELOAD");
         execlp("perf", "perf", "record", "-q", "-e", "cpu-clock", "-c", period, "--call-graph", graph ? graph : "fp",
-               "--delay=-1", "--control", fifos, "-o", path ? path : "/dev/null", "-p", pid, (char *)NULL);
+               "--delay=-1", "--control", fifos, "-o", path ? path : unwanted, "-p", pid, (char *)NULL);
         _exit(127);
     }
     return perf > 0 ? tell("enable\n") : -1;
@@ -71,6 +73,7 @@ int agent_end(char *json, size_t size)
     while (waitpid(perf, &status, 0) < 0 && errno == EINTR) {}
     unlink(control);
     unlink(answers);
+    unlink(unwanted);
     rmdir(directory);
     snprintf(json, size, "\"perf_status\": %d", status);
     return 0;
