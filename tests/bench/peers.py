@@ -145,7 +145,8 @@ def build(want=None):
             missing.append((name, why.strip().splitlines()[-1]))
 
     def perf_agent():
-        status, text = command(["perf", "record", "-q", "-e", "cpu-clock", "-o", "/dev/null", "true"]) if shutil.which("perf") else (1, "perf is not installed")
+        # Not to /dev/null: perf moves a file that it finds out of its way.
+        status, text = command(["perf", "record", "-q", "-e", "cpu-clock", "-o", os.path.join(BUILD, "perf.probe"), "true"]) if shutil.which("perf") else (1, "perf is not installed")
         return shared("perf", "tests/bench/agents/perf.c") if status == 0 else (None, text or "perf record fails")
 
     def gperftools_agent():
