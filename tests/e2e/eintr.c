@@ -208,8 +208,8 @@ int main(void)
     check_ok(cprof_stop(), "stop");
     cprof_get_stats(&stats);
     p = profile_take();
-    check(stats.samples >= 2000, "the busy threads were sampled meanwhile", "%llu samples",
-          (unsigned long long)stats.samples);
+    check(stats.samples >= 2000, "the busy threads were sampled meanwhile", "%llu samples, %llu discarded, %llu looks",
+          (unsigned long long)stats.samples, (unsigned long long)stats.discarded, (unsigned long long)stats.ticks);
     for (int i = 0; i < SLEEPERS; i++) {
         check(profile_thread(&p, sleepers[i].name) == 0, e2e_format("%s: not in a CPU profile", sleepers[i].name),
               "%llu periods", (unsigned long long)profile_thread(&p, sleepers[i].name));
