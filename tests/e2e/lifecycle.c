@@ -432,7 +432,8 @@ static void controls(void)
     /* 300 of 600 samples, within 5 sigma of a coin. */
     check(one > 240 && one < 360 && three > 240 && three < 360 && two <= 3, "what ran while paused is not in it",
           "%llu, paused %llu, %llu", (unsigned long long)one, (unsigned long long)two, (unsigned long long)three);
-    check(stats.unsampled_ns < 30000000, "nor is it unsampled", "%.1f ms", (double)stats.unsampled_ns / 1e6);
+    /* Windows counts CPU in steps of 10 or 16 ms, and there are three ends here. */
+    check(stats.unsampled_ns < 60000000, "nor is it unsampled", "%.1f ms", (double)stats.unsampled_ns / 1e6);
     profile_free(&p);
     p = profile_take();
     check(profile_total(&p, NULL, "fn_one") == one, "the profile stays after stop", "%llu",
