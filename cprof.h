@@ -136,7 +136,8 @@
        return EINTR, as with any profiler that uses signals, only much more rarely. Threads that
        stay asleep are never disturbed.
      - fork: the child is not profiled, and may begin a profile of its own. exec: nothing is left
-       armed. exit in the middle of a profile writes it.
+       armed. exit in the middle of a profile writes it, or (not on Windows) waits up to 30
+       seconds for another thread that does.
      - Functions may be called from any thread, not from signal handlers.
 
    COSTS
@@ -349,10 +350,11 @@ typedef bool (*cprof_write_fn)(void *user, const void *data, size_t size);
    cprof_rotate   does that and forgets it in one step, so that no sample is lost or written twice:
                   for a file a minute. Where it fails nothing is forgotten, unless the disk becomes
                   full in the midst of it (OUTPUT). Errors: those of cprof_write, NOT_RUNNING.
+   cprof_write_to does what cprof_write does, through a function. Errors: ARGUMENT, NO_PROFILE,
+                  MEMORY, WRITE.
    cprof_toggle_on_signal (POSIX) lets others start a profile with this desc (NULL: all defaults)
                   by a signal, and stop and write it by the next. A thread waits for that. Errors:
                   ARGUMENT, RUNNING (it was called before), MEMORY, THREAD, SIGNAL.
-   cprof_write_to does the same through a function. Errors: ARGUMENT, NO_PROFILE, MEMORY, WRITE.
    cprof_get_stats fills *stats; all zero before the first start.
    cprof_result_string is one English sentence, never NULL.
    cprof_thread_name names the calling thread for the system and the profile (Linux keeps 15
@@ -10522,6 +10524,7 @@ typedef struct {
     uint32_t phase;     /* a cprofi_phase; changed under the lock */
     uint32_t paused;
     uint32_t disabled;  /* CPROF_ENABLE=0: start and stop do nothing */
+    uint32_t stopper;   /* the thread that stops it */
     uint32_t bell;      /* the sampler sleeps on this word */
     uint32_t ready;     /* not 0 when the sampler's first scan is done */
     int32_t pid;
@@ -10547,8 +10550,9 @@ typedef struct {
     uint32_t live_count;
     bool ended;          /* a thread was found to have, since the system last cleared this */
     uint32_t *candidates;
-    uint64_t threads_refused; /* looks at threads for which there was no record left */
-    uint32_t threads_before;  /* records of threads that had ended before the last reset */
+    uint32_t *spare;     /* indices of records that can be used again */
+    uint32_t spare_count;
+    uint64_t threads_seen;
 
     char *slots;         /* never freed while the process lives: a late signal may look there */
     size_t slot_size, slots_depth;
@@ -10665,16 +10669,25 @@ static uint64_t cprofi_random(cprofi_session *s) {
     return s->random;
 }
 
+/* The record of a thread that has ended is for another one, unless it has samples or is about to
+   get one. */
+static void cprofi_thread_spare(cprofi_session *s, const cprofi_thread *t) {
+    if (!t->live && t->slot < 0 && !t->samples && !t->blocked)
+        s->spare[s->spare_count++] = (uint32_t)(t - s->threads);
+}
+
 /* A record for a thread that was not known. `cpu`: what its clock reads; `since`: what it read when
-   counting began (0 for a thread born since). */
+   counting began (0 for a thread born since). NULL: there is none left; the thread's time is in
+   [unsampled]. */
 static cprofi_thread *cprofi_thread_add(cprofi_session *s, uint32_t tid, uint64_t cpu,
                                         uint64_t since) {
+    uint32_t index;
     cprofi_thread *t;
-    if (s->thread_count == CPROFI_THREADS) {
-        s->threads_refused++;
-        return NULL;
-    }
-    t = &s->threads[s->thread_count];
+    if (s->spare_count) index = s->spare[--s->spare_count];
+    else if (s->thread_count < CPROFI_THREADS) index = s->thread_count++;
+    else return NULL;
+    s->threads_seen++;
+    t = &s->threads[index];
     memset(t, 0, sizeof *t);
     t->tid = tid;
     t->slot = -1;
@@ -10684,7 +10697,7 @@ static cprofi_thread *cprofi_thread_add(cprofi_session *s, uint32_t tid, uint64_
     t->cpu = cpu;
     t->span_start = t->window_cpu = since;
     t->factor = 1;
-    s->live[s->live_count++] = s->thread_count++;
+    s->live[s->live_count++] = index;
     cprofi_os_name(s, t);
     return t;
 }
@@ -10973,6 +10986,7 @@ static void cprofi_read_clocks(cprofi_session *s) {
             t->live = false;
             s->ended = true;
             cprofi_os_forget(s, t);
+            cprofi_thread_spare(s, t);
         }
     }
     s->live_count = kept;
@@ -11202,7 +11216,7 @@ static void cprofi_stats_fill(cprofi_session *s, cprof_stats *out) {
     out->truncated = s->truncated;
     out->unanswered = s->unanswered;
     out->discarded = s->discarded;
-    out->threads_seen = s->thread_count - s->threads_before;
+    out->threads_seen = s->threads_seen;
     out->unique_stacks = s->table.entry_count;
     out->scopes_unnamed = s->scopes_refused + cprofi_load32(&cprofi_scoped.names_refused);
     for (uint32_t i = 0; i < cprofi_load32(&cprofi_scoped.count); i++)
@@ -12743,9 +12757,15 @@ static void cprofi_fork_child(void) {
     if (own) own->tid = cprofi_os_tid();
 }
 
-/* A program that exits in the middle of a profile still gets what was sampled. */
+/* A program that exits in the middle of a profile still gets what was sampled; one that exits while
+   another thread stops it waits for that, unless that waits for something itself. */
 static void cprofi_exit(void) {
-    if (cprofi_load32(&cprofi.session->phase) == CPROFI_RUNNING) cprof_stop();
+    const cprofi_session *s = cprofi.session;
+    uint64_t patience = cprofi_os_now() + 30000000000u;
+    while (cprofi_load32(&s->phase) == CPROFI_STOPPING &&
+           cprofi_load32(&s->stopper) != cprofi_os_tid() && cprofi_os_now() < patience)
+        cprofi_os_nap();
+    if (cprofi_load32(&s->phase) == CPROFI_RUNNING) cprof_stop();
 }
 
 static bool cprofi_os_hooks(void) {
@@ -16642,7 +16662,8 @@ static bool cprofi_os_ending(const cprofi_session *s) {
 }
 
 /* A program that calls exit in the middle of a profile still gets what was sampled. ExitProcess, or
-   a DLL's own exit handlers, come too late: the sampler was ended wherever it was. */
+   a DLL's own exit handlers, come too late: the sampler was ended wherever it was. A thread that
+   stops it cannot be waited for: it may unload DbgHelp, for which it needs a lock of exit's. */
 static void cprofi_exit(void) {
     const cprofi_session *s = cprofi_load_pointer(cprofi_session *, &cprofi.session);
     static const char lost[] = "cprof: the process ended before cprof_stop: nothing is written\n";
@@ -16912,6 +16933,7 @@ static size_t cprofi_memory_cut(cprofi_session *s, char *base) {
     } while (0)
     CPROFI_CUT(cprofi_thread, s->threads, CPROFI_THREADS);
     CPROFI_CUT(uint32_t, s->live, CPROFI_THREADS);
+    CPROFI_CUT(uint32_t, s->spare, CPROFI_THREADS);
     CPROFI_CUT(uint32_t, s->candidates, CPROFI_THREADS);
     CPROFI_CUT(uint32_t, s->known, CPROFI_TID_SLOTS);
     CPROFI_CUT(int32_t, s->slots_free, CPROFI_SLOTS);
@@ -16930,7 +16952,7 @@ static void cprofi_memory_release(cprofi_session *s) {
     cprofi_table_free(&s->table);
     cprofi_pages_free(s->memory, s->memory_size);
     s->memory = NULL;
-    s->thread_count = s->live_count = 0;
+    s->thread_count = s->live_count = s->spare_count = 0;
 }
 
 /* Memory of one session, kept until the next begins so that the profile can be written. */
@@ -16955,7 +16977,7 @@ static void cprofi_counters_clear(cprofi_session *s) {
     s->wall = s->limit_from = s->process = s->sampler_cpu = 0;
     s->ticks = s->late_sum = s->late_max = 0;
     s->looks = 0;
-    s->samples = s->truncated = s->lost = s->unanswered = s->discarded = s->threads_refused = 0;
+    s->samples = s->truncated = s->lost = s->unanswered = s->discarded = s->threads_seen = 0;
     s->scopes_refused = 0;
     s->suspensions = s->suspended = s->suspended_max = 0;
     s->tick_cost = 0;
@@ -17006,19 +17028,24 @@ cprof_result cprof_start(const cprof_desc *desc) {
     return result;
 }
 
-/* Ends the sampling: afterwards no thread of ours is left, and nothing in flight. The phase is
-   STOPPING, so the lock is not needed. */
+/* Ends the sampling: afterwards no thread of ours is left, and nothing in flight. Others may write
+   or ask meanwhile. */
 static void cprofi_wind_down(cprofi_session *s) {
     uint64_t patience = cprofi_os_now() + 100000000u;
+    bool last = false;
     cprofi_os_wake(&s->bell);
     cprofi_os_stop(s);
+    cprofi_lock(s);
     /* answers of threads that run arrive within microseconds; of those that wait for a core, when
        they get one */
-    while (cprofi_drain(s, false) && cprofi_os_now() < patience) {
-        cprofi_read_clocks(s);
+    while (cprofi_drain(s, last)) {
+        cprofi_unlock(s);
         cprofi_os_nap();
+        cprofi_lock(s);
+        cprofi_read_clocks(s);
+        last = cprofi_os_now() >= patience;
     }
-    while (cprofi_drain(s, true)) cprofi_os_nap();
+    cprofi_unlock(s);
     cprofi_os_close(s);
 }
 
@@ -17083,12 +17110,13 @@ cprof_result cprof_stop(void) {
         return result;
     }
     if (!s->paused) cprofi_span_end(s);
+    cprofi_store32(&s->stopper, cprofi_os_tid());
     cprofi_store32(&s->phase, (uint32_t)CPROFI_STOPPING);
     cprofi_unlock(s);
     cprofi_wind_down(s);
     if (s->desc.output) result = cprof_write(s->desc.output, s->desc.format);
     if (!s->desc.quiet) {
-        cprofi_stats_fill(s, &stats);
+        cprof_get_stats(&stats);
         cprofi_report(&stats, s, result);
     }
     cprofi_store32(&s->phase, (uint32_t)CPROFI_IDLE);
@@ -17125,9 +17153,10 @@ static void cprofi_resume(cprofi_session *s) {
 }
 
 static void cprofi_reset(cprofi_session *s) {
-    uint32_t live = s->live_count;
     cprofi_table_clear(&s->table);
     cprofi_counters_clear(s);
+    s->threads_seen = s->live_count;
+    s->spare_count = 0;
     for (uint32_t i = 0; i < s->thread_count; i++) {
         cprofi_thread *t = &s->threads[i];
         t->spent = t->hit = t->overflow = t->missed = t->waiting = t->samples = 0;
@@ -17136,8 +17165,8 @@ static void cprofi_reset(cprofi_session *s) {
         t->span_start = t->cpu;
         t->blocked = false;
         t->rest_entry = 0;
+        cprofi_thread_spare(s, t);
     }
-    s->threads_before = s->thread_count - live;
     if (!s->paused) cprofi_span_begin(s);
 }
 

@@ -472,15 +472,45 @@ static int exit_child(const char *path)
     exit(0);
 }
 
-static void leaving(void)
+#ifndef _WIN32
+static volatile bool writing;
+
+/* Called while the profile is written. */
+static bool wanted_late(void *unused, const char *name, uint32_t tid)
+{
+    (void)unused, (void)name, (void)tid;
+    if (!writing) {
+        writing = true;
+        nap_ns(300000000);
+    }
+    return true;
+}
+
+/* Leaves while another thread writes. */
+static int stopping_child(const char *path)
+{
+    cprof_desc desc = quiet_at(1000);
+    pthread_t thread;
+    cprof_result result;
+    desc.output = path;
+    desc.thread_wanted = wanted_late;
+    if (cprof_start(&desc) != CPROF_OK) return 1;
+    fn_two(200000000);
+    if (pthread_create(&thread, NULL, stopper, &result)) return 1;
+    while (!writing) nap_ns(1000000);
+    exit(0);
+}
+#endif
+
+static void leaving(const char *child, const char *name)
 {
     char path[600];
     e2e_profile p;
     int status;
     bool found;
     snprintf(path, sizeof path, "%s", in_dir("exit.folded"));
-    status = e2e_wait(e2e_spawn("exit", path, NULL, NULL));
-    check(status == 0, "exit in the middle of a profile", "status %d", status);
+    status = e2e_wait(e2e_spawn(child, path, NULL, NULL));
+    check(status == 0, name, "status %d", status);
     found = profile_read(path, &p);
     check(found && profile_total(&p, NULL, "fn_two") > 100, "writes it", "%llu periods of 200",
           (unsigned long long)profile_total(&p, NULL, "fn_two"));
@@ -538,6 +568,7 @@ int main(void)
     const char *part = e2e_variable("E2E_CHILD");
 #ifndef _WIN32
     if (part && strcmp(part, "secure") == 0) return secure_child();
+    if (part && strcmp(part, "stopping") == 0) return stopping_child(e2e_variable("E2E_PATH"));
 #endif
     if (part && strcmp(part, "exit") == 0) return exit_child(e2e_variable("E2E_PATH"));
     if (part) return env_child(e2e_variable("E2E_PATH"));
@@ -553,7 +584,10 @@ int main(void)
 #endif
     controls();
     environment();
-    leaving();
+    leaving("exit", "exit in the middle of a profile");
+#ifndef _WIN32
+    leaving("stopping", "exit while another thread stops the profile");
+#endif
     thousand_times();
     if (!e2e_directory_remove(dir)) check(false, "nothing is left behind", "%d files in %s", e2e_entries(dir), dir);
     return e2e_done();
