@@ -53,6 +53,7 @@ bench:
 	@$(PYTHON) tests/bench/bench.py
 	@$(PYTHON) tests/bench/symbols.py
 	@$(PYTHON) tests/bench/flamegraph.py
+	@$(PYTHON) tests/bench/scopes.py
 
 clean:
 	rm -rf $(BUILD) flamegraph.folded flamegraph.svg flamegraph-windows.folded flamegraph-windows.svg
