@@ -10940,7 +10940,7 @@ static void cprofi_look_wall(cprofi_session *s, uint64_t elapsed) {
     for (uint32_t i = 0; i < s->live_count; i++) {
         cprofi_thread *t = &s->threads[s->live[i]];
         uintptr_t sp = 0, pc = 0;
-        uint64_t cpu;
+        uint64_t first, cpu;
         cprofi_activity activity;
         if (t->rest_entry && t->rest_cpu == t->cpu && t->charged == 0 && t->slot < 0) {
             s->table.entries[t->rest_entry - 1].weight += elapsed;
@@ -10950,8 +10950,10 @@ static void cprofi_look_wall(cprofi_session *s, uint64_t elapsed) {
             continue;
         }
         t->rest_entry = 0;
-        if (!cprofi_os_cpu(t, &cpu)) continue;
-        activity = cpu != t->cpu ? CPROFI_RUNNABLE : cprofi_os_activity(s, t, &sp, &pc);
+        /* back to back: if the sampler lost its CPU in between, to a thread that then went to
+           sleep, it would wake that */
+        if (!cprofi_os_cpu(t, &first) || !cprofi_os_cpu(t, &cpu)) continue;
+        activity = cpu != first ? CPROFI_RUNNABLE : cprofi_os_activity(s, t, &sp, &pc);
         t->cpu = cpu;
         if (activity != CPROFI_ASLEEP || !sp || t->slot >= 0 ||
             !cprofi_os_look_asleep(s, t, sp, pc, elapsed))
