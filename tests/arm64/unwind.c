@@ -6,26 +6,9 @@
    the next instruction will be, which it works out from the present one and the registers. All that
    is loaded is made writable for that. On a real processor, too; but a loop of load-exclusive and
    store-exclusive would never end under it, so those are passed in one go. */
-#define CPROF_IMPLEMENTATION
-#include "cprof.h"
+#include "../unit/unit.h"
 
 #include <execinfo.h>
-
-static int failures;
-
-static void report(bool good, const char *name, const char *why, ...) {
-    va_list list;
-    if (good) {
-        printf("ok - %s\n", name);
-        return;
-    }
-    va_start(list, why);
-    printf("not ok - %s: ", name);
-    vprintf(why, list);
-    printf("\n");
-    va_end(list);
-    failures++;
-}
 
 enum { DEPTH = 512, SHADOW = 1024, MISMATCHES = 12 };
 
@@ -232,14 +215,14 @@ static void step_through(const char *name, void (*what)(void), bool signs) {
         printf("# %s: lost on the way to %s+0x%zx\n", name, id ? modules.records[id].name : "?",
                (size_t)(step.planted - modules.records[id].slide));
     }
-    report(step.planted == 0 && step.steps > 100 && step.exact == step.steps && step.rooted == step.steps, name,
-           "%zu of %zu instructions wrong", step.steps - step.exact, step.steps);
+    check(step.planted == 0 && step.steps > 100 && step.exact == step.steps && step.rooted == step.steps, name,
+          "%zu of %zu instructions wrong", step.steps - step.exact, step.steps);
     if (step.excused > 40 && step.excused * 20 > step.steps)
-        report(false, "few instructions are excused", "%zu of %zu in %s", step.excused, step.steps, name);
+        check(false, "few instructions are excused", "%zu of %zu in %s", step.excused, step.steps, name);
     if (signs) {
         char text[128];
         snprintf(text, sizeof text, "%s: return addresses are signed", name);
-        report(step.signed_addresses > 0, text, "none is");
+        check(step.signed_addresses > 0, text, "none is");
     }
 }
 
@@ -366,9 +349,9 @@ __attribute__((noinline)) static void truth_check(void) {
 }
 
 static void truth_report(const char *name) {
-    report(truth.checks > 0 && truth.same == truth.checks, name,
-           "%zu of %zu differ, the first at frame %zu of %zu, backtrace has %zu", truth.checks - truth.same, truth.checks,
-           truth.at, truth.ours, truth.theirs);
+    check(truth.checks > 0 && truth.same == truth.checks, name,
+          "%zu of %zu differ, the first at frame %zu of %zu, backtrace has %zu", truth.checks - truth.same, truth.checks,
+          truth.at, truth.ours, truth.theirs);
     memset(&truth, 0, sizeof truth);
 }
 
@@ -469,9 +452,9 @@ static void test_rules(void) {
         }
     }
     printf("# %zu rows: %zu are rules (%zu with a base, %zu of huge frames), %zu are interpreted\n", rows, simple, based, huge, full);
-    report(simple > 1000 && same == simple && based > 100, "rules say what the interpreter says",
-           "%zu of %zu differ", simple - same, simple);
-    report(full * 50 < rows, "nearly all rows fit a rule", "%zu of %zu do not", full, rows);
+    check(simple > 1000 && same == simple && based > 100, "rules say what the interpreter says",
+          "%zu of %zu differ", simple - same, simple);
+    check(full * 50 < rows, "nearly all rows fit a rule", "%zu of %zu do not", full, rows);
 }
 
 int main(int argc, char **argv) {
@@ -481,7 +464,7 @@ int main(int argc, char **argv) {
     if (!cprofi_modules_init(&modules)) return 1;
     cprofi_modules_refresh(&modules);
     if (!cprofi_unwind_init(&unwinder)) return 1;
-    report(unwinder.probe != CPROFI_PROBE_NONE, "pages can be verified", "no way works");
+    check(unwinder.probe != CPROFI_PROBE_NONE, "pages can be verified", "no way works");
     printf("# pages are verified in way %u\n", unwinder.probe);
     test_rules();
     test_truth();

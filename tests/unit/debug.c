@@ -5,46 +5,9 @@
    Run:   cc -g -O1 -I. tests/unit/debug.c -o debug -lpthread && ./debug
    Best with -fsanitize=address,undefined. CPROF_TEST_ROUNDS: how many damaged inputs of each kind
    (8000). CPROF_TEST_LARGE may name a large file to compute a CRC of. */
-#define CPROF_IMPLEMENTATION
-#include "cprof.h"
+#include "unit.h"
 
 #include <elf.h>
-#include <stdarg.h>
-
-static int failures;
-
-static void check(bool ok, const char *name, const char *why, ...) {
-    va_list list;
-    va_start(list, why);
-    if (ok) {
-        printf("ok - %s\n", name);
-    } else {
-        failures++;
-        printf("not ok - %s: ", name);
-        vprintf(why, list);
-        printf("\n");
-    }
-    va_end(list);
-}
-
-static void skip(const char *name, const char *why) { printf("skip - %s: %s\n", name, why); }
-
-static uint64_t random_state = 88172645463325252u;
-
-static uint64_t random_next(void) {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state;
-}
-
-static size_t random_below(size_t n) { return (size_t)(random_next() % n); }
-
-static double milliseconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
-}
 
 static int rounds(void) {
     const char *wanted = getenv("CPROF_TEST_ROUNDS");
@@ -52,15 +15,6 @@ static int rounds(void) {
 }
 
 static char scratch[256];
-
-static bool run(const char *format, ...) {
-    char command[4096];
-    va_list list;
-    va_start(list, format);
-    vsnprintf(command, sizeof command, format, list);
-    va_end(list);
-    return system(command) == 0;
-}
 
 /* ---- bytes that grow ---- */
 
@@ -1066,7 +1020,7 @@ static const char *find(const char *image, const char *directories) {
     last_stale = true;
     if (cprofi_debug_find(&places, where, &elf, &other, &debug, &last_stale)) {
         if (debug.source != &other || !debug.section_count) abort();
-        snprintf(link, sizeof link, "/proc/self/fd/%d", other.file);
+        snprintf(link, sizeof link, "/proc/self/fd/%d", (int)other.file);
         n = readlink(link, path, sizeof path - 1);
         path[n > 0 ? n : 0] = 0;
         cprofi_elf_close(&debug);

@@ -3,37 +3,7 @@
 
    Run:   cc -g -O1 -I. tests/unit/dwarf.c -o dwarf -lpthread && ./dwarf
    Best with -fsanitize=address,undefined. */
-#define CPROF_IMPLEMENTATION
-#include "cprof.h"
-
-#include <stdarg.h>
-
-static int failures;
-
-static void check(bool ok, const char *name, const char *why, ...) {
-    va_list list;
-    va_start(list, why);
-    if (ok) {
-        printf("ok - %s\n", name);
-    } else {
-        failures++;
-        printf("not ok - %s: ", name);
-        vprintf(why, list);
-        printf("\n");
-    }
-    va_end(list);
-}
-
-static void skip(const char *name, const char *why) { printf("skip - %s: %s\n", name, why); }
-
-static uint64_t random_state = 88172645463325252u;
-
-static size_t random_below(size_t n) {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (size_t)(random_state % n);
-}
+#include "unit.h"
 
 /* ---- sections made here ---- */
 
@@ -788,17 +758,6 @@ static void test_cut(void) {
 /* ---- compiled programs ---- */
 
 static char scratch[200];
-
-static bool run(const char *command, ...) {
-    char text[2000];
-    va_list list;
-    va_start(list, command);
-    vsnprintf(text, sizeof text, command, list);
-    va_end(list);
-    return system(text) == 0;
-}
-
-static bool have(const char *program) { return run("command -v %s >/dev/null 2>&1", program); }
 
 static void write_source(const char *name, const char *text) {
     char path[300];

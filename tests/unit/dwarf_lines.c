@@ -5,46 +5,9 @@
    Run:   cc -g -O1 -I. tests/unit/dwarf_lines.c -o dwarf_lines -lpthread && ./dwarf_lines
    Best with -fsanitize=address,undefined. CPROF_TEST_FUZZ=n: n times as many damaged tables;
    CPROF_TEST_LARGE may name a large ELF file with DWARF to time. */
-#define CPROF_IMPLEMENTATION
-#include "cprof.h"
+#include "unit.h"
 
 #include <elf.h>
-#include <stdarg.h>
-
-static int failures;
-
-static void check(bool ok, const char *name, const char *why, ...) {
-    va_list list;
-    va_start(list, why);
-    if (ok) {
-        printf("ok - %s\n", name);
-    } else {
-        failures++;
-        printf("not ok - %s: ", name);
-        vprintf(why, list);
-        printf("\n");
-    }
-    va_end(list);
-}
-
-static void skip(const char *name, const char *why) { printf("skip - %s: %s\n", name, why); }
-
-static uint64_t random_state = 88172645463325252u;
-
-static uint64_t random_next(void) {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state;
-}
-
-static size_t random_below(size_t n) { return (size_t)(random_next() % n); }
-
-static double milliseconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
-}
 
 /* ---- an assembler of line tables ---- */
 
@@ -1168,15 +1131,6 @@ static void test_hostile(void) {
 
 static char scratch[256];
 
-static bool run(const char *format, ...) {
-    char command[4096];
-    va_list list;
-    va_start(list, format);
-    vsnprintf(command, sizeof command, format, list);
-    va_end(list);
-    return system(command) == 0;
-}
-
 static FILE *scratch_file(const char *name, const char *mode) {
     char path[512];
     snprintf(path, sizeof path, "%s/%s", scratch, name);
@@ -1409,10 +1363,6 @@ static void compare(const char *what, const char *tool, const linked *l, const p
     check(!wrong && known > 100 && at == l->text_size, labelled("%s: as %s says", what, tool),
           "%zu of %zu wrong (%zu known, %llu asked): %s", wrong, at, known,
           (unsigned long long)l->text_size, first);
-}
-
-static bool have(const char *program) {
-    return run("command -v %s > /dev/null 2>&1", program);
 }
 
 /* Compiles, and asks about every byte. True when the compiler could. */

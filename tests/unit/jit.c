@@ -3,44 +3,9 @@
 
    Run:   cc -g -O1 -I. tests/unit/jit.c -o jit -lpthread && ./jit
    Best with -fsanitize=address,undefined. CPROF_TEST_ROUNDS: how many damaged maps (4000). */
-#define CPROF_IMPLEMENTATION
-#include "cprof.h"
+#include "unit.h"
 
 #include <ctype.h>
-#include <stdarg.h>
-
-static int failures;
-
-static void check(bool ok, const char *name, const char *why, ...) {
-    va_list list;
-    va_start(list, why);
-    if (ok) {
-        printf("ok - %s\n", name);
-    } else {
-        failures++;
-        printf("not ok - %s: ", name);
-        vprintf(why, list);
-        printf("\n");
-    }
-    va_end(list);
-}
-
-static uint64_t random_state = 88172645463325252u;
-
-static uint64_t random_next(void) {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state;
-}
-
-static size_t random_below(size_t n) { return (size_t)(random_next() % n); }
-
-static double milliseconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
-}
 
 /* ---- a map that grows ---- */
 

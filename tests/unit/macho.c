@@ -6,49 +6,11 @@
    Run:   cc -g -O1 -I. tests/unit/macho.c -o macho -lpthread && ./macho [FILE...]
    Best with -fsanitize=address,undefined. Given Mach-O files (such as zig's), it compares what it reads
    of them with the same tools. CPROF_TEST_ROUNDS: how many damaged inputs of each kind (2000). */
-#define CPROF_IMPLEMENTATION
-#include "cprof.h"
+#include "unit.h"
 
-#include <stdarg.h>
-
-static int failures;
-
-static void check(bool ok, const char *name, const char *why, ...) {
-    va_list list;
-    va_start(list, why);
-    if (ok) {
-        printf("ok - %s\n", name);
-    } else {
-        failures++;
-        printf("not ok - %s: ", name);
-        vprintf(why, list);
-        printf("\n");
-    }
-    va_end(list);
-    fflush(stdout);
-}
-
-static void skip(const char *name, const char *why) { printf("skip - %s: %s\n", name, why); }
-
-static uint64_t random_state = 88172645463325252u;
-
-static uint32_t below(uint32_t n) {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (uint32_t)(random_state >> 16) % n;
-}
+static uint32_t below(uint32_t n) { return (uint32_t)(random_next() >> 16) % n; }
 
 static char scratch[256];
-
-static bool run(const char *format, ...) {
-    char command[4096];
-    va_list list;
-    va_start(list, format);
-    vsnprintf(command, sizeof command, format, list);
-    va_end(list);
-    return system(command) == 0;
-}
 
 static FILE *output_of(const char *format, ...) {
     char command[4096];

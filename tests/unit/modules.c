@@ -1,7 +1,6 @@
 /* The registry knows every image, survives a dlopen/dlclose storm while handlers unwind on other
    threads, revives what comes back, and does not grow. Includes the implementation. */
-#define CPROF_IMPLEMENTATION
-#include "cprof.h"
+#include "unit.h"
 
 #define load(p) __atomic_load_n((p), __ATOMIC_RELAXED)
 #define store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
@@ -10,25 +9,7 @@
 #define load_seq(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
 #define store_seq(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
 
-
 #include <dlfcn.h>
-#include <stdarg.h>
-
-static int failures;
-
-static void report(bool good, const char *name, const char *why, ...) {
-    if (good) {
-        printf("ok - %s\n", name);
-        return;
-    }
-    va_list list;
-    va_start(list, why);
-    printf("not ok - %s: ", name);
-    vprintf(why, list);
-    printf("\n");
-    va_end(list);
-    failures++;
-}
 
 static cprofi_modules modules;
 static cprofi_unwinder unwinder;
@@ -37,36 +18,30 @@ static const cprofi_module *module_at(uintptr_t pc) {
     return &modules.records[cprofi_modules_find(&modules, pc)];
 }
 
-static uint64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static void test_known(void) {
     char self[4096] = "";
     if (readlink("/proc/self/exe", self, sizeof self - 1) < 0) self[0] = 0;
-    report(cprofi_modules_refresh(&modules), "the first refresh finds modules", "nothing");
-    report(!cprofi_modules_refresh(&modules), "the second finds no change", "a change");
+    check(cprofi_modules_refresh(&modules), "the first refresh finds modules", "nothing");
+    check(!cprofi_modules_refresh(&modules), "the second finds no change", "a change");
     const cprofi_module *own = module_at((uintptr_t)&test_known);
-    report(strcmp(own->path, self) == 0, "the program's path", "%s, not %s", own->path, self);
-    report(own->build_id_size == 20 || own->build_id_size == 0, "the program's build id",
-           "%u bytes", own->build_id_size);
+    check(strcmp(own->path, self) == 0, "the program's path", "%s, not %s", own->path, self);
+    check(own->build_id_size == 20 || own->build_id_size == 0, "the program's build id",
+          "%u bytes", own->build_id_size);
     const cprofi_module *libc = module_at((uintptr_t)dlsym(RTLD_DEFAULT, "gnu_get_libc_version"));
-    report(strstr(libc->name, "libc") != NULL && libc->path[0] == '/', "libc", "\"%s\"",
-           libc->path);
-    report(libc->tables && libc->tables->frame.size > 10000 && libc->tables->search_count > 1000,
-           "libc has unwind tables", "none");
+    check(strstr(libc->name, "libc") != NULL && libc->path[0] == '/', "libc", "\"%s\"",
+          libc->path);
+    check(libc->tables && libc->tables->frame.size > 10000 && libc->tables->search_count > 1000,
+          "libc has unwind tables", "none");
     uintptr_t vdso = (uintptr_t)getauxval(AT_SYSINFO_EHDR);
     const cprofi_module *image = NULL;
     for (uint32_t id = 1; id < modules.count; id++)
         if (modules.records[id].lo == vdso) image = &modules.records[id];
     if (!vdso) printf("skip - the vdso: there is none\n");
     else
-        report(image && strcmp(image->name, "[vdso]") == 0 && image->image.data == (void *)vdso &&
+        check(image && strcmp(image->name, "[vdso]") == 0 && image->image.data == (void *)vdso &&
                    memcmp(image->image.data, ELFMAG, SELFMAG) == 0,
                "the vdso", "missing");
-    report(cprofi_modules_find(&modules, 0) == 0 &&
+    check(cprofi_modules_find(&modules, 0) == 0 &&
                cprofi_modules_find(&modules, UINTPTR_MAX) == 0 &&
                cprofi_modules_find(&modules, (uintptr_t)self) == 0,
            "addresses that are no code", "found");
@@ -76,10 +51,10 @@ static void test_known(void) {
             cprofi_modules_find(&modules, r->hi - 1) == r->id &&
             cprofi_modules_find(&modules, r->hi) != r->id)
             continue;
-        report(false, "the ends of every module", "%s", modules.records[r->id].name);
+        check(false, "the ends of every module", "%s", modules.records[r->id].name);
         return;
     }
-    report(true, "the ends of every module", "");
+    check(true, "the ends of every module", "");
     uint64_t start = now_ns();
     for (int i = 0; i < 100000; i++) cprofi_modules_refresh(&modules);
     printf("# an unchanged refresh takes %.0f ns\n", (double)(now_ns() - start) / 1e5);
@@ -203,15 +178,15 @@ static void test_storm(void) {
     printf("# storm: %lu loads, %zu changes seen, %u samples, %.2f%% to the root, %.1f frames\n",
            loads, changes, samples, 100.0 * rooted / (samples ? samples : 1),
            (double)walked / (samples ? samples : 1));
-    report(samples > 100 && changes > 10, "a storm of dlopen and dlclose under sampling",
-           "%u samples, %zu changes", samples, changes);
+    check(samples > 100 && changes > 10, "a storm of dlopen and dlclose under sampling",
+          "%u samples, %zu changes", samples, changes);
     /* the first samples after a library came may precede the refresh that enters it */
-    report(rooted >= samples - samples / 10, "samples in the storm reach the root", "%u of %u",
-           rooted, samples);
+    check(rooted >= samples - samples / 10, "samples in the storm reach the root", "%u of %u",
+          rooted, samples);
     /* the same library at another place is another record; the places are soon all taken */
-    report(modules.count - count <= later / 4 + 20, "modules that come back are revived",
-           "%u records, then %u, with %zu changes", count, modules.count, later);
-    report(after <= before + 1024, "memory does not grow", "%zu pages, then %zu", before, after);
+    check(modules.count - count <= later / 4 + 20, "modules that come back are revived",
+          "%u records, then %u, with %zu changes", count, modules.count, later);
+    check(after <= before + 1024, "memory does not grow", "%zu pages, then %zu", before, after);
 }
 
 static void test_revival(void) {
@@ -223,26 +198,26 @@ static void test_revival(void) {
         return;
     }
     uintptr_t pc = (uintptr_t)dlsym(library, "tgamma");
-    report(cprofi_modules_refresh(&modules), "a load is noticed", "not");
+    check(cprofi_modules_refresh(&modules), "a load is noticed", "not");
     uint32_t id = cprofi_modules_find(&modules, pc), epoch = modules.epoch;
-    report(id != 0 && modules.records[id].loaded == 1, "it is found", "id %u", id);
+    check(id != 0 && modules.records[id].loaded == 1, "it is found", "id %u", id);
     dlclose(library);
     if (!cprofi_modules_refresh(&modules)) { /* linked to it, or it stays for another reason */
         printf("skip - revival: libm was not unloaded\n");
         return;
     }
-    report(cprofi_modules_find(&modules, pc) == 0 && modules.records[id].loaded == 0 &&
+    check(cprofi_modules_find(&modules, pc) == 0 && modules.records[id].loaded == 0 &&
                strstr(modules.records[id].name, "libm") && modules.epoch == epoch + 1,
            "unloaded: not found, but remembered", "%s", modules.records[id].name);
     cprofi_modules_quiescent(&modules);
-    report(modules.retired == NULL, "quiescence frees what was retired", "not");
+    check(modules.retired == NULL, "quiescence frees what was retired", "not");
     library = dlopen("libm.so.6", RTLD_NOW | RTLD_LOCAL);
     pc = (uintptr_t)dlsym(library, "tgamma");
     cprofi_modules_refresh(&modules);
     uint32_t again = cprofi_modules_find(&modules, pc);
     bool same_place = again && modules.records[again].lo == modules.records[id].lo;
-    report(again != 0 && (again == id) == same_place, "back at its place: the same record",
-           "%u, then %u", id, again);
+    check(again != 0 && (again == id) == same_place, "back at its place: the same record",
+          "%u, then %u", id, again);
     dlclose(library);
     cprofi_modules_refresh(&modules);
 }

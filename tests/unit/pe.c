@@ -3,55 +3,13 @@
 
    Run:   cc -g -O1 -I. tests/unit/pe.c -o pe -lpthread && ./pe
    Best with -fsanitize=address,undefined. -DFUZZ_ROUNDS=n for a longer fuzz. */
-#define CPROF_IMPLEMENTATION
-#include "cprof.h"
-
-#include <stdarg.h>
+#include "unit.h"
 
 #ifndef FUZZ_ROUNDS
 #define FUZZ_ROUNDS 20000
 #endif
 
-static int failures;
-
-static void check(bool ok, const char *name, const char *why, ...) {
-    va_list list;
-    va_start(list, why);
-    if (ok) {
-        printf("ok - %s\n", name);
-    } else {
-        failures++;
-        printf("not ok - %s: ", name);
-        vprintf(why, list);
-        printf("\n");
-    }
-    va_end(list);
-}
-
-static void skip(const char *name, const char *why) { printf("skip - %s: %s\n", name, why); }
-
-static uint64_t random_state = 88172645463325252u;
-
-static size_t random_below(size_t n) {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (size_t)(random_state % n);
-}
-
 static char scratch[256];
-
-static bool run(const char *format, ...) {
-    char command[2048];
-    va_list list;
-    va_start(list, format);
-    vsnprintf(command, sizeof command, format, list);
-    va_end(list);
-    return system(command) == 0;
-}
-
-/* Whether a program is installed. */
-static bool have(const char *program) { return run("command -v %s >/dev/null 2>&1", program); }
 
 /* ---- images made here ----
 

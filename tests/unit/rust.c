@@ -4,37 +4,7 @@
 
    Run:   cc -g -O1 -I. tests/unit/rust.c -o rust -lpthread && ./rust
    Best with -fsanitize=address,undefined. */
-#define CPROF_IMPLEMENTATION
-#include "cprof.h"
-
-#include <stdarg.h>
-
-static int failures;
-
-static void check(bool ok, const char *name, const char *why, ...) {
-    va_list list;
-    va_start(list, why);
-    if (ok) {
-        printf("ok - %s\n", name);
-    } else {
-        failures++;
-        printf("not ok - %s: ", name);
-        vprintf(why, list);
-        printf("\n");
-    }
-    va_end(list);
-}
-
-static void skip(const char *name, const char *why) { printf("skip - %s: %s\n", name, why); }
-
-static uint64_t random_state = 88172645463325252u;
-
-static size_t random_below(size_t n) {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (size_t)(random_state % n);
-}
+#include "unit.h"
 
 /* ---- tables: symbol and name; NULL where the symbol must be refused ---- */
 
@@ -629,15 +599,6 @@ static void test_bombs(void) {
 /* ---- against rustc-demangle ---- */
 
 static char scratch[256];
-
-static bool run(const char *format, ...) {
-    char command[2048];
-    va_list list;
-    va_start(list, format);
-    vsnprintf(command, sizeof command, format, list);
-    va_end(list);
-    return system(command) == 0;
-}
 
 /* The path of a file in the scratch directory. */
 static const char *at(const char *name) {

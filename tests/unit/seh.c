@@ -5,43 +5,9 @@
 
    Run:   cc -g -O1 -I. tests/unit/seh.c -o seh -lpthread && ./seh
    Best with -fsanitize=address,undefined. CPROF_TEST_FUZZ: seconds to fuzz, 1 if not set. */
-#define CPROF_IMPLEMENTATION
-#include "cprof.h"
-
-#include <stdarg.h>
-
-static int failures;
-
-static void check(bool ok, const char *name, const char *why, ...) {
-    va_list list;
-    va_start(list, why);
-    if (ok) {
-        printf("ok - %s\n", name);
-    } else {
-        failures++;
-        printf("not ok - %s: ", name);
-        vprintf(why, list);
-        printf("\n");
-    }
-    va_end(list);
-}
-
-static uint64_t random_state = 88172645463325252u;
-
-static uint64_t random_next(void) {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state;
-}
+#include "unit.h"
 
 static uint32_t below(uint32_t n) { return (uint32_t)(random_next() >> 16) % n; }
-
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 /* ---- an image, a stack, a machine ---- */
 
@@ -1088,12 +1054,12 @@ static void test_walk(void) {
     check(n == 3 && truncated, "a walk to the end of the copy says that there is more", "%u", n);
     stack.hi = stack_lo + STACK;
     enum { ROUNDS = 200000 };
-    double start = seconds();
+    double start = milliseconds() / 1e3;
     uint64_t frames = 0;
     for (int i = 0; i < ROUNDS; i++)
         frames += cprofi_seh_walk(cprofi_seh_x64_step, &images, &stack, &r, pcs, 64, &truncated,
                                  CPROFI_SEH_X64_SP, NULL);
-    printf("# x64: %.0f ns a frame\n", (seconds() - start) * 1e9 / (double)frames);
+    printf("# x64: %.0f ns a frame\n", (milliseconds() / 1e3 - start) * 1e9 / (double)frames);
 }
 
 static void mutate(uint8_t *bytes, size_t size) {
@@ -1143,9 +1109,9 @@ static void fuzz_once(bool arm) {
 
 static void test_fuzz(void) {
     const char *wanted = getenv("CPROF_TEST_FUZZ");
-    double limit = wanted ? atof(wanted) : 1, start = seconds();
+    double limit = wanted ? atof(wanted) : 1, start = milliseconds() / 1e3;
     unsigned long long rounds = 0;
-    while (seconds() - start < limit || rounds < 3000) {
+    while (milliseconds() / 1e3 - start < limit || rounds < 3000) {
         bool arm = below(2);
         reset();
         if (arm) {

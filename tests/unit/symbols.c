@@ -4,29 +4,9 @@
 
    Run:   cc -g -O1 -I. tests/unit/symbols.c -o symbols -lpthread && ./symbols
    Best with -fsanitize=address,undefined. CPROF_TEST_LARGE may name a large ELF file to time. */
-#define CPROF_IMPLEMENTATION
-#include "cprof.h"
+#include "unit.h"
 
 #include <elf.h>
-#include <stdarg.h>
-
-static int failures;
-
-static void check(bool ok, const char *name, const char *why, ...) {
-    va_list list;
-    va_start(list, why);
-    if (ok) {
-        printf("ok - %s\n", name);
-    } else {
-        failures++;
-        printf("not ok - %s: ", name);
-        vprintf(why, list);
-        printf("\n");
-    }
-    va_end(list);
-}
-
-static void skip(const char *name, const char *why) { printf("skip - %s: %s\n", name, why); }
 
 /* There is nothing to check here: not a check left out. */
 static void note(const char *name, const char *why) { printf("# %s: %s\n", name, why); }
@@ -39,23 +19,6 @@ static bool resolve(cprofi_symbols *s, const cprofi_module *m, const uintptr_t *
     for (size_t i = 0; i < n && ok; i++) names[i] = places[i].sites[places[i].count - 1].function;
     free(places);
     return ok;
-}
-
-static uint64_t random_state = 88172645463325252u;
-
-static uint64_t random_next(void) {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state;
-}
-
-static size_t random_below(size_t n) { return (size_t)(random_next() % n); }
-
-static double milliseconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
 }
 
 /* ---- images made here ----
@@ -635,15 +598,6 @@ static void test_trim_fuzz(void) {
 /* ---- real files, against binutils ---- */
 
 static char scratch[256];
-
-static bool run(const char *format, ...) {
-    char command[2048];
-    va_list list;
-    va_start(list, format);
-    vsnprintf(command, sizeof command, format, list);
-    va_end(list);
-    return system(command) == 0;
-}
 
 static bool write_text(const char *name, const char *text) {
     char path[512];

@@ -1,17 +1,9 @@
 /* Records of threads: used again when their threads have ended without a sample; after a reset all
    are, so that a service which has started more threads than there are records goes on to see new
    ones. Includes the implementation. */
-#define CPROF_IMPLEMENTATION
-#include "cprof.h"
+#include "unit.h"
 
-static int failures;
 static volatile int quit;
-
-static void check(bool good, const char *name, unsigned long value) {
-    if (good) printf("ok - %s\n", name);
-    else printf("not ok - %s: %lu\n", name, value);
-    failures += !good;
-}
 
 static void nap(long ms) {
     struct timespec t = {0, ms * 1000000};
@@ -59,7 +51,7 @@ int main(void) {
     memset(&desc, 0, sizeof desc);
     desc.hz = 1000;
     desc.quiet = true;
-    check(cprof_start(&desc) == CPROF_OK, "start", 0);
+    check(cprof_start(&desc) == CPROF_OK, "start", "it fails");
     s = cprofi.session;
 
     for (int round = 0; round < 5; round++) {
@@ -69,8 +61,8 @@ int main(void) {
     }
     cprof_get_stats(&stats);
     most = s->thread_count;
-    check(stats.threads_seen >= 400, "threads that only sleep are seen", (unsigned long)stats.threads_seen);
-    check(most < 250, "and share their records", most);
+    check(stats.threads_seen >= 400, "threads that only sleep are seen", "%lu", (unsigned long)stats.threads_seen);
+    check(most < 250, "and share their records", "%lu", (unsigned long)most);
 
     /* as if so many threads had been sampled and had ended */
     cprofi_lock(s);
@@ -83,13 +75,13 @@ int main(void) {
     start(&late, worker, "late");
     nap(300);
     cprof_get_stats(&stats);
-    check(!shown("late"), "without a record a thread is not sampled", 0);
-    check(stats.unsampled_ns > 100000000, "but its time is told", (unsigned long)(stats.unsampled_ns / 1000000));
+    check(!shown("late"), "without a record a thread is not sampled", "it is");
+    check(stats.unsampled_ns > 100000000, "but its time is told", "%lu ms", (unsigned long)(stats.unsampled_ns / 1000000));
     cprof_reset();
     for (int i = 0; i < 100 && !shown("late"); i++) nap(50); /* the next full scan finds it */
-    check(shown("late"), "after a reset it is", 0);
+    check(shown("late"), "after a reset it is", "not in 5 s");
     quit = 1;
     pthread_join(late, NULL);
-    check(cprof_stop() == CPROF_OK, "stop", 0);
+    check(cprof_stop() == CPROF_OK, "stop", "it fails");
     return failures != 0;
 }

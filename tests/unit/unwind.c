@@ -1,26 +1,8 @@
 /* The unwinder reaches the root from every instruction, agrees with a shadow stack, and takes no
    harm from corrupt tables. Includes the implementation to test its private parts. */
-#define CPROF_IMPLEMENTATION
-#include "cprof.h"
+#include "unit.h"
 
 #include <execinfo.h>
-#include <stdarg.h>
-
-static int failures;
-
-static void report(bool good, const char *name, const char *why, ...) {
-    if (good) {
-        printf("ok - %s\n", name);
-        return;
-    }
-    va_list list;
-    va_start(list, why);
-    printf("not ok - %s: ", name);
-    vprintf(why, list);
-    printf("\n");
-    va_end(list);
-    failures++;
-}
 
 enum { DEPTH = 512 };
 
@@ -137,8 +119,8 @@ __attribute__((noinline)) static void step_through(const char *name, void (*what
     }
     printf("# %s: %zu instructions, %zu to the root, %zu exact\n", name, step.steps, step.rooted,
            step.exact);
-    report(step.steps > 0 && step.exact == step.steps && step.rooted == step.steps, name,
-           "%zu of %zu instructions wrong", step.steps - step.exact, step.steps);
+    check(step.steps > 0 && step.exact == step.steps && step.rooted == step.steps, name,
+          "%zu of %zu instructions wrong", step.steps - step.exact, step.steps);
 }
 
 static char text[4096];
@@ -275,9 +257,9 @@ __attribute__((noinline)) static void truth_check(void) {
 }
 
 static void truth_report(const char *name) {
-    report(truth.checks > 0 && truth.same == truth.checks, name,
-           "%zu of %zu differ, the first at frame %zu of %zu, backtrace has %zu",
-           truth.checks - truth.same, truth.checks, truth.at, truth.ours, truth.theirs);
+    check(truth.checks > 0 && truth.same == truth.checks, name,
+          "%zu of %zu differ, the first at frame %zu of %zu, backtrace has %zu",
+          truth.checks - truth.same, truth.checks, truth.at, truth.ours, truth.theirs);
     memset(&truth, 0, sizeof truth);
 }
 
@@ -391,7 +373,7 @@ static void test_copy(void) {
                             (intptr_t)((uintptr_t)copy - regs.r[CPROFI_SP]), false};
         n = cprofi_unwind(&unwinder, &modules, &regs, &view, &scratch, sleeper.frames, DEPTH,
                           &end, NULL);
-        report(end == CPROFI_END_ROOT && n >= 5, name, "%zu frames, end %d", n, (int)end);
+        check(end == CPROFI_END_ROOT && n >= 5, name, "%zu frames, end %d", n, (int)end);
     } else {
         printf("skip - %s: /proc does not tell\n", name);
     }
@@ -483,7 +465,7 @@ static const char *row_text(const uint8_t *code, size_t size, uintptr_t offset) 
     do {                                                                          \
         const uint8_t code[] = {__VA_ARGS__};                                     \
         const char *got = row_text(code, sizeof code, offset);                    \
-        report(strcmp(got, want) == 0, "DW_CFA_" name, "%s, not %s", got, want);  \
+        check(strcmp(got, want) == 0, "DW_CFA_" name, "%s, not %s", got, want);  \
     } while (0)
 
 static void test_rows(void) {
@@ -551,8 +533,8 @@ static void test_headers(void) {
         int found = cprofi_cfi_row(&made, MADE_START, &scratch);
         snprintf(name, sizeof name, "CIE version %d, augmentation \"%s\", case %zu",
                  cases[i].version, cases[i].augmentation, i);
-        report(found == cases[i].found && (!found || scratch.row.cfa_value == 16), name, "%d",
-               found);
+        check(found == cases[i].found && (!found || scratch.row.cfa_value == 16), name, "%d",
+              found);
     }
 }
 
@@ -577,14 +559,14 @@ static bool expression(const uint8_t *code, size_t size, uintptr_t *v) {
         const uint8_t code[] = {__VA_ARGS__};                                           \
         uintptr_t got;                                                                  \
         bool good = expression(code, sizeof code, &got);                                \
-        report(good && got == (uintptr_t)(want), "DW_OP_" name, "%d, %zx", good, got);  \
+        check(good && got == (uintptr_t)(want), "DW_OP_" name, "%d, %zx", good, got);  \
     } while (0)
 
 #define EXPR_BAD(name, ...)                                                       \
     do {                                                                          \
         const uint8_t code[] = {__VA_ARGS__};                                     \
         uintptr_t got;                                                            \
-        report(!expression(code, sizeof code, &got), "DW_OP_" name, "accepted");  \
+        check(!expression(code, sizeof code, &got), "DW_OP_" name, "accepted");  \
     } while (0)
 
 static void test_expressions(void) {
@@ -675,26 +657,17 @@ static void test_step_full(void) {
     cprofi_view view = {0x7000, 0x7000 + sizeof memory, (intptr_t)memory - 0x7000, false};
     int step_kind = cprofi_step_full(&unwinder, &index, &regs, &view, &scratch, MADE_START, true);
     cprofi_rule rule = cprofi_rule_from_row(&scratch);
-    report(step_kind == CPROFI_STEP_ON && regs.r[CPROFI_SP] == 0x7020 && regs.r[6] == 0x100 &&
+    check(step_kind == CPROFI_STEP_ON && regs.r[CPROFI_SP] == 0x7020 && regs.r[6] == 0x100 &&
                regs.r[3] == 0x101 && regs.r[12] == 0x102 && regs.r[CPROFI_PC] == 0x103 &&
                regs.known == (1u << 7 | 1u << 6 | 1u << 3 | 1u << 12 | 1u << 16),
            "the interpreter restores registers, known ones only", "known %x", regs.known);
-    report(rule.cfa == ((uint64_t)CPROFI_RULE_SIMPLE << 40 | 6ull << 32 | 32) &&
+    check(rule.cfa == ((uint64_t)CPROFI_RULE_SIMPLE << 40 | 6ull << 32 | 32) &&
                rule.saved == (4 | 3 << 8 | 2 << 16),
            "the row fits a rule", "%llx %llx", (unsigned long long)rule.cfa,
            (unsigned long long)rule.saved);
 }
 
 /* ---- corrupt tables */
-
-static uint32_t random_state = 1;
-
-static uint32_t random_next(void) {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 17;
-    random_state ^= random_state << 5;
-    return random_state;
-}
 
 /* Mutates the tables of a loaded module, in copies of exact size so that a sanitizer sees a read
    beyond, and asks for rows and steps everywhere. */
@@ -740,7 +713,7 @@ static void test_fuzz(void) {
     for (uint32_t id = 1; id < modules.count; id++)
         if (modules.records[id].tables && modules.records[id].tables->frame.size)
             fuzz_module(&modules.records[id], 40, &rows);
-    report(rows > 0, "mutated tables do no harm", "no row was found at all");
+    check(rows > 0, "mutated tables do no harm", "no row was found at all");
     /* pure noise as code of the FDE */
     size_t accepted = 0;
     for (size_t i = 0; i < 100000; i++) {
@@ -749,14 +722,14 @@ static void test_fuzz(void) {
         make_tables(1, "zR", "\0", 1, code, random_next() % sizeof code);
         accepted += cprofi_cfi_row(&made, MADE_START + random_next() % MADE_SIZE, &scratch) > 0;
     }
-    report(accepted > 0, "noise as unwind code does no harm", "nothing was accepted");
+    check(accepted > 0, "noise as unwind code does no harm", "nothing was accepted");
     for (size_t i = 0; i < 100000; i++) {
         uint8_t code[24];
         uintptr_t v;
         for (size_t k = 0; k < sizeof code; k++) code[k] = (uint8_t)random_next();
         (void)expression(code, random_next() % sizeof code, &v);
     }
-    report(true, "noise as an expression does no harm", "");
+    check(true, "noise as an expression does no harm", "");
     /* a walk from garbage registers over a stack of code addresses */
     static uintptr_t garbage[512];
     size_t total = 0;
@@ -774,16 +747,10 @@ static void test_fuzz(void) {
         cprofi_view view = {0, 0, 0, true};
         total += cprofi_unwind(&unwinder, &modules, &regs, &view, &scratch, frames, DEPTH, &end, NULL);
     }
-    report(total > 20000, "a walk over garbage does no harm", "%zu frames", total);
+    check(total > 20000, "a walk over garbage does no harm", "%zu frames", total);
 }
 
 /* ---- how long it takes; never fails */
-
-static uint64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 enum { BATCHES = 200, BATCH = 100 };
 
@@ -854,8 +821,8 @@ int main(void) {
     cprofi_modules_refresh(&modules);
     signal(SIGURG, on_signal); /* a handler, so that there is a restorer to learn */
     if (!cprofi_unwind_init(&unwinder)) return 1;
-    report(unwinder.probe == CPROFI_PROBE_SIGPROCMASK, "pages are verified by rt_sigprocmask", "%u",
-           unwinder.probe);
+    check(unwinder.probe == CPROFI_PROBE_SIGPROCMASK, "pages are verified by rt_sigprocmask", "%u",
+          unwinder.probe);
     test_headers();
     test_rows();
     test_expressions();
