@@ -28,6 +28,9 @@
      other compilers for these targets, not run.
      Linux AArch64, gcc and clang: run and tested under qemu-user 7.2 only, never on a processor.
      Linux 32-bit x86, gcc and glibc: C programs run. musl: x86-64, static and dynamic, run.
+     Linux 32-bit ARM (ARM and Thumb-2 code, hard float), gcc and glibc: C programs run under
+     qemu-user 7.2 only. Unwound by reading the code, without tables: callers of a function that
+     never returns, and of few others, are [truncated].
      macOS x86-64 and ARM64: compiled and linked by zig cc, never run there. On Linux what reads its
      symbols and unwind tables is tested, and the x86-64 code run over an imitation of the system.
      FreeBSD x86-64 and ARM64: compiled and linked by zig cc, never run.
@@ -527,6 +530,8 @@ class cprof_scope_guard {
 #define CPROFI_ARM64 1
 #elif (defined(_WIN32) || defined(__linux__)) && (defined(__i386__) || defined(_M_IX86))
 #define CPROFI_X86 1
+#elif defined(__linux__) && defined(__arm__) && !defined(__ARMEB__)
+#define CPROFI_ARM 1
 #else
 #error "cprof: this version does not know this processor; build with -DCPROF_DISABLE"
 #endif
@@ -1374,6 +1379,9 @@ static void cprofi_scopes_rest(cprofi_scope_walk *w, uint32_t frame) {
 
    x86-64: a call pushes the return address, so it is at CFA - 8, always.
    32-bit x86: the same at CFA - 4.
+   ARM: a call puts it into r14. Bit 0 of it tells that the caller is Thumb code, and stays there:
+   the unwinder marks all of its addresses so. Any address of an instruction, less one, lies in the
+   instruction before; marked so, less two.
    AArch64: a call puts it into x30. A function that calls others saves that; in one that does not,
    and wherever a function may be stopped by a signal, it can still be there, or be there again.
    With pointer authentication it carries a signature in the bits that addresses do not use. That is
@@ -1399,6 +1407,7 @@ enum {
     CPROFI_SAVED_BASED = 0,    /* 1: counted from where the one nearest to the CFA is */
     CPROFI_PAIR_IS_TOP = 1,    /* see above */
     CPROFI_SIGNED = 0,         /* 1: return addresses may be */
+    CPROFI_MODE = 0,           /* the bit of a code address that tells the instruction set */
     CPROFI_SYSCALL = 0x050f,   /* the instruction that enters the kernel, */
     CPROFI_SYSCALL_SIZE = 2    /* and its bytes */
 };
@@ -1462,6 +1471,7 @@ enum {
     CPROFI_SAVED_BASED = 0,
     CPROFI_PAIR_IS_TOP = 1,
     CPROFI_SIGNED = 0,
+    CPROFI_MODE = 0,
     CPROFI_SYSCALL = 0x80cd, /* int $0x80 */
     CPROFI_SYSCALL_SIZE = 2,
     CPROFI_CONTEXT = 20,
@@ -1504,6 +1514,7 @@ enum {
     CPROFI_SAVED_BASED = 1, /* below the locals */
     CPROFI_PAIR_IS_TOP = 0,
     CPROFI_SIGNED = 1,
+    CPROFI_MODE = 0,
     CPROFI_SYSCALL_SIZE = 4,
 #ifdef CPROFI_FREEBSD
     CPROFI_CONTEXT = 16,
@@ -1542,7 +1553,54 @@ static long cprofi_unwind_syscall(long number, uintptr_t a, uintptr_t b, uintptr
                      : "memory", "cc");
     return (long)x0;
 }
+#elif defined(CPROFI_ARM)
+enum {
+    CPROFI_REGS = 16,
+    CPROFI_FP = 11,
+    CPROFI_SP = 13,
+    CPROFI_PC = 15,
+    CPROFI_RA = 14,
+    CPROFI_CALL = 0,
+    CPROFI_KEPT = 3, /* without tables no rule needs others */
+    CPROFI_SAVED_BITS = 16,
+    CPROFI_SAVED_BASED = 0,
+    CPROFI_PAIR_IS_TOP = 0,
+    CPROFI_SIGNED = 0,
+    CPROFI_MODE = 1,
+    CPROFI_SYSCALL = 0xef00, /* the upper half of svc #0; Thumb: 0xdf00 */
+    CPROFI_SYSCALL_SIZE = 2,
+    CPROFI_CONTEXT = 32,
+    CPROFI_CONTEXT_AT_SP = 128, /* behind the siginfo */
+    CPROFI_CONTEXT_CHECK = 16,  /* cpsr: */
+    CPROFI_CONTEXT_MASK = 0x1f,
+    CPROFI_CONTEXT_GOOD = 0x10  /* user; bit 5: Thumb */
+};
+#define CPROFI_CODE_END ((uintptr_t)0xffff1000u) /* of the vector page, which has helpers */
+#define CPROFI_CODE(address) (address)
+
+static const uint8_t cprofi_kept[CPROFI_KEPT] = {CPROFI_FP, CPROFI_RA, 7};
+static const uint8_t cprofi_context_index[CPROFI_REGS] = {0, 1, 2,  3,  4,  5,  6,  7,
+                                                          8, 9, 10, 11, 12, 13, 14, 15};
+
+/* [signal] */
+static long cprofi_unwind_syscall(long number, uintptr_t a, uintptr_t b, uintptr_t c, uintptr_t d,
+                                  uintptr_t e, uintptr_t f) {
+    const uintptr_t all[7] = {(uintptr_t)number, a, b, c, d, e, f};
+    register uintptr_t r0 __asm__("r0") = (uintptr_t)all;
+    __asm__ volatile("push {r4, r5, r6, r7}\n\t" /* Thumb's frame pointer is r7 */
+                     "mov r12, r0\n\tldr r7, [r12]\n\tldr r0, [r12, #4]\n\t"
+                     "ldr r1, [r12, #8]\n\tldr r2, [r12, #12]\n\tldr r3, [r12, #16]\n\t"
+                     "ldr r4, [r12, #20]\n\tldr r5, [r12, #24]\n\tsvc #0\n\t"
+                     "pop {r4, r5, r6, r7}"
+                     : "+r"(r0)
+                     :
+                     : "r1", "r2", "r3", "r12", "memory", "cc");
+    return (long)r0;
+}
 #endif
+
+/* What a function has as frame pointer, by an address of its code. */
+#define CPROFI_FRAME(code) ((uint8_t)((code) & CPROFI_MODE ? 7 : (int)CPROFI_FP))
 
 typedef struct {
     uintptr_t r[CPROFI_REGS];
@@ -1554,11 +1612,15 @@ typedef struct {
 
 /* [signal] The registers of an interrupted context. */
 static bool cprofi_regs_from_ucontext(cprofi_regs *regs, const void *uc) {
+    uintptr_t mode;
     if (!uc) return false;
     for (size_t i = 0; i < CPROFI_REGS; i++)
         memcpy(&regs->r[i],
                (const uint8_t *)uc + CPROFI_CONTEXT + sizeof regs->r[i] * cprofi_context_index[i],
                sizeof regs->r[i]);
+    memcpy(&mode, (const uint8_t *)uc + CPROFI_CONTEXT + sizeof mode * CPROFI_CONTEXT_CHECK,
+           sizeof mode);
+    regs->r[CPROFI_PC] |= mode >> 5 & CPROFI_MODE;
     regs->known = CPROFI_ALL_KNOWN;
     return true;
 }
@@ -1619,6 +1681,7 @@ enum {
     CPROFI_EXPRESSION_STEPS = 1000,
     CPROFI_SWITCHES = 8,          /* how often SP may go down: calls on another stack */
     CPROFI_RESTORERS = 8,
+    CPROFI_BACK = 1 + CPROFI_MODE, /* from a return address into the call */
     CPROFI_PAGE = 4096            /* granularity of probing; larger pages are probed in parts */
 };
 
@@ -1789,11 +1852,12 @@ CPROFI_NO_SANITIZE static inline bool cprofi_view_read(const cprofi_unwinder *u,
 /* [signal] Whether an instruction that enters the kernel ends at pc. */
 static bool cprofi_unwind_after_syscall(const cprofi_unwinder *u, uintptr_t pc) {
     cprofi_view view = {0, 0, 0, true};
+    const uintptr_t thumb = pc & CPROFI_MODE, entry = CPROFI_SYSCALL ^ thumb * 0x3000;
     uintptr_t word;
     for (uintptr_t i = 0; i < CPROFI_SYSCALL_SIZE; i++) {
-        uintptr_t at = pc - CPROFI_SYSCALL_SIZE + i, in = at % CPROFI_WORD;
+        uintptr_t at = pc - thumb - CPROFI_SYSCALL_SIZE + i, in = at % CPROFI_WORD;
         if (!cprofi_view_read(u, &view, at - in, &word) ||
-            (word >> 8 * in & 0xff) != (CPROFI_SYSCALL >> 8 * i & 0xff))
+            (word >> 8 * in & 0xff) != (entry >> 8 * i & 0xff))
             return false;
     }
     return true;
@@ -2374,13 +2438,13 @@ static CPROFI_NOINLINE cprofi_rule cprofi_rule_compile(const cprofi_unwinder *u,
                                                        uintptr_t address, bool exact, bool running,
                                                        cprofi_scratch *s, bool *keep) {
     const cprofi_module_range *range = cprofi_modules_range(index, address);
-    uintptr_t pc = exact ? address : address + 1;
+    uintptr_t pc = exact ? address : address + CPROFI_BACK;
     *keep = true;
     for (size_t i = 0; i < CPROFI_RESTORERS; i++) {
         uint64_t restorer = cprofi_load64(&u->restorers[i]);
         if (!restorer) break;
         /* `mov $15, %rax` is 7 bytes, or 5; then comes the system call */
-        if (exact ? address - restorer <= 7 : address + 1 == restorer)
+        if (exact ? address - restorer <= 7 : pc == restorer)
             return cprofi_rule_make(CPROFI_RULE_SIGNAL, 0, 0, 0);
     }
     int found = range ? cprofi_cfi_row(range->tables, address, s) : 0;
@@ -2553,6 +2617,11 @@ static int cprofi_step_full(const cprofi_unwinder *u, const cprofi_module_index 
 static int cprofi_step_signal(const cprofi_unwinder *u, cprofi_regs *regs, cprofi_view *view,
                               cprofi_scratch *s) {
     uintptr_t gregs = regs->r[CPROFI_SP] + CPROFI_CONTEXT_AT_SP + CPROFI_CONTEXT, mode;
+    /* ARM: handlers without SA_SIGINFO get no siginfo. */
+    if (CPROFI_MODE &&
+        cprofi_view_read(u, view, gregs + sizeof mode * CPROFI_CONTEXT_CHECK, &mode) &&
+        (mode & CPROFI_CONTEXT_MASK) != CPROFI_CONTEXT_GOOD)
+        gregs -= CPROFI_CONTEXT_AT_SP;
     if (!(regs->known >> CPROFI_SP & 1) ||
         !cprofi_view_read(u, view, gregs + sizeof mode * CPROFI_CONTEXT_CHECK, &mode) ||
         (mode & CPROFI_CONTEXT_MASK) != CPROFI_CONTEXT_GOOD)
@@ -2561,6 +2630,7 @@ static int cprofi_step_signal(const cprofi_unwinder *u, cprofi_regs *regs, cprof
         if (!cprofi_view_read(u, view, gregs + CPROFI_WORD * cprofi_context_index[i], &s->next[i]))
             return CPROFI_STEP_LOST;
     memcpy(regs->r, s->next, sizeof regs->r);
+    regs->r[CPROFI_PC] |= mode >> 5 & CPROFI_MODE;
     regs->known = CPROFI_ALL_KNOWN;
     return CPROFI_STEP_SIGNAL;
 }
@@ -2574,6 +2644,7 @@ static int cprofi_step_pointer(const cprofi_unwinder *u, const cprofi_module_ind
     uintptr_t sp = regs->r[CPROFI_SP], fp = regs->r[CPROFI_FP], caller, ra;
     bool known = regs->known >> CPROFI_FP & 1;
     *running = false;
+    if (CPROFI_MODE) return CPROFI_STEP_LOST; /* ARM: they are no chain, with gcc */
     /* the ABI's mark of the outermost; but in an image so new that its tables are not known yet the
        register may be anything */
     if (known && fp == 0 && !exact && cprofi_modules_range(index, regs->r[CPROFI_PC] - 1))
@@ -2612,6 +2683,7 @@ static int cprofi_step_guess(const cprofi_unwinder *u, const cprofi_module_index
     unsigned reg = rule.cfa >> 32 & 0xff;
     uintptr_t cfa = regs->r[reg] + (uintptr_t)(intptr_t)(int32_t)(uint32_t)rule.cfa, ra;
     if (!(regs->known >> reg & 1) || !cprofi_rule_return(u, rule, regs, view, cfa, &ra) ||
+        (CPROFI_MODE && !exact && !cprofi_rule_ra(rule)) || /* who calls has lost it */
         !cprofi_modules_range(index, ra - 1))
         return cprofi_step_pointer(u, index, regs, view, exact, running);
     cprofi_rule_restore(u, rule, regs, view, cfa);
@@ -2748,7 +2820,7 @@ static size_t cprofi_unwind(const cprofi_unwinder *u, const cprofi_modules *m, c
         } else {
             regs->r[CPROFI_SP] = sp;
             /* the program counter that expressions see */
-            regs->r[CPROFI_PC] = exact ? address : address + 1;
+            regs->r[CPROFI_PC] = exact ? address : address + CPROFI_BACK;
             int step = cprofi_unwind_step(u, index, rule, regs, view, s, address, exact, &running);
             if (step == CPROFI_STEP_LOST && !exact &&
                 (kind == CPROFI_RULE_POINTER || kind == CPROFI_RULE_GUESS) &&
@@ -2774,7 +2846,7 @@ static size_t cprofi_unwind(const cprofi_unwinder *u, const cprofi_modules *m, c
             return n;
         }
         sp = cfa;
-        address = pc - 1;
+        address = pc - CPROFI_BACK;
         exact = false;
     }
 }
@@ -2797,14 +2869,19 @@ static uintptr_t cprofi_unwind_function(const cprofi_modules *m, uint32_t id, ui
    running in only: that cannot be unmapped.
    Sources: Intel SDM vol. 2, appendix A; Arm Architecture Reference Manual, C4 (encodings).
 
-   AArch64: a register that is stored on the way, before it is loaded, has not been saved yet. */
+   AArch64: a register that is stored on the way, before it is loaded, has not been saved yet.
+   32-bit ARM: there are no tables at all but for exceptions, so all is unwound by this; callers'
+   code, too, is there then. Not followed: functions that never return and jump tables on every way
+   to the return. Their callers are missing. */
 
 #ifdef CPROFI_CFI
 
 enum {
-    CPROFI_AHEAD_MAX = 600, /* instructions; 2-3 us, once per address */
+    /* instructions; 600 take 2-3 us, once per address; ARM has nothing else to go by */
+    CPROFI_AHEAD_MAX = CPROFI_MODE ? 2000 : 600,
     CPROFI_AHEAD_NEAR = 24,
-    CPROFI_AHEAD_TURNS = 4
+    CPROFI_AHEAD_TURNS = CPROFI_MODE ? 16 : 4,
+    CPROFI_AHEAD_SEEN = CPROFI_MODE ? 64 : 1
 };
 
 typedef struct {
@@ -2812,7 +2889,7 @@ typedef struct {
     int32_t offset; /* of SP, from where it is now or, after `from_fp`, from where FP points */
     int32_t fp;     /* where FP points, if `fp_set`: `mov rsp, rbp` was passed */
     int32_t at[CPROFI_KEPT]; /* where kept registers are; -1: they hold their value */
-    uint32_t stored;         /* AArch64: bit per kept register */
+    uint32_t stored;         /* AArch64: bit per kept register; ARM: 1, a call was passed */
     bool from_fp, fp_set, lost; /* lost: SP is unknown until it is set from FP */
     bool entering;              /* it is the way to a place, from the function's start */
 } cprofi_ahead_state;
@@ -2824,6 +2901,7 @@ typedef struct {
     uintptr_t first, start, limit; /* where it all began; see cprofi_rule_ahead */
     cprofi_ahead_state now, branches[CPROFI_AHEAD_TURNS]; /* the last forward ones not taken */
     uint32_t branch_count; /* how many there were, less those that were taken later */
+    uint32_t seen[CPROFI_AHEAD_SEEN]; /* ARM: bits, by the addresses of instructions passed */
     uint8_t code[16]; /* one instruction */
     uint8_t op, map, rex, modrm, size, modrm_at; /* x86-64: decoded */
 } cprofi_ahead;
@@ -2861,8 +2939,8 @@ static bool cprofi_ahead_rule(const cprofi_ahead_state *now, cprofi_rule *rule) 
         words[k] = now->at[k] == -1 ? 0 : (uint32_t)(below / CPROFI_WORD);
         if (now->at[k] != -1 && (below <= 0 || below > CPROFI_WORD * 65535)) return false;
     }
-    *rule = cprofi_rule_make(CPROFI_RULE_GUESS, now->from_fp ? CPROFI_FP : CPROFI_SP,
-                             now->offset + CPROFI_CALL, 0);
+    const uint8_t reg = now->from_fp ? CPROFI_FRAME(now->pc) : (uint8_t)CPROFI_SP;
+    *rule = cprofi_rule_make(CPROFI_RULE_GUESS, reg, now->offset + CPROFI_CALL, 0);
     return cprofi_rule_save(rule, words);
 }
 
@@ -3306,6 +3384,323 @@ static bool cprofi_ahead_restorer(const cprofi_unwinder *u, uintptr_t pc) {
     return (cprofi_ahead_word(&a, pc) & 0x7fffffff) == 0x52801168 &&
            cprofi_ahead_word(&a, pc + 4) == CPROFI_SYSCALL;
 }
+#elif defined(CPROFI_ARM)
+/* Arm Architecture Reference Manual ARMv7-A, A5 (ARM encodings), A6 (Thumb). Instructions under a
+   condition are taken for not executed. There are no tables that tell where a function ends, so the
+   way may lead on into the next one, behind a call that never returns. What shows it is that r14 is
+   saved, or returned to, though a call has overwritten it: then that way is no good. */
+
+enum { CPROFI_AHEAD_BEFORE = 1, CPROFI_AHEAD_UP = 2, CPROFI_AHEAD_BACK = 4 }; /* P, U, W */
+
+/* [signal] `size` bytes of code; 0 if they cannot be read. */
+static uint32_t cprofi_ahead_code(cprofi_ahead *a, uintptr_t pc, size_t size) {
+    uintptr_t now = a->now.pc;
+    uint32_t word = 0;
+    a->now.pc = pc;
+    if (cprofi_ahead_fetch(a, size)) memcpy(&word, a->code, size);
+    a->now.pc = now;
+    return word;
+}
+
+/* [signal] A constant of 8 bits, rotated. */
+static int32_t cprofi_ahead_rotated(uint32_t n, uint32_t by) {
+    return (int32_t)(by ? n >> by | n << (32 - by) : n);
+}
+
+/* [signal] 1: it returns by r14, as far as that can be; else -1. */
+static int cprofi_ahead_returns(const cprofi_ahead_state *now) {
+    return now->lost || (now->stored && now->at[1] == -1) ? -1 : 1;
+}
+
+/* [signal] Leaves by a jump to anywhere: that is a return if r14 has just been restored. */
+static int cprofi_ahead_leaves(const cprofi_ahead_state *now) {
+    return now->lost || now->at[1] == -1 || now->at[1] + CPROFI_WORD != now->offset ? -1 : 1;
+}
+
+/* [signal] Loads or stores registers by SP: those in `list`, lowest first, from n bytes off SP on,
+   after which SP has moved by `moves`. 1: it returns, -1: lost. */
+static int cprofi_ahead_moved(cprofi_ahead_state *now, uint32_t list, int32_t n, int32_t moves,
+                              bool load) {
+    int32_t at = now->offset + n;
+    if (!load && moves < 0 && now->stored && list >> CPROFI_RA & 1) return -1;
+    for (uint32_t i = 0; load && !now->lost && i < CPROFI_REGS; i++) {
+        if (!(list >> i & 1)) continue;
+        if (i == CPROFI_RA && at < 0) now->stored = 0; /* as it was saved on the way */
+        for (size_t k = 0; k < CPROFI_KEPT; k++) /* below where SP is now: not saved yet */
+            if (cprofi_kept[k] == (i == CPROFI_PC ? (uint32_t)CPROFI_RA : i))
+                now->at[k] = at < 0 && !now->from_fp ? -1 : at;
+        at += CPROFI_WORD;
+    }
+    now->offset += moves;
+    if (!load || !(list >> CPROFI_PC & 1)) return 0;
+    return now->lost ? -1 : 1;
+}
+
+/* [signal] ldm, stm by SP. */
+static int cprofi_ahead_list(cprofi_ahead_state *now, uint32_t list, uint32_t mode, bool load) {
+    const bool up = mode & CPROFI_AHEAD_UP, before = mode & CPROFI_AHEAD_BEFORE;
+    int32_t size = 0;
+    if (load && list >> CPROFI_SP & 1) return -1;
+    for (uint32_t i = 0; i < CPROFI_REGS; i++) size += CPROFI_WORD * (int32_t)(list >> i & 1);
+    return cprofi_ahead_moved(now, list, (up ? 0 : -size) + (before == up ? CPROFI_WORD : 0),
+                              !(mode & CPROFI_AHEAD_BACK) ? 0 : up ? size : -size, load);
+}
+
+/* [signal] ldr, str, ldrd, strd by SP. */
+static int cprofi_ahead_one(cprofi_ahead_state *now, uint32_t list, uint32_t n, uint32_t mode,
+                            bool load) {
+    const int32_t by = mode & CPROFI_AHEAD_UP ? (int32_t)n : -(int32_t)n;
+    const bool before = mode & CPROFI_AHEAD_BEFORE;
+    return cprofi_ahead_moved(now, list, before ? by : 0,
+                              !before || mode & CPROFI_AHEAD_BACK ? by : 0, load);
+}
+
+/* [signal] to = from + n */
+static void cprofi_ahead_add(cprofi_ahead_state *now, uint32_t to, uint32_t from, int32_t n) {
+    const uint32_t fp = CPROFI_FRAME(now->pc);
+    if (to == CPROFI_SP && from == CPROFI_SP) {
+        now->offset += n;
+    } else if (to == CPROFI_SP && from == fp) {
+        cprofi_ahead_from_fp(now, now->fp_set ? n : now->fp + n);
+    } else if (to == CPROFI_SP) {
+        now->lost = true;
+    } else if (to == fp && from == CPROFI_SP && !now->lost) {
+        now->fp_set = true;
+        now->fp = now->offset + n;
+    } else if (to == fp && from == fp) { /* Thumb code adds what `mov sp, r7` then takes off */
+        now->fp += n;
+    }
+}
+
+/* [signal] A jump or, with a condition, a branch. */
+static int cprofi_ahead_jump(cprofi_ahead *a, uintptr_t to, bool conditional) {
+    if (!conditional && cprofi_ahead_leaves(&a->now) == 1) return 1;
+    if (!conditional) {
+        a->now.pc = to;
+        return 0;
+    }
+    for (size_t i = 0; i < CPROFI_AHEAD_TURNS; i++)
+        if (a->branches[i].pc == to) return 0;
+    cprofi_ahead_branch(a, to);
+    return 0;
+}
+
+/* [signal] -1: lost, 0: go on, 1: it returns, 2: it ends its thread or the process. */
+static int cprofi_ahead_arm(cprofi_ahead *a) {
+    cprofi_ahead_state *now = &a->now;
+    const uintptr_t pc = now->pc;
+    const uint32_t w = cprofi_ahead_code(a, pc, 4), base = w >> 16 & 15, to = w >> 12 & 15;
+    const uint32_t mode = (w >> 24 & 1) | (w >> 22 & 2) | (w >> 19 & 4);
+    const bool load = w >> 20 & 1;
+    now->pc = pc + 4;
+    if (w == 0 || (w & 0xfff000f0) == 0xe7f000f0) return -1; /* nothing, udf */
+    if ((w & 0x0f000000) == 0x0a000000 && w >> 28 != 15) {
+        int32_t n = (int32_t)((w & 0xffffff) ^ 0x800000) - 0x800000;
+        return cprofi_ahead_jump(a, pc + 8 + (uintptr_t)(4 * n), w >> 28 != 14);
+    }
+    if ((w & 0x0f000000) == 0x0b000000 || w >> 25 == 0x7d || (w & 0x0ffffff0) == 0x012fff30)
+        now->stored = 1; /* bl, blx */
+    if (w >> 28 != 14) return 0;
+    if (w == 0xe12fff1e || w == 0xe1a0f00e) return cprofi_ahead_returns(now); /* bx, mov pc, lr */
+    if ((w & 0x0ffffff0) == 0x012fff10) return cprofi_ahead_leaves(now);      /* bx */
+    if (w == 0xe3a07001 || w == 0xe3a070f8) /* mov r7, #1: exit; 248: exit_group */
+        return cprofi_ahead_code(a, pc + 4, 4) == 0xef000000 ? 2 : 0;
+    if ((w & 0x0e000000) == 0x08000000) { /* ldm, stm */
+        if (base == CPROFI_SP) return cprofi_ahead_list(now, w & 0xffff, mode, load);
+        return load && w >> CPROFI_PC & 1 ? -1 : 0;
+    }
+    if ((w & 0x0c000000) == 0x04000000 && (w & 0x02000010) != 0x02000010) { /* ldr, str */
+        if (base == CPROFI_SP && !(w & 0x02400000))
+            return cprofi_ahead_one(now, 1u << to, w & 0xfff, mode, load);
+        if (load && to == CPROFI_PC) return base == 12 ? cprofi_ahead_returns(now) : -1; /* PLT */
+        return 0;
+    }
+    if ((w & 0x0e5000d0) == 0x004000d0) { /* ldrd, strd */
+        if (base != CPROFI_SP) return 0;
+        return cprofi_ahead_one(now, 3u << to, (w >> 4 & 0xf0) | (w & 15), mode, !(w & 0x20));
+    }
+    if ((w & 0x0e200e00) == 0x0c200a00 && base == CPROFI_SP) { /* vpush, vpop */
+        now->offset += (mode & CPROFI_AHEAD_UP ? 4 : -4) * (int32_t)(w & 0xff);
+        return 0;
+    }
+    if ((w & 0x0fe0007f) == 0x07c0001f && to == CPROFI_SP) now->lost = true; /* bfc */
+    /* what is left is data processing, but for multiplications and those that set flags only */
+    if (w & 0x0c000000 || (w & 0x02000090) == 0x00000090 || (w & 0x01800000) == 0x01000000)
+        return 0;
+    if ((w & 0x0fe00000) == 0x02800000 || (w & 0x0fe00000) == 0x02400000) { /* add, sub */
+        int32_t n = cprofi_ahead_rotated(w & 0xff, w >> 7 & 30);
+        cprofi_ahead_add(now, to, base, w & 0x00800000 ? n : -n);
+    } else if ((w & 0x0fff0ff0) == 0x01a00000) { /* mov */
+        cprofi_ahead_add(now, to, w & 15, 0);
+    } else if (to == CPROFI_SP) {
+        now->lost = true;
+    }
+    return to == CPROFI_PC ? -1 : 0;
+}
+
+/* [signal] As above; now.pc is behind the instruction. */
+static int cprofi_ahead_thumb16(cprofi_ahead *a, uint32_t h) {
+    cprofi_ahead_state *now = &a->now;
+    const uintptr_t pc = now->pc + 2; /* as instructions see it */
+    const uint32_t low = h >> 8 & 7, to = (h >> 4 & 8) | (h & 7), from = h >> 3 & 15;
+    const bool load = h & 0x0800;
+    if ((h & 0xf600) == 0xb400) /* push, pop */
+        return cprofi_ahead_list(now, (h & 0xff) | (h & 0x100) << (load ? 7 : 6),
+                                 CPROFI_AHEAD_BACK | (load ? CPROFI_AHEAD_UP : CPROFI_AHEAD_BEFORE),
+                                 load);
+    if ((h & 0xf000) == 0x9000) /* ldr, str */
+        return cprofi_ahead_one(now, 1u << low, 4 * (h & 0xff),
+                                CPROFI_AHEAD_UP | CPROFI_AHEAD_BEFORE, load);
+    if ((h & 0xff00) == 0xb000) { /* add, sub */
+        now->offset += (h & 0x80 ? -4 : 4) * (int32_t)(h & 0x7f);
+    } else if ((h & 0xf800) == 0xa800) {
+        cprofi_ahead_add(now, low, CPROFI_SP, 4 * (int32_t)(h & 0xff));
+    } else if ((h & 0xf000) == 0x3000) {
+        cprofi_ahead_add(now, low, low, load ? -(int32_t)(h & 0xff) : (int32_t)(h & 0xff));
+    } else if (h == 0x2701 || h == 0x27f8) { /* mov r7, #1: exit; 248: exit_group */
+        return cprofi_ahead_code(a, now->pc - 1, 2) == 0xdf00 ? 2 : 0;
+    } else if ((h & 0xff00) == 0x4600) { /* mov */
+        if (to == CPROFI_PC) return from == CPROFI_RA ? cprofi_ahead_returns(now) : -1;
+        cprofi_ahead_add(now, to, from, 0);
+    } else if ((h & 0xff00) == 0x4400) { /* add of a register */
+        if (to == CPROFI_SP) now->lost = true;
+        return to == CPROFI_PC ? -1 : 0;
+    } else if (h == 0x4778) { /* bx pc: to ARM code */
+        now->pc = pc & ~(uintptr_t)3;
+    } else if ((h & 0xff87) == 0x4700) { /* bx */
+        return from == CPROFI_RA ? cprofi_ahead_returns(now) : cprofi_ahead_leaves(now);
+    } else if ((h & 0xff87) == 0x4780) { /* blx */
+        now->stored = 1;
+    } else if ((h & 0xff00) == 0xde00 || h == 0) { /* udf */
+        return -1;
+    } else if ((h & 0xf000) == 0xd000 && h < 0xdf00) {
+        int32_t n = (int32_t)((h & 0xff) ^ 0x80) - 0x80;
+        return cprofi_ahead_jump(a, pc + (uintptr_t)(2 * n), true);
+    } else if ((h & 0xf800) == 0xe000) {
+        int32_t n = (int32_t)((h & 0x7ff) ^ 0x400) - 0x400;
+        return cprofi_ahead_jump(a, pc + (uintptr_t)(2 * n), false);
+    } else if ((h & 0xf500) == 0xb100) { /* cbz, cbnz */
+        return cprofi_ahead_jump(a, pc + (h >> 3 & 0x40) + (h >> 2 & 0x3e), true);
+    }
+    return 0;
+}
+
+/* [signal] Whether this is the number of exit or exit_group, put into ip. */
+static bool cprofi_ahead_number(uint32_t w) { return w == 0x0c01f04f || w == 0x0cf8f04f; }
+
+/* [signal] b, bl, blx. glibc's system calls call `push {r7, lr}; mov r7, ip; svc #0`. */
+static int cprofi_ahead_far(cprofi_ahead *a, uint32_t h, uint32_t l) {
+    const uintptr_t pc = a->now.pc;
+    const uint32_t s = h >> 10 & 1, low = (l & 0x7ff) << 1;
+    const uint32_t i1 = !((l >> 13 & 1) ^ s), i2 = !((l >> 11 & 1) ^ s);
+    const uintptr_t far = pc + ((s ? 0xff000000u : 0) | i1 << 23 | i2 << 22 | (h & 0x3ff) << 12 |
+                                low);
+    if (l & 0x4000) {
+        a->now.stored = 1;
+        return (cprofi_ahead_number(cprofi_ahead_code(a, pc - 9, 4)) ||
+                cprofi_ahead_number(cprofi_ahead_code(a, pc - 11, 4))) &&
+               cprofi_ahead_code(a, far - 1, 4) == 0x4667b580 &&
+               cprofi_ahead_code(a, far + 3, 2) == 0xdf00 ? 2 : 0;
+    }
+    if (l & 0x1000) return cprofi_ahead_jump(a, far, false);
+    if ((h & 0x380) == 0x380) /* barriers and such; udf */
+        return (h & 0xfff0) == 0xf7f0 && (l & 0xf000) == 0xa000 ? -1 : 0;
+    return cprofi_ahead_jump(a, pc + ((s ? 0xfff00000u : 0) | (l & 0x800) << 8 | (l & 0x2000) << 5 |
+                                      (h & 0x3f) << 12 | low), true);
+}
+
+/* [signal] The same of 32 bits. */
+static int cprofi_ahead_thumb32(cprofi_ahead *a, uint32_t h, uint32_t l) {
+    cprofi_ahead_state *now = &a->now;
+    const uint32_t base = h & 15, to = l >> 8 & 15, reg = l >> 12;
+    const uint32_t mode = (h >> 8 & 1) | (h >> 6 & 2) | (h >> 3 & 4);
+    if ((h & 0xf800) == 0xf000 && l & 0x8000) return cprofi_ahead_far(a, h, l);
+    if (h == 0xf04f && (l == 0x0701 || l == 0x07f8)) /* mov r7 */
+        return cprofi_ahead_code(a, now->pc - 1, 2) == 0xdf00 ? 2 : 0;
+    if ((h & 0xfff0) == 0xe8d0 && (l & 0xffe0) == 0xf000) return -1; /* tbb, tbh */
+    if ((h & 0xff70) == 0xf850 && reg == CPROFI_PC && base != CPROFI_SP) /* ldr; the PLT's */
+        return base == 12 ? cprofi_ahead_returns(now) : -1;
+    if (base == CPROFI_SP && (h & 0xfe40) == 0xe800) /* ldm, stm */
+        return cprofi_ahead_list(now, l, mode, h & 0x10);
+    if (base == CPROFI_SP && (h & 0xfe40) == 0xe840 && mode & 5) /* ldrd, strd */
+        return cprofi_ahead_one(now, 1u << reg | 1u << to, 4 * (l & 0xff), mode, h & 0x10);
+    if ((h & 0xffef) == 0xf84d && l & 0x0800) /* ldr, str */
+        return cprofi_ahead_one(now, 1u << reg, l & 0xff,
+                                (l >> 10 & 1) | (l >> 8 & 2) | (l >> 6 & 4), h & 0x10);
+    if ((h & 0xffef) == 0xf8cd)
+        return cprofi_ahead_one(now, 1u << reg, l & 0xfff, CPROFI_AHEAD_UP | CPROFI_AHEAD_BEFORE,
+                                h & 0x10);
+    if (base == CPROFI_SP && (h & 0xfe20) == 0xec20 && (l & 0xe00) == 0xa00) { /* vpush, vpop */
+        now->offset += (mode & CPROFI_AHEAD_UP ? 4 : -4) * (int32_t)(l & 0xff);
+    } else if ((h & 0xf800) == 0xf000) { /* with a constant */
+        uint32_t n = (h << 1 & 0x800) | (l >> 4 & 0x700) | (l & 0xff);
+        const bool plain = h & 0x200, wide = plain || n < 0x100 || n >= 0x400;
+        if (!plain && n >= 0x400) n = (uint32_t)cprofi_ahead_rotated(0x80 | (n & 0x7f), n >> 7);
+        if (wide && (h & 0xfbe0) == (plain ? 0xf200u : 0xf100u))
+            cprofi_ahead_add(now, to, base, (int32_t)n);
+        else if (wide && (h & 0xfbe0) == (plain ? 0xf2a0u : 0xf1a0u))
+            cprofi_ahead_add(now, to, base, -(int32_t)n);
+        else if (to == CPROFI_SP)
+            now->lost = true;
+    } else if ((h & 0xfe00) == 0xea00 && to == CPROFI_SP) { /* with a register */
+        now->lost = true;
+    }
+    return 0;
+}
+
+/* [signal] Passes one instruction; in Thumb code, up to five with an IT block. */
+static int cprofi_ahead_pass(cprofi_ahead *a) {
+    const uint32_t bit = 1u << (a->now.pc >> 1 & 31);
+    uint32_t h, l, *seen = &a->seen[(a->now.pc >> 6) % CPROFI_AHEAD_SEEN];
+    int result;
+    if (*seen & bit) return cprofi_ahead_turn(a);
+    *seen |= bit;
+    if (!(a->now.pc & CPROFI_MODE)) {
+        result = cprofi_ahead_arm(a);
+    } else {
+        h = cprofi_ahead_code(a, a->now.pc - 1, 2);
+        l = h < 0xe800 ? 0 : cprofi_ahead_code(a, a->now.pc + 1, 2);
+        a->now.pc += h < 0xe800 ? 2 : 4;
+        if ((h & 0xff00) == 0xbf00 && h & 15) { /* it */
+            for (; h & 15; h <<= 1)
+                a->now.pc += cprofi_ahead_code(a, a->now.pc - 1, 2) < 0xe800 ? 2 : 4;
+            return 0;
+        }
+        result = h < 0xe800 ? cprofi_ahead_thumb16(a, h) : cprofi_ahead_thumb32(a, h, l);
+    }
+    return result < 0 ? cprofi_ahead_turn(a) : result;
+}
+
+/* [signal] */
+static bool cprofi_ahead_near(const cprofi_unwinder *u, uintptr_t pc, uintptr_t start,
+                              uintptr_t limit, cprofi_rule *rule) {
+    (void)u, (void)pc, (void)start, (void)limit, (void)rule;
+    return false;
+}
+
+/* [signal] Seen on the way: see cprofi_ahead_arm. */
+static bool cprofi_ahead_exits(const cprofi_unwinder *u, uintptr_t pc) {
+    (void)u, (void)pc;
+    return false;
+}
+
+/* [signal] At, or behind, `mov r7, #number` before a system call sigreturn or rt_sigreturn. */
+static bool cprofi_ahead_restorer(const cprofi_unwinder *u, uintptr_t pc) {
+    cprofi_ahead a;
+    uint32_t w;
+    memset(&a, 0, sizeof a);
+    a.u = u;
+    a.verified = 1;
+    if (pc & CPROFI_MODE) {
+        w = cprofi_ahead_code(&a, --pc, 4);
+        if ((w & 0xffff) == 0xdf00) w = cprofi_ahead_code(&a, pc - 2, 4);
+        if (w == 0x0777f04f || w == 0x07adf04f) return cprofi_ahead_code(&a, pc + 4, 2) == 0xdf00;
+        return w == 0xdf002777 || w == 0xdf0027ad;
+    }
+    w = cprofi_ahead_code(&a, pc, 4);
+    if (w == 0xef000000) w = cprofi_ahead_code(&a, pc -= 4, 4);
+    return (w == 0xe3a07077 || w == 0xe3a070ad) && cprofi_ahead_code(&a, pc + 4, 4) == 0xef000000;
+}
 #endif
 
 /* [signal] */
@@ -3325,6 +3720,7 @@ static cprofi_rule cprofi_rule_ahead(const cprofi_unwinder *u, uintptr_t pc, uin
         if (limit && a.now.pc >= limit && next == 0) next = -1;
         if (next < 0) return pointer;
         if (next == 0) continue;
+        if (CPROFI_MODE && next == 2) return cprofi_rule_make(CPROFI_RULE_ROOT, 0, 0, 0);
         cprofi_rule rule;
         return cprofi_ahead_rule(&a.now, &rule) ? rule : pointer;
     }
@@ -4823,7 +5219,7 @@ static size_t cprofi_source_string(const cprofi_source *source, uint64_t offset,
    of files without section headers, and the xz-compressed .gnu_debugdata of some distributions. */
 
 enum {
-    CPROFI_EM_X86_64 = 62, CPROFI_EM_AARCH64 = 183,
+    CPROFI_EM_ARM = 40, CPROFI_EM_X86_64 = 62, CPROFI_EM_AARCH64 = 183,
     CPROFI_PT_LOAD = 1, CPROFI_PT_NOTE = 4, CPROFI_PF_X = 1,
     CPROFI_SHT_NULL = 0, CPROFI_SHT_SYMTAB = 2, CPROFI_SHT_RELA = 4, CPROFI_SHT_NOTE = 7,
     CPROFI_SHT_NOBITS = 8, CPROFI_SHT_DYNSYM = 11,
@@ -5071,7 +5467,7 @@ static bool cprofi_elf_has_symbols(const cprofi_elf *elf) {
    WEAK) before LOCAL, then fewer leading underscores (libc's `write` is also `__write`), GLOBAL
    before WEAK, the shorter, the first in byte order: the same answer whatever the table's order.
    .dynsym is asked only if .symtab left an address open. Ignored: undefined, absolute NOTYPE,
-   section, file, object and TLS symbols, and the mapping symbols of ARM64. */
+   section, file, object and TLS symbols, and the mapping symbols of ARM. */
 
 enum {
     CPROFI_SYMTAB, CPROFI_DYNSYM,
@@ -5164,7 +5560,7 @@ static inline bool cprofi_elf_symbol(const cprofi_elf *elf, const uint8_t *p, cp
     hit->value = elf->narrow ? cprofi_get32(p + 4) : cprofi_get64(p + 8);
     hit->size = elf->narrow ? cprofi_get32(p + 8) : cprofi_get64(p + 16);
     if (!function && !hit->size && binding == CPROFI_STB_LOCAL &&
-        elf->machine == CPROFI_EM_AARCH64)
+        (elf->machine == CPROFI_EM_AARCH64 || elf->machine == CPROFI_EM_ARM))
         return false; /* $x, $d and their like: they mark code and data, they name nothing */
     if (hit->size > ~hit->value) hit->size = ~hit->value;
     hit->rank = (uint8_t)((function ? 4 : 0) | (hit->size ? 2 : 0) |
@@ -13685,6 +14081,7 @@ static bool cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t
     cprofi_scope_walk walk;
     uint64_t cpu;
     uint32_t code;
+    if (CPROFI_MODE) return false; /* /proc does not tell which */
     size_t size = cprofi_os_copy(s, pc, &code, sp);
     if (!size || (code != CPROFI_SYSCALL && !cprofi_modules_find(&s->modules, pc))) return false;
     if (!cprofi_os_cpu(t, &cpu) || cpu != t->cpu) return true; /* it woke up meanwhile */

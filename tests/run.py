@@ -67,6 +67,8 @@ PACKAGES = [
     ("libc6-dev-arm64-cross", lambda: os.path.exists("/usr/aarch64-linux-gnu/include/stdio.h")),
     ("gcc-i686-linux-gnu", lambda: shutil.which("i686-linux-gnu-gcc")),
     ("libc6-dev-i386-cross", lambda: os.path.exists("/usr/i686-linux-gnu/include/stdio.h")),
+    ("gcc-arm-linux-gnueabihf", lambda: shutil.which("arm-linux-gnueabihf-gcc")),
+    ("libc6-dev-armhf-cross", lambda: os.path.exists("/usr/arm-linux-gnueabihf/include/stdio.h")),
     ("musl-tools", lambda: shutil.which("musl-gcc")),
     ("qemu-user", lambda: shutil.which("qemu-aarch64")),
     ("nodejs", lambda: shutil.which("node")),
@@ -422,6 +424,30 @@ def x86_suites():
                                      + [implementation(cc), "-lm", "-o", program]))]
 
 
+QEMU_ARM = ["qemu-arm", "-L", "/usr/arm-linux-gnueabihf"]
+
+
+def arm_suites():
+    """Linux on 32-bit ARM, both instruction sets, run by qemu-user."""
+    here = BUILD + "/arm/"
+    cc = ["arm-linux-gnueabihf-gcc"]
+    missing = next((tool + " is not installed" for tool in cc + QEMU_ARM[:1] if not shutil.which(tool)), None)
+
+    def build_ahead():
+        make(here + "ahead", cc + ["-std=gnu11", "-O0", "-Wall", "-Wextra", "-Werror", "-I.", "-pthread", "tests/arm/ahead.c",
+                                   "-o", here + "ahead"])
+
+    suites = [Suite("arm/ahead", build=build_ahead, run=QEMU_ARM + [here + "ahead"], unavailable=missing)]
+    for kind, flags in (("arm", ["-marm", "-fno-pie", "-no-pie"]), ("thumb", ["-mthumb", "-static"])):
+        def build(kind=kind, flags=flags):
+            parts = ["tests/e2e/%s.c" % name for name in ("roots", "roots_plain", "roots_lib")]
+            make(here + "roots-" + kind, cc + ["-std=gnu11", "-Werror"] + E2E_FLAGS + flags + parts
+                 + [implementation(cc), "-lm", "-o", here + "roots-" + kind])
+
+        suites.append(Suite("arm/roots-" + kind, build=build, alone=True, unavailable=missing, run=QEMU_ARM + [here + "roots-" + kind]))
+    return suites
+
+
 def compile_suites():
     return [script("tests/compile/matrix.py", BUILD, timeout=600),
             script("tests/compile/windows.py", BUILD, timeout=600),
@@ -531,7 +557,7 @@ def is_suite(path):
 
 
 def all_suites():
-    suites = compile_suites() + unit_suites() + arm64_suites() + musl_suites() + x86_suites() + evm_suites()
+    suites = compile_suites() + unit_suites() + arm64_suites() + musl_suites() + x86_suites() + arm_suites() + evm_suites()
     suites += flamegraph_suites() + tools_suites() + e2e_suites()
     suites.append(script("tests/e2e/inlines.py", timeout=600))
     suites.append(script("tests/e2e/inlines_windows.py", windows=True, timeout=600))

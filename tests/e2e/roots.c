@@ -8,6 +8,9 @@
    once a millisecond: a signal on its way arrives at the end of the next system call, and would be
    seen nowhere else.
 
+   32-bit ARM is unwound without tables: there the callers of a function that never returns are
+   missing. Of its category each stack must reach the root or be marked so; it is not part of the 99.5%.
+
    run.py builds this file with roots_cxx.cpp and roots_lib.c (a shared library, or linked in) with
    gcc and clang as PIE, non-PIE, static, static-pie and -fno-plt; and with MinGW at all levels, where
    the root is the function of the system that starts a thread. */
@@ -300,6 +303,11 @@ int main(void)
         const char *thread = in_thread ? "worker" : "rooted", *root = in_thread ? "worker_start" : "main";
         uint64_t cat_all = 0, cat_good = 0, worst = 0;
         double allowed, thin;
+#ifdef __arm__
+        const bool may_be_cut = c->run == cat_noreturn;
+#else
+        const bool may_be_cut = false;
+#endif
         cprof_stats stats;
         const e2e_stack *worst_stack = NULL;
         e2e_profile p;
@@ -328,6 +336,7 @@ int main(void)
             if (stack_has(s, "e2e_goes_on") || stack_has(s, "cprof_get_stats") || (in_thread && strcmp(s->frame[0], thread) != 0)) continue;
             cat_all += s->count;
             if (reaches(s, root, c->name)) cat_good += s->count;
+            else if (may_be_cut && s->frames > 1 && strcmp(s->frame[1], "[truncated]") == 0) cat_good += s->count;
             else if (s->count > worst) { worst = s->count; worst_stack = s; }
             if (c->run == cat_deep && strcmp(s->frame[0], thread) == 0) {
                 for (int f = 1; f < s->frames; f++) levels += e2e_is(s->frame[f], "deep_a") || e2e_is(s->frame[f], "deep_b");
@@ -339,8 +348,8 @@ int main(void)
                 }
             }
         }
-        all += cat_all;
-        good += cat_good;
+        all += may_be_cut ? 0 : cat_all;
+        good += may_be_cut ? 0 : cat_good;
         if (cat_good * 1000 < cat_all * 995 || cat_all == 0) {
             note("%s in %s: %.2f%% of %llu reach the root", c->name, root, 100.0 * (double)cat_good / (double)(cat_all + !cat_all),
                  (unsigned long long)cat_all);
