@@ -138,7 +138,7 @@ def matrix():
                              [compiler, "-std=" + standard, "-I."] + WARNINGS + make, output, whole))
         if compiler.startswith("clang"):
             jobs += everything(compiler, language, C_STANDARDS[0] if language == "c" else CXX_STANDARDS[0])
-    jobs += tcc()
+    jobs += tcc() + arm()
     compile_all(jobs)
 
 
@@ -155,6 +155,19 @@ def tcc():
         return []
     return [("tcc: " + key, ["tcc", "-Wall", "-Werror", "-I.", "-c", source(key, "c"), "-o", os.path.join(directory(), "tcc.o")], None, False)
             for key in SOURCES if "implementation" not in key]
+
+
+def arm():
+    """Linux on 32-bit ARM: by gcc for each instruction set, by clang with the headers of gcc's package."""
+    if not shutil.which("arm-linux-gnueabihf-gcc"):
+        skip("32-bit ARM", "arm-linux-gnueabihf-gcc is not installed")
+        return []
+    commands = [["arm-linux-gnueabihf-gcc", "-marm"], ["arm-linux-gnueabihf-gcc", "-mthumb"]]
+    if shutil.which("clang"):
+        commands += [["clang", "--target=arm-linux-gnueabihf"] + mode for mode in (["-marm"], ["-mthumb"], ["-nostdinc++", "-x", "c++"])]
+    return [(" ".join(command) + ": implementation",
+             command + ["-std=" + ("c++11" if "c++" in command else "c99"), "-fsyntax-only", "-I."] + WARNINGS
+             + [source("implementation", "c++" if "c++" in command else "c")], None, False) for command in commands]
 
 
 VERSIONS = {"gcc": range(4, 30), "clang": range(3, 40)}
