@@ -158,6 +158,8 @@
      - Linux on AArch64: by the wall clock, a thread that sleeps in a function which has not saved
        its return address is asked by the signal, as is every thread under an emulator.
        Callers of a function whose frame depends on the size of SVE registers are [truncated].
+     - Linux on 32-bit ARM: by the wall clock, threads that sleep are asked by the signal too. PLT
+       entries have no names; callers of code made at run time are [truncated].
      - Windows, macOS: stacks of more than 256 KB are [truncated]; so is 32-bit code without frame
        pointers, and code made at run time without them.
      - macOS: inlined functions and lines need a dSYM (dsymutil), and are not read from the object
@@ -13050,6 +13052,39 @@ static bool cprofi_os_jit_map(cprofi_source *source) {
     return false;
 }
 
+#ifndef CPROFI_LINUX
+/* ---- functions of the process ---- */
+
+static size_t cprofi_os_image_paths(const cprofi_module *m, const char *paths[2]) {
+    paths[0] = m->path;
+    return 1;
+}
+
+/* Stores the address of a function of the process, NULL if there is none, in the function pointer
+   at `function`. */
+static bool cprofi_dl_find(const char *name, void *function, size_t size) {
+    void *found = dlsym(RTLD_DEFAULT, name);
+    if (size == sizeof found) memcpy(function, &found, size);
+    return found != NULL;
+}
+
+static cprofi_demangle_fn cprofi_demangler_open(void **library) {
+    cprofi_demangle_fn function = NULL;
+    *library = NULL;
+    (void)cprofi_dl_find("__cxa_demangle", &function, sizeof function);
+    return function;
+}
+
+static void cprofi_demangler_close(void *library) { (void)library; }
+
+static uintptr_t cprofi_os_function(const char *name) {
+    uintptr_t address = 0;
+    (void)cprofi_dl_find(name, &address, sizeof address);
+    return address;
+}
+
+#endif
+
 /* ---- clocks ---- */
 
 static uint64_t cprofi_clock_read(clockid_t id) {
@@ -14508,34 +14543,6 @@ static int cprofi_os_open_program(void) {
 
 static uintptr_t cprofi_os_vdso(void) { return 0; }
 
-static size_t cprofi_os_image_paths(const cprofi_module *m, const char *paths[2]) {
-    paths[0] = m->path;
-    return 1;
-}
-
-/* Stores the address of a function of the process, NULL if there is none, in the function pointer
-   at `function`. */
-static bool cprofi_dl_find(const char *name, void *function, size_t size) {
-    void *found = dlsym(RTLD_DEFAULT, name);
-    if (size == sizeof found) memcpy(function, &found, size);
-    return found != NULL;
-}
-
-static cprofi_demangle_fn cprofi_demangler_open(void **library) {
-    cprofi_demangle_fn function = NULL;
-    *library = NULL;
-    (void)cprofi_dl_find("__cxa_demangle", &function, sizeof function);
-    return function;
-}
-
-static void cprofi_demangler_close(void *library) { (void)library; }
-
-static uintptr_t cprofi_os_function(const char *name) {
-    uintptr_t address = 0;
-    (void)cprofi_dl_find(name, &address, sizeof address);
-    return address;
-}
-
 /* ---- clocks ---- */
 
 static uint64_t cprofi_os_now(void) { return cprofi_clock_read(CLOCK_MONOTONIC); }
@@ -14899,36 +14906,6 @@ static size_t cprofi_macos_text(uintptr_t from, char *to, size_t size) {
 static size_t cprofi_os_text(cprofi_session *s, const char *from, char *to, size_t size) {
     (void)s;
     return cprofi_macos_text((uintptr_t)from, to, size);
-}
-
-/* ---- functions of the process ---- */
-
-static size_t cprofi_os_image_paths(const cprofi_module *m, const char *paths[2]) {
-    paths[0] = m->path;
-    return 1;
-}
-
-/* Stores the address of a function of the process, NULL if there is none, in the function pointer
-   at `function`. */
-static bool cprofi_dl_find(const char *name, void *function, size_t size) {
-    void *found = dlsym(RTLD_DEFAULT, name);
-    if (size == sizeof found) memcpy(function, &found, size);
-    return found != NULL;
-}
-
-static cprofi_demangle_fn cprofi_demangler_open(void **library) {
-    cprofi_demangle_fn function = NULL;
-    *library = NULL;
-    (void)cprofi_dl_find("__cxa_demangle", &function, sizeof function);
-    return function;
-}
-
-static void cprofi_demangler_close(void *library) { (void)library; }
-
-static uintptr_t cprofi_os_function(const char *name) {
-    uintptr_t address = 0;
-    (void)cprofi_dl_find(name, &address, sizeof address);
-    return address;
 }
 
 /* ---- images ---- */
