@@ -3,6 +3,8 @@
    nothing of what it does may come out otherwise than without a profile.
 
        stress storm SECONDS PLUGIN0 PLUGIN1 [WORKER...]     all workers, or these
+       stress exhaustion SECONDS                            descriptors and room for signals are used up, and
+                                                            threads get new user ids
 
    A hang is found by stress.py, which has the patience. */
 #include "e2e.h"
@@ -42,7 +44,7 @@ typedef struct worker {
 
 static volatile bool stopping, releasing;
 static const char *plugins[2];
-static volatile uint64_t children, lives, naps, naps_interrupted, queued, opened, stops;
+static volatile uint64_t children, lives, naps, naps_interrupted, queued, opened;
 
 static uint32_t next(worker *w)
 {
@@ -331,19 +333,15 @@ E2E_NOINLINE static void worker_images(worker *w)
     }
 }
 
-/* ---- sleepers: they must not be woken; one in a run is tolerated, as is not understood yet ---- */
+/* ---- sleepers: they must not be woken ---- */
 
 static int sleep_pipe[2];
 static sem_t sleep_semaphore;
-static volatile int sleepers_woken;
 
 static void sleeper_ends(worker *w, long result)
 {
     int error = errno;
-    if (!releasing) {
-        if (result < 0 && error == EINTR) __atomic_add_fetch(&sleepers_woken, 1, __ATOMIC_RELAXED);
-        else same(w, "a sleeper came back", result < 0 ? -error : result, 0);
-    }
+    if (!releasing) same(w, "a sleeper came back", result < 0 ? -error : result, 0);
     w->rounds++;
     while (!stopping) nap_ns(10000000);
 }
@@ -357,7 +355,14 @@ static void sleeper_poll(worker *w)
 static void sleeper_epoll(worker *w)
 {
     struct epoll_event event, out;
+    sigset_t set;
     int fd = epoll_create1(EPOLL_CLOEXEC);
+    /* posix_spawn blocks all signals. When the child has ended before it comes back, SIGCHLD is not
+       ignored, although nobody handles it, but given to another thread: and epoll_wait, unlike the
+       others' calls, is not restarted. No profiler is needed for that. */
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
     memset(&event, 0, sizeof event);
     event.events = EPOLLIN;
     epoll_ctl(fd, EPOLL_CTL_ADD, sleep_pipe[0], &event);
@@ -511,7 +516,6 @@ static void storm_begin(bool exhausters, char **names)
     sigaction(SIGUSR1, &action, NULL);
     if (pipe2(sleep_pipe, O_CLOEXEC) || sem_init(&sleep_semaphore, 0, 0)) exit(2);
     stopping = releasing = false;
-    sleepers_woken = 0;
     for (int i = 0; i < WORKERS; i++) {
         worker *w = &workers[i];
         w->started = false;
@@ -555,11 +559,9 @@ static void check_workers(void)
         check(!w->wrong && w->rounds > 0, e2e_format("%s: works as ever", w->kind), "%s: %ld instead of %ld, %llu rounds",
               w->wrong ? w->wrong : "no round", w->got, w->expected, (unsigned long long)w->rounds);
     }
-    check(sleepers_woken <= 1, "sleepers sleep on", "%d of them were interrupted", sleepers_woken);
-    if (sleepers_woken) note("a sleeper was interrupted");
-    note("%llu rounds, %llu children, %llu threads, %llu stops; %llu of %llu naps interrupted", (unsigned long long)rounds,
-         (unsigned long long)children, (unsigned long long)lives, (unsigned long long)stops,
-         (unsigned long long)naps_interrupted, (unsigned long long)naps);
+    note("%llu rounds, %llu children, %llu threads, %llu times all descriptors, %llu signals queued; %llu of %llu naps interrupted",
+         (unsigned long long)rounds, (unsigned long long)children, (unsigned long long)lives, (unsigned long long)opened,
+         (unsigned long long)queued, (unsigned long long)naps_interrupted, (unsigned long long)naps);
 }
 
 static cprof_desc at_full_speed(cprof_clock clock)
@@ -645,18 +647,26 @@ static void storm(double seconds, bool exhausters, cprof_clock clock, char **nam
 {
     cprof_desc desc = at_full_speed(clock);
     cprof_stats stats;
+    cprof_result result;
     e2e_profile p;
     bracket b;
     uint64_t until;
     desc.max_stacks = 1 << 18;
     storm_begin(exhausters, names);
-    if (!check_ok(bracket_start(&b, &desc), "start in the storm")) exit(1);
+    until = wall() + 60000000000u;
+    do result = bracket_start(&b, &desc); /* it is refused as long as there is no descriptor */
+    while (exhausters && result == CPROF_ERROR_SYSTEM && wall() < until);
+    if (!check_ok(result, "start in the storm")) exit(1);
     until = wall() + (uint64_t)(seconds * 1e9);
     while (wall() < until) nap_ns(50000000);
     check_ok(bracket_stop(&b), "stop in the storm");
     cprof_get_stats(&stats);
     p = profile_take();
     storm_end();
+    if (exhausters) {                      /* when that was written there may have been no descriptor for names */
+        profile_free(&p);
+        p = profile_take();
+    }
     check_workers();
     check_totals(&p, &stats);
     if (clock == CPROF_CPU) check_bracket(&b, &stats);
@@ -666,6 +676,53 @@ static void storm(double seconds, bool exhausters, cprof_clock clock, char **nam
          (unsigned long long)stats.unanswered, (unsigned long long)stats.discarded, (unsigned long long)stats.threads_seen,
          (unsigned long long)stats.unique_stacks, (double)stats.unsampled_ns / 1e9, (double)stats.cpu_ns / 1e9);
     profile_free(&p);
+}
+
+static void limit_to(int resource, rlim_t most)
+{
+    struct rlimit limit;
+    if (getrlimit((__rlimit_resource_t)resource, &limit) != 0) exit(2);
+    if (limit.rlim_cur < most) return;
+    limit.rlim_cur = most;
+    if (setrlimit((__rlimit_resource_t)resource, &limit) != 0) exit(2);
+}
+
+/* With so few descriptors left, a profile is refused, or it is one; either way none is lost. */
+static void few_descriptors(int left)
+{
+    static int fd[1024];
+    cprof_desc desc = at_full_speed(CPROF_WALL);
+    cprof_stats stats;
+    cprof_result result, stopped = CPROF_OK;
+    int count = 0, before, again;
+    while (count < 1024 && (fd[count] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0) count++;
+    for (int i = 0; i < left; i++) close(fd[--count]);
+    memset(&stats, 0, sizeof stats);
+    desc.output = "/dev/shm/cprof-stress.folded";
+    result = cprof_start(&desc);
+    fn_spin(20000000);
+    if (result == CPROF_OK) {
+        stopped = cprof_stop();
+        cprof_get_stats(&stats);
+    }
+    for (before = count; (fd[count] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) count++;
+    again = count - before;
+    while (count > 0) close(fd[--count]);
+    unlink(desc.output);
+    check(result == CPROF_OK ? stats.samples > 0 && (stopped == CPROF_OK || stopped == CPROF_ERROR_OUTPUT)
+                             : left < 3 && (result == CPROF_ERROR_SYSTEM || result == CPROF_ERROR_OUTPUT),
+          e2e_format("%d descriptors left: a profile, or it is refused", left), "%s, %s, %llu samples", cprof_result_string(result),
+          cprof_result_string(stopped), (unsigned long long)stats.samples);
+    check(again == left, "and as many are left", "%d", again);
+}
+
+static void exhaustion(double seconds)
+{
+    limit_to(RLIMIT_NOFILE, 256);
+    limit_to(RLIMIT_SIGPENDING, 1000);
+    for (int left = 0; left <= 4; left++) few_descriptors(left);
+    storm(seconds / 2, true, CPROF_CPU, NULL);
+    storm(seconds / 2, true, CPROF_WALL, NULL);
 }
 
 int main(int argc, char **argv)
@@ -681,6 +738,8 @@ int main(int argc, char **argv)
     if (strcmp(scenario, "storm") == 0) {
         storm(seconds / 2, false, CPROF_CPU, rest);
         storm(seconds / 2, false, CPROF_WALL, rest);
+    } else if (strcmp(scenario, "exhaustion") == 0) {
+        exhaustion(seconds);
     } else return 2;
     return e2e_done();
 }

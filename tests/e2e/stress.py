@@ -43,6 +43,7 @@ def main():
     os.makedirs(os.path.join(ROOT, directory), exist_ok=True)
     if build(directory):
         scenario([directory + "/stress", "storm", "%g" % (seconds / 2), directory + "/stress0.so", directory + "/stress1.so"], seconds)
+        scenario([directory + "/stress", "exhaustion", "%g" % (seconds / 6)], seconds)
         for name in SCENARIOS:
             scenario([directory + "/refusals", name, "%g" % (seconds / 2 / len(SCENARIOS))], seconds)
     done()
