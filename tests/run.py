@@ -71,6 +71,7 @@ PACKAGES = [
     ("libc6-dev-armhf-cross", lambda: os.path.exists("/usr/arm-linux-gnueabihf/include/stdio.h")),
     ("musl-tools", lambda: shutil.which("musl-gcc")),
     ("qemu-user", lambda: shutil.which("qemu-aarch64")),
+    ("valgrind", lambda: shutil.which("valgrind")),
     ("nodejs", lambda: shutil.which("node")),
     ("npm", lambda: shutil.which("npm")),
 ]
@@ -208,6 +209,7 @@ def e2e_suites():
             "e2e/" + name, run=[output], alone=name not in IN_COMPANY,
             build=lambda name=name, output=output: e2e_program(name, output, CC)))
     suites.append(script("tests/e2e/stress.py", BUILD, alone=True, timeout=900))
+    suites.append(script("tests/e2e/valgrind.py", BUILD, timeout=600))
     return suites + scopes_suites() + symbols_suites() + roots_suites() + windows_suites()
 
 
