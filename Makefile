@@ -2,6 +2,7 @@
 # make demo-windows  the same of evm.exe under Wine (with MinGW), flamegraph-windows.svg
 # make test   builds and runs all tests (as root it first installs the packages they use)
 # make bench  measured ratios: samples delivered, cost, error on bursts; speed of names and pictures
+# make analyze  clang-tidy, cppcheck and gcc -fanalyzer over cprof.h: ten minutes
 # make clean
 
 CC ?= cc
@@ -55,7 +56,10 @@ bench:
 	@$(PYTHON) tests/bench/flamegraph.py
 	@$(PYTHON) tests/bench/scopes.py
 
+analyze:
+	@$(PYTHON) tests/compile/analyze.py $(BUILD)
+
 clean:
 	rm -rf $(BUILD) flamegraph.folded flamegraph.svg flamegraph-windows.folded flamegraph-windows.svg
 
-.PHONY: all demo demo-windows test bench clean
+.PHONY: all demo demo-windows test bench analyze clean

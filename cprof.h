@@ -13512,8 +13512,8 @@ static cprofi_tables *cprofi_tables_make(const cprofi_image *image) {
     if (!block) return NULL;
     if (copies) {
         uint8_t *hdr = block + sizeof t, *frame = hdr + t.hdr.size;
-        memcpy(hdr, t.hdr.data, t.hdr.size);
-        memcpy(frame, t.frame.data, t.frame.size);
+        if (t.hdr.size) memcpy(hdr, t.hdr.data, t.hdr.size);
+        if (t.frame.size) memcpy(frame, t.frame.data, t.frame.size);
         if (t.search) t.search = hdr + (t.search - t.hdr.data);
         t.hdr.data = hdr;
         t.frame.data = frame;
