@@ -210,6 +210,9 @@ def e2e_suites():
             build=lambda name=name, output=output: e2e_program(name, output, CC)))
     suites.append(script("tests/e2e/stress.py", BUILD, alone=True, timeout=900))
     suites.append(script("tests/e2e/valgrind.py", BUILD, timeout=600))
+    race = BUILD + "/e2e/race"
+    suites.append(Suite("e2e/race", run=[race], timeout=400, build=lambda: compile_c(
+        "tests/e2e/race.c", race, sanitizer_flags("thread") + ["-O1", "-g0", "-Wall", "-Wextra", "-I.", "-pthread"])))
     return suites + scopes_suites() + symbols_suites() + roots_suites() + windows_suites()
 
 
@@ -459,25 +462,24 @@ def compile_suites():
             script("tests/compile/suspended.py")]
 
 
-_sanitizers = None
+_sanitizers = {}
 
 
-def sanitizer_flags():
+def sanitizer_flags(kind="address,undefined"):
     """-fsanitize=... if this compiler can link and run it, else nothing."""
-    global _sanitizers
-    if _sanitizers is None:
-        flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-        probe = BUILD + "/sanitize-probe"
+    if kind not in _sanitizers:
+        flags = ["-fsanitize=" + kind, "-fno-sanitize-recover=undefined"]
+        probe = BUILD + "/sanitize-probe-" + kind
         os.makedirs(os.path.join(ROOT, BUILD), exist_ok=True)
         with open(os.path.join(ROOT, probe + ".c"), "w") as file:
             file.write("int main(void) { return 0; }\n")
         try:
             command(CC + flags + [probe + ".c", "-o", probe])
             command([os.path.join(ROOT, probe)])
-            _sanitizers = flags
+            _sanitizers[kind] = flags
         except BuildError:
-            _sanitizers = []
-    return _sanitizers
+            _sanitizers[kind] = []
+    return _sanitizers[kind]
 
 
 def unit_suites():
