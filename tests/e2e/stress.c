@@ -681,10 +681,10 @@ static void storm(double seconds, bool exhausters, cprof_clock clock, char **nam
 static void limit_to(int resource, rlim_t most)
 {
     struct rlimit limit;
-    if (getrlimit((__rlimit_resource_t)resource, &limit) != 0) exit(2);
+    if (getrlimit(resource, &limit) != 0) exit(2);
     if (limit.rlim_cur < most) return;
     limit.rlim_cur = most;
-    if (setrlimit((__rlimit_resource_t)resource, &limit) != 0) exit(2);
+    if (setrlimit(resource, &limit) != 0) exit(2);
 }
 
 /* With so few descriptors left, a profile is refused, or it is one; either way none is lost. */
