@@ -17102,7 +17102,8 @@ const char *cprof_result_string(cprof_result result) {
     case CPROF_ERROR_MEMORY: return "the system gave no memory";
     case CPROF_ERROR_THREAD: return "the system gave no thread for the sampler";
     case CPROF_ERROR_SIGNAL: return "this signal cannot be used for sampling";
-    case CPROF_ERROR_SYSTEM: return "the system lacks what sampling needs (is /proc mounted?)";
+    case CPROF_ERROR_SYSTEM:
+        return "the system lacks what sampling needs (is /proc mounted, a descriptor left?)";
     case CPROF_ERROR_OUTPUT: return "the output file cannot be written";
     case CPROF_ERROR_WRITE: return "the write function refused data";
     }
