@@ -144,7 +144,7 @@ static bool profile_good(void)
 {
     bool names = now->work > 0 || now->stats.poor_modules > 0;
     double periods = (double)(now->stats.weight_ns + now->stats.unsampled_ns) / 1e9 * HZ;
-    return now->start == CPROF_OK && now->written && !now->malformed && now->stats.samples > 10 && names &&
+    return now->start == CPROF_OK && now->written && !now->malformed && now->stats.samples > 0 && names &&
            fabs((double)now->count - periods) < 3;
 }
 

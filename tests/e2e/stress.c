@@ -333,7 +333,11 @@ E2E_NOINLINE static void worker_images(worker *w)
     }
 }
 
-/* ---- sleepers: they must not be woken ---- */
+/* ---- sleepers: they must not be woken ----
+
+   Nor are they by others: they block SIGCHLD. While posix_spawn blocks all signals, a child that has ended
+   already makes the kernel wake another thread, as a signal is not ignored by a thread that blocks it.
+   epoll_wait then returns EINTR without any profiler; poll is restarted, unless it meets a look on its way. */
 
 static int sleep_pipe[2];
 static sem_t sleep_semaphore;
@@ -355,14 +359,7 @@ static void sleeper_poll(worker *w)
 static void sleeper_epoll(worker *w)
 {
     struct epoll_event event, out;
-    sigset_t set;
     int fd = epoll_create1(EPOLL_CLOEXEC);
-    /* posix_spawn blocks all signals. When the child has ended before it comes back, SIGCHLD is not
-       ignored, although nobody handles it, but given to another thread: and epoll_wait, unlike the
-       others' calls, is not restarted. No profiler is needed for that. */
-    sigemptyset(&set);
-    sigaddset(&set, SIGCHLD);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
     memset(&event, 0, sizeof event);
     event.events = EPOLLIN;
     epoll_ctl(fd, EPOLL_CTL_ADD, sleep_pipe[0], &event);
@@ -376,8 +373,9 @@ static void sleeper_nanosleep(worker *w)
 {
     struct timespec t = { 1000000, 0 };
     sigset_t set;
-    sigemptyset(&set);                     /* SIGUSR1 ends it, see storm_end() */
-    pthread_sigmask(SIG_SETMASK, &set, NULL);
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);              /* ends it, see storm_end() */
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
     sleeper_ends(w, nanosleep(&t, NULL));
 }
 
@@ -479,6 +477,7 @@ E2E_NOINLINE static void *worker_main(void *argument)
     sigset_t set, mask;
     sigemptyset(&set);
     sigaddset(&set, SIGUSR1);
+    if (is_sleeper(w)) sigaddset(&set, SIGCHLD);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     name_thread(w->kind);
     w->random = (uint32_t)(w - workers + 1) * 0x9e3779b9u;
