@@ -64,8 +64,13 @@ int main(void) {
     check(stats.threads_seen >= 400, "threads that only sleep are seen", "%lu", (unsigned long)stats.threads_seen);
     check(most < 250, "and share their records", "%lu", (unsigned long)most);
 
-    /* as if so many threads had been sampled and had ended */
+    /* as if so many threads had been sampled and had ended; those that really have must be known to */
     cprofi_lock(s);
+    while (s->live_count > 1) {
+        cprofi_unlock(s);
+        nap(5);
+        cprofi_lock(s);
+    }
     for (; s->thread_count < CPROFI_THREADS; s->thread_count++) {
         s->threads[s->thread_count].slot = -1;
         s->threads[s->thread_count].samples = 1;
