@@ -77,14 +77,14 @@ int main(void) {
     }
     s->spare_count = 0;
     cprofi_unlock(s);
-    start(&late, worker, "late");
+    start(&late, worker, "too-late");
     nap(300);
     cprof_get_stats(&stats);
-    check(!shown("late"), "without a record a thread is not sampled", "it is");
+    check(!shown("too-late"), "without a record a thread is not sampled", "it is");
     check(stats.unsampled_ns > 100000000, "but its time is told", "%lu ms", (unsigned long)(stats.unsampled_ns / 1000000));
     cprof_reset();
-    for (int i = 0; i < 100 && !shown("late"); i++) nap(50); /* the next full scan finds it */
-    check(shown("late"), "after a reset it is", "not in 5 s");
+    for (int i = 0; i < 100 && !shown("too-late"); i++) nap(50); /* the next full scan finds it */
+    check(shown("too-late"), "after a reset it is", "not in 5 s");
     quit = 1;
     pthread_join(late, NULL);
     check(cprof_stop() == CPROF_OK, "stop", "it fails");
