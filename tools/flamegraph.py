@@ -159,16 +159,16 @@ class Input:
         """(keys and integer counts in drawing order, divisor of the counts)."""
         chart, reverse = self.options.flamechart, self.options.reverse
         selective = bool(self.keep or self.drop)
-        todo = self.order if chart else self.counts
-        two = len(todo) > 1 and all(TWO_COUNTS.search(entry[0] if chart else entry)
-                                    for entry in todo)
+        pending = self.order if chart else self.counts
+        two = len(pending) > 1 and all(TWO_COUNTS.search(entry[0] if chart else entry)
+                                    for entry in pending)
         if two:
             say('Every line ends in two counts: the last is used; --diff draws both.')
         items = []
         if chart:
-            todo.reverse()
-        while todo:
-            stack, count = todo.pop() if chart else todo.popitem()
+            pending.reverse()
+        while pending:
+            stack, count = pending.pop() if chart else pending.popitem()
             if not count:
                 continue
             if two:
@@ -487,9 +487,9 @@ def grow(stacks, way, least):
     what was left out. The first frame has no function: it is everything.
     """
     out, lost = [], 0
-    todo = [(0, None, sum(count for _, _, count in stacks), stacks)]
-    while todo:
-        depth, function, total, group = todo.pop()
+    pending = [(0, None, sum(count for _, _, count in stacks), stacks)]
+    while pending:
+        depth, function, total, group = pending.pop()
         step, own, sums = way * depth, total, {}
         for frames, at, count in group:
             at += step
@@ -506,7 +506,7 @@ def grow(stacks, way, least):
                 if 0 <= at < len(stack[0]) and stack[0][at] in wide:
                     wide[stack[0][at]].append(stack)
             for f in sorted(wide, key=lambda f: f.name, reverse=True):
-                todo.append((depth + 1, f, sums[f], wide[f]))
+                pending.append((depth + 1, f, sums[f], wide[f]))
     return out, lost
 
 

@@ -114,9 +114,9 @@ def deepest(name, calls, frames, seen, problems):
 def externals(name, calls):
     """What the handler can reach that is not in the object. Its first call would go through the
     dynamic linker, which binds lazily: kilobytes of stack, and the loader's lock."""
-    seen, todo, found = set(), [name], set()
-    while todo:
-        at = todo.pop()
+    seen, pending, found = set(), [name], set()
+    while pending:
+        at = pending.pop()
         if at in seen:
             continue
         seen.add(at)
@@ -124,7 +124,7 @@ def externals(name, calls):
             if at not in ("(pointer)", "__stack_chk_fail"):
                 found.add(at)
         else:
-            todo += calls[at]
+            pending += calls[at]
     return sorted(found)
 
 

@@ -96,12 +96,12 @@ def marks(text):
 
 def reached(graph, roots):
     """{function or variable: the chain that leads there}, shortest chains."""
-    chains, todo = {}, [(root,) for root in roots]
-    while todo:
-        chain = todo.pop(0)
+    chains, pending = {}, [(root,) for root in roots]
+    while pending:
+        chain = pending.pop(0)
         if chain[-1] not in chains:
             chains[chain[-1]] = chain
-            todo += [chain + (used,) for used in sorted(graph.uses.get(chain[-1], ()))]
+            pending += [chain + (used,) for used in sorted(graph.uses.get(chain[-1], ()))]
     return chains
 
 

@@ -98,13 +98,13 @@ def successors(function):
 
 
 def reach(start, edges, stop):
-    seen, todo = set(), list(start)
-    while todo:
-        at = todo.pop()
+    seen, pending = set(), list(start)
+    while pending:
+        at = pending.pop()
         if at in seen or at in stop:
             continue
         seen.add(at)
-        todo += edges.get(at, [])
+        pending += edges.get(at, [])
     return seen
 
 

@@ -108,9 +108,9 @@ static void run(int rounds, uint64_t *samples)
         if (round % 4 == 3) cprof_reset();
         if (pthread_create(&one, NULL, short_lived, NULL) == 0) pthread_join(one, NULL);
     }
+    check(cprof_stop() == CPROF_OK && size > 0, "profiles are written meanwhile", (unsigned long)size);
     __atomic_store_n(&quit, 1, __ATOMIC_RELAXED);
     for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
-    check(cprof_stop() == CPROF_OK && size > 0, "profiles are written meanwhile", (unsigned long)size);
 }
 
 int main(int argc, char **argv)

@@ -147,15 +147,15 @@ def model(lines, reverse=False):
 
 def expected(lines, reverse=False):
     """path -> (total, own, left edge), parents first, children by the bytes of their names."""
-    out, todo = {}, [((), model(lines, reverse), Fraction(0))]
-    while todo:
-        path, node, x = todo.pop()
+    out, pending = {}, [((), model(lines, reverse), Fraction(0))]
+    while pending:
+        path, node, x = pending.pop()
         out[path] = (node['total'], node['own'], x)
         later = []
         for name in sorted(node['kids'], key=lambda s: s.encode('utf-8')):
             later.append((path + (name,), node['kids'][name], x))
             x += node['kids'][name]['total']
-        todo.extend(reversed(later))
+        pending.extend(reversed(later))
     return out
 
 
