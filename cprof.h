@@ -5235,7 +5235,9 @@ enum {
     CPROFI_NT_GNU_BUILD_ID = 3,
     CPROFI_ELF_HEADER = 64, CPROFI_ELF_SEGMENT = 56, CPROFI_ELF_SECTION = 64, /* bytes of each */
     CPROFI_ELF_SYMBOL = 24, CPROFI_ELF_RELA = 24,
+    CPROFI_ELF_COMPRESSION = 24,
     CPROFI_ELF_SEGMENT_32 = 32, CPROFI_ELF_SECTION_32 = 40, CPROFI_ELF_SYMBOL_32 = 16,
+    CPROFI_ELF_COMPRESSION_32 = 12,
     /* More than any linker makes; beyond, the table counts as missing. */
     CPROFI_ELF_SEGMENTS_MAX = 4096, CPROFI_ELF_SECTIONS_MAX = 1 << 18
 };
@@ -7928,29 +7930,30 @@ static cprofi_debug_result cprofi_debug_inflate(const cprofi_source *section, ui
     return result;
 }
 
-/* Takes a section if it is one of those wanted; else NONE. `compressed`: SHF_COMPRESSED is set. */
+/* Takes a section if it is one of those wanted; else NONE. `header`: the size of its compression
+   header (gABI: Elf64_Chdr or Elf32_Chdr), 0 without SHF_COMPRESSED. */
 static cprofi_debug_result cprofi_debug_section(cprofi_debug *debug, const char *name,
-                                                const cprofi_source *section, bool compressed) {
+                                                const cprofi_source *section, uint32_t header) {
     static const char *const names[CPROFI_DWARF_SECTIONS] = {
         "info", "abbrev", "line", "str", "line_str", "str_offsets", "addr", "ranges", "rnglists",
         "aranges"};
     bool old = strncmp(name, ".zdebug_", 8) == 0;
-    size_t i = 0, head_size = compressed ? 24 : 12;
-    uint8_t head[24];
+    size_t i = 0, head_size = header ? header : 12;
+    uint8_t head[CPROFI_ELF_COMPRESSION];
     uint64_t size = 0;
     if (!old && strncmp(name, ".debug_", 7) != 0) return CPROFI_DEBUG_NONE;
     name += old ? 8 : 7;
     while (i < CPROFI_DWARF_SECTIONS && strcmp(name, names[i]) != 0) i++;
     if (i == CPROFI_DWARF_SECTIONS || !section->size || debug->seen[i]) return CPROFI_DEBUG_NONE;
     debug->seen[i] = true;
-    if (!old && !compressed) {
+    if (!old && !header) {
         debug->dwarf.sections[i] = *section;
         return CPROFI_DEBUG_OK;
     }
     if (!cprofi_source_read(section, 0, head, head_size)) return CPROFI_DEBUG_DAMAGED;
-    if (compressed) {
+    if (header) {
         if (cprofi_get32(head) != CPROFI_ELFCOMPRESS_ZLIB) return CPROFI_DEBUG_UNKNOWN_COMPRESSION;
-        size = cprofi_get64(head + 8);
+        size = header == CPROFI_ELF_COMPRESSION ? cprofi_get64(head + 8) : cprofi_get32(head + 4);
     } else {
         if (memcmp(head, "ZLIB", 4) != 0) return CPROFI_DEBUG_DAMAGED;
         for (size_t k = 4; k < 12; k++) size = size << 8 | head[k];
@@ -7961,8 +7964,8 @@ static cprofi_debug_result cprofi_debug_section(cprofi_debug *debug, const char 
 
 /* The same; *result becomes the worst of what was met. */
 static void cprofi_debug_add(cprofi_debug *debug, const char *name, const cprofi_source *section,
-                             bool compressed, cprofi_debug_result *result) {
-    cprofi_debug_result one = cprofi_debug_section(debug, name, section, compressed);
+                             uint32_t header, cprofi_debug_result *result) {
+    cprofi_debug_result one = cprofi_debug_section(debug, name, section, header);
     if (one > *result) *result = one;
 }
 
@@ -7979,7 +7982,11 @@ static cprofi_debug_result cprofi_debug_open(const cprofi_elf *elf, cprofi_debug
         if (s.type == CPROFI_SHT_NULL || s.type == CPROFI_SHT_NOBITS) continue;
         cprofi_elf_section_name(elf, &s, name);
         if (strcmp(name, ".gnu_debugaltlink") == 0) debug->supplementary = true;
-        cprofi_debug_add(debug, name, &content, (s.flags & CPROFI_SHF_COMPRESSED) != 0, &result);
+        cprofi_debug_add(debug, name, &content,
+                         !(s.flags & CPROFI_SHF_COMPRESSED) ? 0
+                         : elf->narrow                      ? CPROFI_ELF_COMPRESSION_32
+                                                            : CPROFI_ELF_COMPRESSION,
+                         &result);
     }
     return result;
 }
@@ -8380,7 +8387,7 @@ static cprofi_debug_result cprofi_pe_debug(const cprofi_pe *pe, cprofi_debug *de
         cprofi_source part = cprofi_source_part(pe->source, s->offset, s->file_size);
         char name[32];
         cprofi_pe_section_name(pe, s, name, sizeof name);
-        cprofi_debug_add(debug, name, &part, false, &result);
+        cprofi_debug_add(debug, name, &part, 0, &result);
     }
     return result;
 }
@@ -8887,7 +8894,7 @@ static cprofi_debug_result cprofi_macho_debug(const cprofi_macho *m, cprofi_debu
         if (!s->content || s->name[0] != '_' || s->name[1] != '_') continue;
         memcpy(name + 1, s->name + 2, sizeof s->name - 2);
         if (strcmp(name, ".debug_str_offs") == 0) memcpy(name + 15, "ets", 4);
-        cprofi_debug_add(debug, name, &content, false, &result);
+        cprofi_debug_add(debug, name, &content, 0, &result);
     }
     return result;
 }

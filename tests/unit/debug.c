@@ -997,6 +997,7 @@ static void test_compilers(void) {
     test_compiled("gcc", "-g -gdwarf-5");
     test_compiled("clang", "-g -gdwarf-5");
     test_compiled("gcc", "-g -static");
+    test_compiled("i686-linux-gnu-gcc", "-g");
 }
 
 /* ---- the search ---- */
