@@ -7973,6 +7973,7 @@ static void cprofi_debug_add(cprofi_debug *debug, const char *name, const cprofi
    read is served all the same. cprofi_debug_close is due in every case; `debug` refers to
    elf->source. */
 static cprofi_debug_result cprofi_debug_open(const cprofi_elf *elf, cprofi_debug *debug) {
+    const uint32_t header = elf->narrow ? CPROFI_ELF_COMPRESSION_32 : CPROFI_ELF_COMPRESSION;
     cprofi_debug_result result = CPROFI_DEBUG_NONE;
     memset(debug, 0, sizeof *debug);
     for (size_t i = 0; i < elf->section_count; i++) {
@@ -7982,10 +7983,7 @@ static cprofi_debug_result cprofi_debug_open(const cprofi_elf *elf, cprofi_debug
         if (s.type == CPROFI_SHT_NULL || s.type == CPROFI_SHT_NOBITS) continue;
         cprofi_elf_section_name(elf, &s, name);
         if (strcmp(name, ".gnu_debugaltlink") == 0) debug->supplementary = true;
-        cprofi_debug_add(debug, name, &content,
-                         !(s.flags & CPROFI_SHF_COMPRESSED) ? 0
-                         : elf->narrow                      ? CPROFI_ELF_COMPRESSION_32
-                                                            : CPROFI_ELF_COMPRESSION,
+        cprofi_debug_add(debug, name, &content, s.flags & CPROFI_SHF_COMPRESSED ? header : 0,
                          &result);
     }
     return result;

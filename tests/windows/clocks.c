@@ -12,7 +12,7 @@
 
    The truth comes from the threads' own CPU clocks, read around each piece of work. On real Windows,
    where none of this can be set, the one way there is runs, as `own`.
-   Bursts of under a millisecond between naps are judged where states are known. Elsewhere their
+   Bursts of about a millisecond between naps are judged where states are known. Elsewhere their
    error is printed only: a thread that waits for a CPU cannot be told from one that runs, and each
    look makes some wait, because Wine's server works for 0.3 to 0.5 ms on it. Shares of work that
    lasts longer, and each thread's CPU time, are always judged.
