@@ -367,6 +367,10 @@ static DWORD WINAPI watchdog(void *argument) {
     volatile uint64_t *looks = &cprofi.session->ticks;
     uint64_t seen = 0, seen_at = now_ms();
     const uintptr_t self = (uintptr_t)argument;
+    char text[64];
+    /* msvcrt makes a thread's data when it first formats something: that must not wait for the heap's
+       lock when there is a hang to tell of. */
+    snprintf(text, sizeof text, "%s %u %ld %llu", "", 0u, 0l, 0ull);
     for (size_t i = 0; i < CPROFI_COUNT(workers); i++) workers[i].seen_at[self] = now_ms();
     for (;;) {
         uint64_t now;
