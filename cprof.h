@@ -153,7 +153,7 @@
 
    LIMITS
 
-     - Other processors than x86 and AArch64 are not there yet on Linux.
+     - On Linux other processors than x86, AArch64 and 32-bit ARM are not there yet.
      - Linux on 32-bit x86: files of 2 GB and more are not read for names, PLT entries have none.
      - Linux on AArch64: by the wall clock, a thread that sleeps in a function which has not saved
        its return address is asked by the signal, as is every thread under an emulator.
@@ -341,10 +341,9 @@ typedef bool (*cprof_write_fn)(void *user, const void *data, size_t size);
 
    cprof_start    begins to sample every thread of the process. NULL: all defaults. Errors:
                   ARGUMENT, RUNNING, MEMORY, THREAD, SIGNAL, SYSTEM, OUTPUT (desc->output cannot be
-                  created: better now than after an hour). The environment overrides the desc:
-                  CPROF_HZ, CPROF_CLOCK (cpu, wall), CPROF_OUTPUT, CPROF_LINES (0, 1),
-                  CPROF_DEBUG_DIR, CPROF_ENABLE=0 (start and stop then do nothing and return
-                  CPROF_OK).
+                  created: better now than after an hour). The environment overrides the desc (see
+                  ENVIRONMENT above); with CPROF_ENABLE=0 start and stop do nothing and return
+                  CPROF_OK.
    cprof_stop     ends it, writes desc.output and prints one line on stderr. Errors: NOT_RUNNING,
                   OUTPUT, MEMORY; the profile can still be written elsewhere by cprof_write.
    cprof_pause    no samples are taken and no time is counted until cprof_resume.
@@ -1373,6 +1372,7 @@ static CPROFI_NOINLINE void cprofi_scopes_place(cprofi_scope_walk *w, uint32_t f
 static void cprofi_scopes_rest(cprofi_scope_walk *w, uint32_t frame) {
     while (w->left) cprofi_scopes_mark(w, frame);
 }
+
 /* ---------------------------------------------------------------------------------------------- */
 /* >>registers: what unwinding has to know of each processor
 
@@ -1630,6 +1630,7 @@ static bool cprofi_regs_from_ucontext(cprofi_regs *regs, const void *uc) {
 /* [signal] */
 static bool cprofi_unwind_plausible(uintptr_t pc) { return pc >= 4096 && pc < CPROFI_CODE_END; }
 #endif /* CPROFI_CFI */
+
 /* ---------------------------------------------------------------------------------------------- */
 /* >>unwind: from registers and stack memory to return addresses
 
@@ -2859,6 +2860,7 @@ static uintptr_t cprofi_unwind_function(const cprofi_modules *m, uint32_t id, ui
     return tables && cprofi_cfi_find(tables, pc, &fde) ? fde.start : 0;
 }
 #endif /* CPROFI_CFI */
+
 /* ---------------------------------------------------------------------------------------------- */
 /* >>ahead: code without tables, read on to its return
 
@@ -3729,6 +3731,7 @@ static cprofi_rule cprofi_rule_ahead(const cprofi_unwinder *u, uintptr_t pc, uin
     return pointer;
 }
 #endif /* CPROFI_CFI */
+
 /* ---------------------------------------------------------------------------------------------- */
 /* >>seh: unwinding by the tables of Windows programs
 
@@ -4493,6 +4496,7 @@ CPROFI_UNUSED static uint32_t cprofi_seh_walk(cprofi_seh_step step, const cprofi
     *truncated = result != CPROFI_SEH_END;
     return n;
 }
+
 /* ---------------------------------------------------------------------------------------------- */
 /* >>compact: unwinding by the tables of macOS programs
 
@@ -4968,6 +4972,7 @@ CPROFI_UNUSED static cprofi_seh_result cprofi_compact_x64_step(cprofi_seh_frame 
     *sp += s.pushed;
     return cprofi_seh_x64_return(f, least);
 }
+
 /* ---------------------------------------------------------------------------------------------- */
 /* >>files: where the bytes of an image come from
 
@@ -10465,6 +10470,7 @@ static bool cprofi_symbols_jit(cprofi_symbols *s, const uint64_t *addresses, siz
     free(names);
     return ok;
 }
+
 /* ---------------------------------------------------------------------------------------------- */
 /* >>table: the fixed-size stack table
 
@@ -10586,6 +10592,7 @@ static uint32_t cprofi_table_add(cprofi_table *t, uint32_t thread, const cprofi_
     t->index[at] = ++t->entry_count;
     return t->entry_count - 1;
 }
+
 /* ---------------------------------------------------------------------------------------------- */
 /* >>os: what each system keeps
 
@@ -10798,6 +10805,7 @@ typedef struct {
     WCHAR path[CPROFI_PATH * 4], temporary[CPROFI_PATH * 4 + 32];
 } cprofi_file;
 #endif /* CPROFI_WINDOWS */
+
 /* ---------------------------------------------------------------------------------------------- */
 /* >>sampler: who is looked at, when, and what a look weighs
 
@@ -11571,6 +11579,7 @@ static bool cprofi_calls_count(cprofi_session *s, cprofi_thread *t, const cprofi
     return false;
 }
 #endif /* CPROFI_SUSPENDS */
+
 /* ---------------------------------------------------------------------------------------------- */
 /* >>stats: what it all adds up to */
 
@@ -12980,6 +12989,7 @@ static cprof_result cprofi_write_snapshot(const cprofi_snapshot *c, cprof_format
     cprofi_names_free(&names);
     return result;
 }
+
 /* ---------------------------------------------------------------------------------------------- */
 /* >>posix: files, the life of the process
 
@@ -13294,6 +13304,7 @@ static bool cprofi_file_close(cprofi_file *f, bool keep) {
 }
 
 #endif /* CPROFI_POSIX */
+
 /* ---------------------------------------------------------------------------------------------- */
 /* >>images: ELF images in memory
 
@@ -13647,6 +13658,7 @@ static void cprofi_os_modules(cprofi_modules *m) {
     if (m->scan != scan) cprofi_image_vdso(m);
 }
 #endif /* CPROFI_CFI */
+
 /* ---------------------------------------------------------------------------------------------- */
 /* >>signals: the handler that captures
 
@@ -13794,6 +13806,7 @@ static size_t cprofi_os_text(cprofi_session *s, const char *from, char *to, size
     return n + 1;
 }
 #endif /* CPROFI_CFI */
+
 /* ---------------------------------------------------------------------------------------------- */
 /* >>linux: threads, clocks, signals, sleeping
 
@@ -14491,6 +14504,7 @@ static bool cprofi_os_tid_gone(uint32_t tid) {
 void cprof_thread_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
 
 #endif /* CPROFI_LINUX */
+
 /* ---------------------------------------------------------------------------------------------- */
 /* >>freebsd: threads, clocks, signals, sleeping
 
@@ -14820,6 +14834,7 @@ static void cprofi_os_close(cprofi_session *s) {
 
 void cprof_thread_name(const char *name) { pthread_set_name_np(pthread_self(), name); }
 #endif /* CPROFI_FREEBSD */
+
 /* ---------------------------------------------------------------------------------------------- */
 /* >>macos: threads, clocks, suspending, images
 
@@ -15615,6 +15630,7 @@ void cprof_thread_name(const char *name) {
     pthread_setname_np(text);
 }
 #endif /* CPROFI_MACOS */
+
 /* ---------------------------------------------------------------------------------------------- */
 /* >>windows: threads, clocks, suspending, files
 
@@ -17069,6 +17085,7 @@ void cprof_thread_name(const char *name) {
         api.set_name(GetCurrentThread(), wide);
 }
 #endif /* CPROFI_WINDOWS */
+
 /* ---------------------------------------------------------------------------------------------- */
 /* >>api: the public functions
 

@@ -186,6 +186,12 @@ def script(path, *arguments, **options):
     return Suite(name, run=[sys.executable, path] + list(arguments), **options)
 
 
+def stress_suite(path, **options):
+    """It builds while others do, and runs alone."""
+    return script(path, BUILD, "--only", "run", alone=True, timeout=900,
+                  build=lambda: command([sys.executable, path, BUILD, "--only", "build"]), **options)
+
+
 # What these count does not depend on how much CPU they get.
 IN_COMPANY = ("table", "live", "select", "process")
 
@@ -208,7 +214,7 @@ def e2e_suites():
         suites.append(Suite(
             "e2e/" + name, run=[output], alone=name not in IN_COMPANY,
             build=lambda name=name, output=output: e2e_program(name, output, CC)))
-    suites.append(script("tests/e2e/stress.py", BUILD, alone=True, timeout=900))
+    suites.append(stress_suite("tests/e2e/stress.py"))
     suites.append(script("tests/e2e/valgrind.py", BUILD, timeout=600))
     race = BUILD + "/e2e/race"
     suites.append(Suite("e2e/race", run=[race], timeout=400, build=lambda: compile_c(
@@ -233,7 +239,7 @@ def windows_suites():
         suites.append(Suite("windows/roots" + level, build=lambda level=level: build_windows_roots(level), windows=True,
                             run=["wine", BUILD + "/e2e/windows/roots" + level + ".exe"], timeout=400))
     suites.append(script("tests/windows/endings.py", BUILD, windows=True, timeout=900))
-    suites.append(script("tests/windows/stress.py", BUILD, alone=True, windows=True, timeout=900))
+    suites.append(stress_suite("tests/windows/stress.py", windows=True))
     return suites
 
 
@@ -510,7 +516,7 @@ def formats_suites():
 
     def build():
         os.makedirs(os.path.join(ROOT, base + ".d"), exist_ok=True)
-        make(base, CXX + ["-std=gnu++11", "-O1", "-g"] + sanitizer_flags() + ["-I.", "-pthread", "tests/e2e/formats.cpp", "-o", base])
+        make(base, CXX + ["-std=gnu++11", "-O0", "-g"] + sanitizer_flags() + ["-I.", "-pthread", "tests/e2e/formats.cpp", "-o", base])
 
     return [Suite("e2e/formats-sanitized", build=build, run=[base, base + ".d", "30"]),
             script("tests/e2e/formats.py", BUILD, timeout=900),
@@ -561,17 +567,19 @@ def is_suite(path):
 
 
 def all_suites():
-    suites = compile_suites() + unit_suites() + arm64_suites() + musl_suites() + x86_suites() + arm_suites() + evm_suites()
-    suites += flamegraph_suites() + tools_suites() + e2e_suites()
+    """Those that take long come first, so that in the end no core has to wait for one of them."""
+    suites = formats_suites()
+    suites.append(script("tests/e2e/demo.py", timeout=900, build=None if windows_missing() else wine_session))
+    suites.append(script("tests/e2e/truth.py", timeout=600))
+    suites += compile_suites() + flamegraph_suites()
+    suites.append(script("tests/e2e/examples.py", timeout=600))
+    suites += unit_suites() + tools_suites()
+    suites.append(script("tests/fuzz/fuzz.py", timeout=600))
     suites.append(script("tests/e2e/inlines.py", timeout=600))
     suites.append(script("tests/e2e/inlines_windows.py", windows=True, timeout=600))
     suites.append(script("tests/e2e/names.py", timeout=600))
-    suites.append(script("tests/e2e/truth.py", timeout=600))
-    suites.append(script("tests/e2e/examples.py", timeout=600))
+    suites += e2e_suites() + arm64_suites() + musl_suites() + x86_suites() + arm_suites() + evm_suites()
     suites.append(script("tests/e2e/autostart.py", windows=True, timeout=300))
-    suites += formats_suites()
-    suites.append(script("tests/fuzz/fuzz.py", timeout=600))
-    suites.append(script("tests/e2e/demo.py", timeout=900, build=None if windows_missing() else wine_session))
     return suites
 
 

@@ -106,7 +106,7 @@ def windows(directory, source):
     if missing:
         skip(name, missing)
         return
-    status, text = run(["x86_64-w64-mingw32-gcc", "-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-I" + ROOT, source,
+    status, text = run(["x86_64-w64-mingw32-gcc", "-std=gnu11", "-O0", "-g", "-Wall", "-Wextra", "-Werror", "-I" + ROOT, source,
                         "-o", directory + "/auto.exe"])
     if not check(status == 0, "it compiles for Windows", text):
         return
@@ -123,7 +123,7 @@ def main():
         with open(source, "w") as file:
             file.write(PROGRAM)
         compiler = os.environ.get("CC", "cc").split()
-        status, text = run(compiler + ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-I" + ROOT, "-pthread", source,
+        status, text = run(compiler + ["-std=gnu11", "-O0", "-g", "-Wall", "-Wextra", "-Werror", "-I" + ROOT, "-pthread", source,
                                        "-o", directory + "/auto"])
         if check(status == 0, "it compiles", text):
             linux(directory, directory + "/auto")

@@ -2,9 +2,10 @@
 """stress.py: stress.c and refusals.c for about SECONDS (12) together. Each scenario is a process that has
 to end by itself, with the profile it promises; one that stands still is ended, and fails.
 
-    stress.py BUILD-DIRECTORY [SECONDS]
+    stress.py BUILD-DIRECTORY [SECONDS] [--only build|run]
 """
 
+import argparse
 import os
 import re
 import sys
@@ -38,10 +39,14 @@ def scenario(command, seconds):
 
 
 def main():
-    directory = os.path.join(sys.argv[1] if len(sys.argv) > 1 else "build", "e2e")
-    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 12
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory")
+    parser.add_argument("seconds", type=float, nargs="?", default=12)
+    parser.add_argument("--only", choices=["build", "run"])
+    options = parser.parse_args()
+    directory, seconds = os.path.join(options.directory, "e2e"), options.seconds
     os.makedirs(os.path.join(ROOT, directory), exist_ok=True)
-    if build(directory):
+    if (options.only == "run" or build(directory)) and options.only != "build":
         scenario([directory + "/stress", "storm", "%g" % (seconds / 2), directory + "/stress0.so", directory + "/stress1.so"], seconds)
         scenario([directory + "/stress", "exhaustion", "%g" % (seconds / 6)], seconds)
         for name in SCENARIOS:

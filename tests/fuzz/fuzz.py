@@ -18,7 +18,7 @@ SECONDS = os.environ.get("CPROF_FUZZ_SECONDS", "2")
 def main():
     with tempfile.TemporaryDirectory(prefix="cprof-fuzz-") as lab:
         program = os.path.join(lab, "fuzz")
-        built = subprocess.run(["gcc", "-g", "-O1", "-w", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
+        built = subprocess.run(["gcc", "-g", "-O0", "-w", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
                                 "-I.", "tests/fuzz/fuzz.c", "-o", program, "-pthread"],
                                cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if not check(built.returncode == 0, "builds", built.stdout.decode(errors="replace")[-600:]):

@@ -2,9 +2,10 @@
 """stress.py: stress.c under Wine for SECONDS (12): no hang, no crash, every stack rooted. Then
 twice with a sampler that does what it must not: that it hangs, and that the watchdog says where.
 
-    stress.py BUILD-DIRECTORY [SECONDS]
+    stress.py BUILD-DIRECTORY [SECONDS] [--only build|run]
 """
 
+import argparse
 import concurrent.futures
 import os
 import re
@@ -38,10 +39,14 @@ def build(directory):
 
 
 def main():
-    directory = os.path.join(sys.argv[1] if len(sys.argv) > 1 else "build", "windows")
-    seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 12
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory")
+    parser.add_argument("seconds", type=int, nargs="?", default=12)
+    parser.add_argument("--only", choices=["build", "run"])
+    options = parser.parse_args()
+    directory, seconds = os.path.join(options.directory, "windows"), options.seconds
     os.makedirs(os.path.join(ROOT, directory), exist_ok=True)
-    if not build(directory):
+    if (options.only != "run" and not build(directory)) or options.only == "build":
         done()
     status, output = run(["wine", directory + "/stress.exe", str(seconds), directory], timeout=6 * seconds + 120)
     print(output.replace("\r", "").rstrip())
