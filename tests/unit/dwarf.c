@@ -1071,6 +1071,49 @@ static void test_names(void) {
     cprofi_source_close(&program);
 }
 
+/* Code of the second unit is inlined from the first, and .debug_aranges has led to it: nobody has gone
+   through the units before the name is looked for. */
+static void test_first_unit(void) {
+    static const char name[] = "a function inlined from the first unit, by way of .debug_aranges";
+    cprofi_dwarf_want wants[16];
+    cprofi_text text = {NULL, 0};
+    cprofi_dwarf_answer answer = {0};
+    unsigned long long work = 0;
+    unsigned named = 0;
+    char path[400];
+    FILE *f;
+    write_source("first.c", "#include <stdlib.h>\n"
+                            "int shared(int x) { int s = 0; while (x--) s += rand() ^ x; return s; }\n"
+                            "__attribute__((noinline)) int other(int x) { return x * rand(); }\n");
+    write_source("second.c", "#include <stdlib.h>\nint shared(int), other(int);\n"
+                             "__attribute__((noinline)) int work(int x) { return shared(x) * 3 + rand(); }\n"
+                             "int main(int argc, char **argv) {\n"
+                             "  (void)argv;\n  return work(argc) + other(argc);\n}\n");
+    if (!have("clang") || !have("ld.lld") ||
+        !run("cd %s && clang -O2 -gdwarf-4 -flto -fuse-ld=lld -Wl,-mllvm,-generate-arange-section "
+             "first.c second.c -o program >log 2>&1", scratch)) {
+        skip(name, "no clang with lld that has these options");
+        return;
+    }
+    snprintf(path, sizeof path, "nm %s/program | sed -n 's/ [tT] work$//p'", scratch);
+    f = popen(path, "r");
+    if (!f || fscanf(f, "%llx", &work) != 1) work = 0;
+    if (f) pclose(f);
+    memset(wants, 0, sizeof wants);
+    for (unsigned i = 0; i < CPROFI_COUNT(wants); i++) wants[i].address = work + i;
+    snprintf(path, sizeof path, "%s/program", scratch);
+    if (!program_open(path)) abort();
+    if (!cprofi_dwarf_lookup(&dwarf, wants, CPROFI_COUNT(wants), &text, &answer)) abort();
+    for (size_t i = 0; i < answer.count; i++)
+        named += answer.frames[i].inlined && answer.frames[i].function &&
+                 strcmp(answer.frames[i].function, "shared") == 0;
+    check(dwarf.sections[CPROFI_DWARF_ARANGES].size && named, name, "%u of %zu frames have its name",
+          named, answer.count);
+    cprofi_dwarf_answer_free(&answer);
+    cprofi_text_free(&text);
+    cprofi_source_close(&program);
+}
+
 static void test_split(void) {
     static const char *const compilers[] = {"g++", "clang++"};
     for (unsigned i = 0; i < 4; i++) {
@@ -1186,6 +1229,7 @@ int main(void) {
     } else {
         test_compiled();
         test_names();
+        test_first_unit();
         test_split();
         test_fuzz("damaged DWARF 5 of g++", "g++", "-O2 -gdwarf-5");
         test_fuzz("damaged DWARF 4 of g++", "g++", "-O1 -gdwarf-4 -ffunction-sections");
