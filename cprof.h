@@ -5221,9 +5221,10 @@ static size_t cprofi_source_string(const cprofi_source *source, uint64_t offset,
    The invariant: the answer for an address depends on the symbols, not on their order. Cost: s
    symbols and n addresses take O(s log n + n) steps; memory is 140 bytes an address and one buffer.
 
-   After the gABI ("System V ABI", chapters 4 and 5) and the psABIs of x86-64 and AArch64; 64 bits,
-   little endian, as are all systems this header samples. Not handled: relocatable objects, symbols
-   of files without section headers, and the xz-compressed .gnu_debugdata of some distributions. */
+   After the gABI ("System V ABI", chapters 4 and 5) and the psABIs of x86-64 and AArch64; little
+   endian, as are all systems this header samples, of 64 and 32 bits. Not handled: relocatable
+   objects, symbols of files without section headers, PLT entries of 32 bits, and the xz-compressed
+   .gnu_debugdata of some distributions. */
 
 enum {
     CPROFI_EM_ARM = 40, CPROFI_EM_X86_64 = 62, CPROFI_EM_AARCH64 = 183,
@@ -10526,11 +10527,14 @@ typedef struct {
 
 static bool cprofi_table_init(cprofi_table *t, uint32_t max_stacks, uint32_t max_depth) {
     size_t slots = 4, entries_size, frames_size, index_size;
+    uint64_t frame_capacity = (uint64_t)max_stacks * (max_depth + 1);
+    memset(t, 0, sizeof *t);
     while (slots < (size_t)max_stacks * 2) slots *= 2;
     index_size = slots * sizeof(uint32_t);
     entries_size = max_stacks * sizeof(cprofi_entry);
-    frames_size = (size_t)max_stacks * (max_depth + 1) * sizeof(cprofi_frame);
-    memset(t, 0, sizeof *t);
+    /* on 32 bits this may be more than there can be */
+    if (frame_capacity > (SIZE_MAX - index_size - entries_size) / sizeof(cprofi_frame)) return false;
+    frames_size = (size_t)frame_capacity * sizeof(cprofi_frame);
     t->memory_size = index_size + entries_size + frames_size;
     t->memory = cprofi_pages(t->memory_size);
     if (!t->memory) return false;
@@ -10538,7 +10542,7 @@ static bool cprofi_table_init(cprofi_table *t, uint32_t max_stacks, uint32_t max
     t->frames = (cprofi_frame *)(void *)((char *)t->memory + entries_size);
     t->index = (uint32_t *)(void *)((char *)t->memory + entries_size + frames_size);
     t->entry_capacity = max_stacks;
-    t->frame_capacity = (uint64_t)max_stacks * (max_depth + 1);
+    t->frame_capacity = frame_capacity;
     t->index_mask = (uint32_t)(slots - 1);
     return true;
 }
@@ -16285,10 +16289,14 @@ static bool cprofi_file_open(cprofi_file *f, const char *path) {
         return false;
     length = wcslen(f->path);
     memcpy(f->temporary, f->path, length * sizeof *f->path);
-    snprintf(ending, sizeof ending, ".%lu.tmp", (unsigned long)GetCurrentProcessId());
-    cprofi_wide(ending, f->temporary + length, sizeof ending);
-    f->handle = CreateFileW(f->temporary, GENERIC_WRITE, FILE_SHARE_READ, NULL, CREATE_ALWAYS,
-                            FILE_ATTRIBUTE_NORMAL, NULL);
+    for (int number = 0; f->handle == INVALID_HANDLE_VALUE && number < 100; number++) {
+        snprintf(ending, sizeof ending, ".%lu.%d.tmp", (unsigned long)GetCurrentProcessId(),
+                 number);
+        cprofi_wide(ending, f->temporary + length, sizeof ending);
+        f->handle = CreateFileW(f->temporary, GENERIC_WRITE, FILE_SHARE_READ, NULL, CREATE_NEW,
+                                FILE_ATTRIBUTE_NORMAL, NULL);
+        if (f->handle == INVALID_HANDLE_VALUE && GetLastError() != ERROR_FILE_EXISTS) return false;
+    }
     return f->handle != INVALID_HANDLE_VALUE;
 }
 
@@ -16401,9 +16409,9 @@ static cprofi_tables *cprofi_tables_make(uintptr_t base, const IMAGE_NT_HEADERS 
     if (!copy) return NULL;
     if (!stays) {
         uint8_t *to = (uint8_t *)(copy + 1);
-        memcpy(to, t.pdata.data, t.pdata.size);
+        if (t.pdata.size) memcpy(to, t.pdata.data, t.pdata.size);
         t.pdata.data = to;
-        memcpy(to + t.pdata.size, t.infos.data, t.infos.size);
+        if (t.infos.size) memcpy(to + t.pdata.size, t.infos.data, t.infos.size);
         t.infos.data = to + t.pdata.size;
     }
     *copy = t;
@@ -17278,7 +17286,10 @@ static bool cprofi_path_expand(const char *path, char *to, size_t capacity, bool
                 cprofi_time_text(cprofi_os_calendar() / 1000000000u, text, sizeof text);
                 break;
             case 'n':
-                if (!number) number = cprofi_load32(&cprofi.files) + 1;
+                while (!number) { /* several threads may write */
+                    number = cprofi_load32(&cprofi.files) + 1;
+                    if (count && !cprofi_cas32(&cprofi.files, number - 1, number)) number = 0;
+                }
                 snprintf(text, sizeof text, "%lu", (unsigned long)number);
                 break;
             case '%': break;
@@ -17291,7 +17302,6 @@ static bool cprofi_path_expand(const char *path, char *to, size_t capacity, bool
         used += size;
     }
     to[used] = 0;
-    if (number && count) cprofi_add32(&cprofi.files, 1);
     return true;
 }
 

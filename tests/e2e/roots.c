@@ -288,6 +288,22 @@ static bool reaches(const e2e_stack *s, const char *root, const char *cat)
     return false;
 }
 
+/* With 32 bits there cannot be the largest table that may be asked for. */
+static void largest_table(void)
+{
+    cprof_desc desc;
+    cprof_result result;
+    memset(&desc, 0, sizeof desc);
+    desc.hz = HZ;
+    desc.quiet = true;
+    desc.max_stacks = 4194304;
+    desc.max_depth = 4096;
+    result = cprof_start(&desc);
+    if (result == CPROF_OK) cprof_stop();
+    check(result == CPROF_ERROR_MEMORY || (sizeof(void *) > 4 && result == CPROF_OK),
+          "the largest table is there, or refused", "%s", cprof_result_string(result));
+}
+
 int main(void)
 {
     cprof_desc desc;
@@ -372,6 +388,7 @@ int main(void)
     check((double)(all - good) <= 0.005 * (double)all + 4 * sqrt(0.005 / (double)(samples + 1)) * (double)all,
           "99.5% of all stacks reach the root", "%.2f%% of %llu", 100 * (double)good / (double)all,
           (unsigned long long)all);
+    largest_table();
     check(bottom > 100 && wrong_depth * 200 <= bottom, "a chain of alternating calls alternates in the stack", "%llu of %llu do not",
           (unsigned long long)wrong_depth, (unsigned long long)bottom);
     return e2e_done();
