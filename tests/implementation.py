@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -26,10 +27,20 @@ def directory():
     return os.path.join(ROOT, os.environ.get("CPROF_TEST_BUILD", "build"), "implementation")
 
 
+def same_program(a, b):
+    """Two names of one file, as cc and gcc mostly are."""
+    a, b = shutil.which(a), shutil.which(b)
+    return a and b and os.path.realpath(a) == os.path.realpath(b)
+
+
 def implementation(compiler=("gcc",), flags=None):
     """The object's path. Raises OSError, or CalledProcessError with what the compiler said."""
+    if same_program(compiler[0], "gcc"):
+        compiler = ["gcc"] + list(compiler[1:])
     if flags is None:
         flags = WINDOWS_FLAGS if compiler[0] == MINGW else LINUX_FLAGS
+        if "-linux-" in compiler[0] or "musl" in compiler[0]:  # whose programs are what is looked at
+            flags = ["-O1"] + flags[1:]
     argv = list(compiler) + ["-std=gnu11", "-I."] + list(flags)
     key = hashlib.sha256("\0".join(argv).encode())
     key.update(subprocess.run(list(compiler) + ["--version"], stdout=subprocess.PIPE, check=True).stdout)

@@ -499,9 +499,9 @@ def unit_suites():
             output = BUILD + "/unit/" + name
 
             def build(source=source, output=output, kind=kind):
-                flags = ["-O0"] + sanitizer_flags() if kind == "sanitized" else \
+                flags = ["-O0", "-g"] + sanitizer_flags() if kind == "sanitized" else \
                     ["-O2" if "unwind" in source else "-O1"]
-                compile_c(source, output, flags + ["-g", "-Wall", "-Wextra", "-I.", "-pthread"],
+                compile_c(source, output, flags + ["-Wall", "-Wextra", "-I.", "-pthread"],
                           libraries=["-lm"])
 
             suites.append(Suite("unit/" + name, run=[output], build=build))

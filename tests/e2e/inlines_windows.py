@@ -48,9 +48,11 @@ class WindowsLab(Lab):
         os.makedirs(directory)
         libgcc = subprocess.run([GCC, "-print-libgcc-file-name"], stdout=subprocess.PIPE, check=True).stdout.decode().strip()
         program = os.path.join(directory, "inlines.exe")
-        sources = [inlines.HERE + "/inlines_%s.c" % s for s in ("c", "part")] + [SOURCE]
-        command(["clang", "--target=x86_64-w64-mingw32", "-O2", "-g", "-gcodeview", "-I.", "-pthread", "-static", "-fuse-ld=lld",
-                 "-L" + os.path.dirname(libgcc), "-Wl,--pdb=" + os.path.join(directory, "inlines.pdb")] + sources + ["-o", program])
+        sources = [inlines.HERE + "/inlines_%s.c" % s for s in ("c", "part")]
+        clang = ["clang", "--target=x86_64-w64-mingw32", "-g", "-gcodeview", "-I.", "-pthread"]
+        command(clang + ["-O0", "-c", SOURCE, "-o", os.path.join(directory, "cprof.o")])
+        command(clang + ["-O2", "-static", "-fuse-ld=lld", "-L" + os.path.dirname(libgcc), "-Wl,--pdb=" + os.path.join(directory, "inlines.pdb"),
+                         os.path.join(directory, "cprof.o")] + sources + ["-o", program])
         return program
 
 

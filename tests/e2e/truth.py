@@ -26,8 +26,6 @@ PROGRAMS = [
     ("EVM without cprof, clang, DWARF 5", ["clang", "-gdwarf-5"] + C_FLAGS + LESS),
     ("EVM without cprof, clang, DWARF 4", ["clang", "-gdwarf-4"] + C_FLAGS + LESS),
     ("C++, gcc, DWARF 5", ["g++", "-gdwarf-5", "-O2", "tests/e2e/truth.cpp"]),
-    ("C++, gcc, DWARF 4", ["g++", "-gdwarf-4", "-O3", "tests/e2e/truth.cpp"]),
-    ("C++, clang, DWARF 5", ["clang++", "-gdwarf-5", "-O2", "tests/e2e/truth.cpp"]),
     ("C++, clang, DWARF 4", ["clang++", "-gdwarf-4", "-O2", "tests/e2e/truth.cpp"]),
     ("Rust", ["rustc", "--edition", "2021", "-O", "-g", "tests/unit/rust_crate/symbols.rs"]),
 ]

@@ -15,7 +15,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from checks import ROOT, check, done, run
 
 GCC, GXX = "x86_64-w64-mingw32-gcc", "x86_64-w64-mingw32-g++"
-FLAGS = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-I."]
+FLAGS = ["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-I."]
 LIBRARIES = 6
 PROBES = ["HeapAlloc", "GetModuleHandleExW"]
 
