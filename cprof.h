@@ -10533,7 +10533,8 @@ static bool cprofi_table_init(cprofi_table *t, uint32_t max_stacks, uint32_t max
     index_size = slots * sizeof(uint32_t);
     entries_size = max_stacks * sizeof(cprofi_entry);
     /* on 32 bits this may be more than there can be */
-    if (frame_capacity > (SIZE_MAX - index_size - entries_size) / sizeof(cprofi_frame)) return false;
+    if (frame_capacity > (SIZE_MAX - index_size - entries_size) / sizeof(cprofi_frame))
+        return false;
     frames_size = (size_t)frame_capacity * sizeof(cprofi_frame);
     t->memory_size = index_size + entries_size + frames_size;
     t->memory = cprofi_pages(t->memory_size);
@@ -17202,6 +17203,7 @@ static cprof_result cprofi_desc_complete(cprofi_session *s, const cprof_desc *de
     int lines = -1;
     memset(d, 0, sizeof *d);
     if (desc) *d = *desc;
+    if (!d->hz) d->hz = CPROFI_DEFAULT_HZ;
     s->culprit = "CPROF_HZ";
     if (!cprofi_env_number("CPROF_HZ", &d->hz)) return CPROF_ERROR_ARGUMENT;
     s->culprit = "CPROF_CLOCK";
@@ -17214,7 +17216,6 @@ static cprof_result cprofi_desc_complete(cprofi_session *s, const cprof_desc *de
     if (lines >= 0) d->lines = lines != 0;
     s->culprit = "CPROF_SECONDS";
     if (!cprofi_env_number("CPROF_SECONDS", &d->max_seconds)) return CPROF_ERROR_ARGUMENT;
-    if (!d->hz) d->hz = CPROFI_DEFAULT_HZ;
     if (!d->max_depth) d->max_depth = CPROFI_DEFAULT_DEPTH;
     if (!d->max_stacks) d->max_stacks = CPROFI_DEFAULT_STACKS;
     if (!d->signal) d->signal = CPROFI_DEFAULT_SIGNAL;

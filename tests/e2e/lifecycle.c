@@ -572,6 +572,9 @@ static void environment(void)
     run_child("CPROF_HZ", "nonsense", path, &text);
     check(strstr(text, "CPROF_HZ") != NULL, "a bad CPROF_HZ is named", "stderr: %s", text);
     free(text);
+    run_child("CPROF_HZ", "0", path, &text);
+    check(strstr(text, "(hz)") != NULL, "CPROF_HZ=0 is no rate", "stderr: %s", text);
+    free(text);
     e2e_delete(path);
 }
 
