@@ -251,6 +251,14 @@ E2E_HELPER int e2e_wait(e2e_child child)
 E2E_HELPER void e2e_kill(e2e_child child) { if (child > 0) kill(child, SIGKILL); }
 #endif /* !_WIN32 */
 
+/* Sleeps that long, whatever interrupts it: a thread that goes to sleep just when it is asked for its stack
+   is woken. */
+E2E_HELPER void wait_ns(uint64_t ns)
+{
+    uint64_t until = wall() + ns;
+    for (uint64_t now; (now = wall()) < until;) nap_ns(until - now);
+}
+
 /* ---- busy loops ---- */
 
 static inline __attribute__((always_inline)) uint64_t e2e_spin(uint64_t x, int rounds)

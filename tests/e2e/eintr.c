@@ -198,7 +198,7 @@ int main(void)
     desc.hz = 5000;
     desc.quiet = true;
     check_ok(cprof_start(&desc), "start");
-    nap_ns(2000000000);
+    wait_ns(2000000000);
     for (int i = 0; i < SLEEPERS; i++) {
         long now = e2e_switches(sleepers[i].tid);
         check(before[i] >= 0 && now == before[i],

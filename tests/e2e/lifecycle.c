@@ -461,7 +461,7 @@ static int env_child(const char *path)
 {
     CPROF_BEGIN(path);
     fn_one(300000000);
-    nap_ns(300000000);
+    wait_ns(300000000);
     CPROF_END();
     return 0;
 }

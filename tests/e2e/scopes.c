@@ -385,7 +385,7 @@ static void *sleeper(void *argument)
 {
     name_thread("sleeper");
     CPROF_SCOPE_BEGIN("waiting");
-    nap_ns(400 * MS);
+    wait_ns(400 * MS);
     CPROF_SCOPE_END();
     return argument;
 }

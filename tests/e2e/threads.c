@@ -138,7 +138,7 @@ int main(void)
     while (ready < 2) nap_ns(1000000);
     check_ok(cprof_start(&desc), "start beside threads that run already");
     if (pthread_create(&old[2], NULL, late_main, NULL)) return 1;
-    nap_ns(1000000000);
+    wait_ns(1000000000);
     quit = true;
     for (int i = 0; i < 3; i++) pthread_join(old[i], NULL);
     check_ok(cprof_stop(), "stop");

@@ -96,7 +96,7 @@ static void *late_main(void *argument)
     uint64_t until = thread_cpu() + 100000000u;
     while (thread_cpu() < until) fn_busy(10000);
     name_thread("w-late");
-    nap_ns(1000000000u);
+    wait_ns(1000000000u);
     return argument;
 }
 
@@ -144,7 +144,7 @@ int main(void)
     check_ok(cprof_start(&desc), "start");
     start = wall();
     if (pthread_create(&thread[4], NULL, late_main, NULL)) return 1;
-    nap_ns(2500000000u);
+    wait_ns(2500000000u);
     elapsed = wall() - start;
 #ifndef _WIN32
     for (int i = 0; i < 3; i++) {
