@@ -7451,7 +7451,7 @@ static bool cprofi_dwarf_follow_all(cprofi_dwarf_look *k) {
     for (unsigned round = 0; round < CPROFI_DWARF_HOPS; round++) {
         cprofi_dwarf_place *pending;
         cprofi_dwarf_die root;
-        size_t n = 0, loaded = (size_t)-1;
+        size_t n = 0, loaded = (size_t)-1; /* none */
         for (size_t i = 0; i < k->function_count; i++) n += k->functions[i].next != ~(uint64_t)0;
         if (!n) break;
         if (!k->indexed) cprofi_dwarf_scan(k, false);

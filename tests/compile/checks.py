@@ -1,5 +1,6 @@
 """checks.py: the test protocol for scripts: one line per check, nonzero exit when one failed."""
 
+import argparse
 import os
 import signal
 import subprocess
@@ -52,6 +53,21 @@ def run(argv, cwd=ROOT, timeout=300, env=None):
             status, late = 124, "\ntimeout"
         output.seek(0)
         return status, output.read().decode(errors="replace") + late
+
+
+def staged(build, place, seconds=12):
+    """For a script that may be told BUILD-DIRECTORY [SECONDS] [--only build|run]: builds in the directory `place`
+    there, unless it is only to run, and ends if that fails or is all. Returns that directory and the seconds."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory")
+    parser.add_argument("seconds", type=float, nargs="?", default=seconds)
+    parser.add_argument("--only", choices=["build", "run"])
+    options = parser.parse_args()
+    directory = os.path.join(options.directory, place)
+    os.makedirs(os.path.join(ROOT, directory), exist_ok=True)
+    if (options.only != "run" and not build(directory)) or options.only == "build":
+        done()
+    return directory, options.seconds
 
 
 def done():

@@ -5,13 +5,12 @@ to end by itself, with the profile it promises; one that stands still is ended, 
     stress.py BUILD-DIRECTORY [SECONDS] [--only build|run]
 """
 
-import argparse
 import os
 import re
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "compile"))
-from checks import ROOT, check, done, run
+from checks import check, done, run, staged
 
 FLAGS = ["-std=gnu99", "-O1", "-g", "-Wall", "-Wextra", "-Wno-infinite-recursion", "-Werror", "-I.", "-DE2E_IMPLEMENTATION"]
 SCENARIOS = ["memory", "calls", "places", "quota", "stopped", "clock"]
@@ -39,18 +38,11 @@ def scenario(command, seconds):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("directory")
-    parser.add_argument("seconds", type=float, nargs="?", default=12)
-    parser.add_argument("--only", choices=["build", "run"])
-    options = parser.parse_args()
-    directory, seconds = os.path.join(options.directory, "e2e"), options.seconds
-    os.makedirs(os.path.join(ROOT, directory), exist_ok=True)
-    if (options.only == "run" or build(directory)) and options.only != "build":
-        scenario([directory + "/stress", "storm", "%g" % (seconds / 2), directory + "/stress0.so", directory + "/stress1.so"], seconds)
-        scenario([directory + "/stress", "exhaustion", "%g" % (seconds / 6)], seconds)
-        for name in SCENARIOS:
-            scenario([directory + "/refusals", name, "%g" % (seconds / 2 / len(SCENARIOS))], seconds)
+    directory, seconds = staged(build, "e2e")
+    scenario([directory + "/stress", "storm", "%g" % (seconds / 2), directory + "/stress0.so", directory + "/stress1.so"], seconds)
+    scenario([directory + "/stress", "exhaustion", "%g" % (seconds / 6)], seconds)
+    for name in SCENARIOS:
+        scenario([directory + "/refusals", name, "%g" % (seconds / 2 / len(SCENARIOS))], seconds)
     done()
 
 

@@ -2,6 +2,8 @@
 """truth.py: over every 64th instruction of real programs (C, C++, Rust; gcc and clang; DWARF 4 and
 5) the chain of functions is that of llvm-symbolizer or of addr2line for 99.9% of the addresses, and
 so are the lines for 99%. (The two disagree with each other.) In .text: only cprof names PLT stubs.
+
+    truth.py [all]    all: other pairs of compiler and version too, and cprof itself by clang
 """
 
 import glob
@@ -28,6 +30,12 @@ PROGRAMS = [
     ("C++, gcc, DWARF 5", ["g++", "-gdwarf-5", "-O2", "tests/e2e/truth.cpp"]),
     ("C++, clang, DWARF 4", ["clang++", "-gdwarf-4", "-O2", "tests/e2e/truth.cpp"]),
     ("Rust", ["rustc", "--edition", "2021", "-O", "-g", "tests/unit/rust_crate/symbols.rs"]),
+]
+
+MORE = [
+    ("EVM, clang, DWARF 4", ["clang", "-gdwarf-4"] + C_FLAGS + EVM),
+    ("C++, gcc, DWARF 4", ["g++", "-gdwarf-4", "-O3", "tests/e2e/truth.cpp"]),
+    ("C++, clang, DWARF 5", ["clang++", "-gdwarf-5", "-O2", "tests/e2e/truth.cpp"]),
 ]
 
 
@@ -133,7 +141,7 @@ def main():
         if not check(built.returncode == 0, "the driver builds", built.stdout.decode(errors="replace")[-500:]):
             return
         total = functions = lines = 0
-        for name, argv in PROGRAMS:
+        for name, argv in PROGRAMS + (MORE if "all" in sys.argv[1:] else []):
             if not shutil.which(argv[0]):
                 skip("names and lines: " + name, argv[0] + " is not installed")
                 continue

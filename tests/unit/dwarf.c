@@ -1071,6 +1071,18 @@ static void test_names(void) {
     cprofi_source_close(&program);
 }
 
+/* Where a function of the program begins; 0: it has none. */
+static uint64_t program_function(const char *name) {
+    char command[400];
+    unsigned long long address = 0;
+    FILE *f;
+    snprintf(command, sizeof command, "nm %s/program | sed -n 's/ [tT] %s$//p'", scratch, name);
+    f = popen(command, "r");
+    if (!f || fscanf(f, "%llx", &address) != 1) address = 0;
+    if (f) pclose(f);
+    return address;
+}
+
 /* Code of the second unit is inlined from the first, and .debug_aranges has led to it: nobody has gone
    through the units before the name is looked for. */
 static void test_first_unit(void) {
@@ -1078,10 +1090,9 @@ static void test_first_unit(void) {
     cprofi_dwarf_want wants[16];
     cprofi_text text = {NULL, 0};
     cprofi_dwarf_answer answer = {0};
-    unsigned long long work = 0;
+    uint64_t work;
     unsigned named = 0;
     char path[400];
-    FILE *f;
     write_source("first.c", "#include <stdlib.h>\n"
                             "int shared(int x) { int s = 0; while (x--) s += rand() ^ x; return s; }\n"
                             "__attribute__((noinline)) int other(int x) { return x * rand(); }\n");
@@ -1095,10 +1106,7 @@ static void test_first_unit(void) {
         skip(name, "no clang with lld that has these options");
         return;
     }
-    snprintf(path, sizeof path, "nm %s/program | sed -n 's/ [tT] work$//p'", scratch);
-    f = popen(path, "r");
-    if (!f || fscanf(f, "%llx", &work) != 1) work = 0;
-    if (f) pclose(f);
+    work = program_function("work");
     memset(wants, 0, sizeof wants);
     for (unsigned i = 0; i < CPROFI_COUNT(wants); i++) wants[i].address = work + i;
     snprintf(path, sizeof path, "%s/program", scratch);
@@ -1128,12 +1136,7 @@ static void test_split(void) {
             continue;
         snprintf(path, sizeof path, "%s/program", scratch);
         if (!program_open(path)) abort();
-        snprintf(path, sizeof path, "nm %s/program | sed -n 's/ T plain$//p'", scratch);
-        FILE *f = popen(path, "r");
-        unsigned long long plain = 0;
-        if (!f || fscanf(f, "%llx", &plain) != 1) plain = 0;
-        if (f) pclose(f);
-        want.address = plain;
+        want.address = program_function("plain");
         if (!cprofi_dwarf_lookup(&dwarf, &want, 1, &text, &answer)) abort();
         check(answer.split_units == 1 && want.count == 1 && !answer.frames[0].function &&
                   answer.frames[0].line == 20 && answer.frames[0].file &&

@@ -5,14 +5,13 @@ twice with a sampler that does what it must not: that it hangs, and that the wat
     stress.py BUILD-DIRECTORY [SECONDS] [--only build|run]
 """
 
-import argparse
 import concurrent.futures
 import os
 import re
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "compile"))
-from checks import ROOT, check, done, run
+from checks import check, done, run, staged
 
 GCC, GXX = "x86_64-w64-mingw32-gcc", "x86_64-w64-mingw32-g++"
 FLAGS = ["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-I."]
@@ -39,16 +38,8 @@ def build(directory):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("directory")
-    parser.add_argument("seconds", type=int, nargs="?", default=12)
-    parser.add_argument("--only", choices=["build", "run"])
-    options = parser.parse_args()
-    directory, seconds = os.path.join(options.directory, "windows"), options.seconds
-    os.makedirs(os.path.join(ROOT, directory), exist_ok=True)
-    if (options.only != "run" and not build(directory)) or options.only == "build":
-        done()
-    status, output = run(["wine", directory + "/stress.exe", str(seconds), directory], timeout=6 * seconds + 120)
+    directory, seconds = staged(build, "windows")
+    status, output = run(["wine", directory + "/stress.exe", "%d" % seconds, directory], timeout=6 * seconds + 120)
     print(output.replace("\r", "").rstrip())
     said = re.findall(r"^not ok", output, re.M)
     check(status == (1 if said else 0) and "no hang, no crash" in output, "stress.exe ends by itself", "status %d" % status)
