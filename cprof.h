@@ -11200,8 +11200,11 @@ static void cprofi_scopes_refresh(cprofi_session *s) {
     if (version == s->scopes_version) return;
     s->scopes_version = version;
     for (uint32_t i = 0; i < cprofi_load32(&cprofi_scoped.count); i++) {
-        uint32_t known = cprofi_thread_known(s, cprofi_load32(&cprofi_scoped.threads[i].tid));
-        if (known) s->threads[known - 1].scopes = &cprofi_scoped.threads[i];
+        const cprofi_scopes *scopes = &cprofi_scoped.threads[i];
+        uint32_t known = cprofi_thread_known(s, cprofi_load32(&scopes->tid));
+        if (!known || s->threads[known - 1].scopes == scopes) continue;
+        s->threads[known - 1].scopes = scopes;
+        s->threads[known - 1].rest_entry = 0; /* its stack may have been copied without them */
     }
 }
 

@@ -97,9 +97,9 @@ E2E_NOINLINE static void middle(void)
         inner();
         CPROF_SCOPE_END();
     }
-    burn_b(60 * MS);
+    burn_b(120 * MS);
     CPROF_SCOPE_END();
-    burn_c(60 * MS);
+    burn_c(120 * MS);
     E2E_NO_TAIL();
 }
 
@@ -199,8 +199,8 @@ static inline __attribute__((always_inline)) void inlined_work(uint64_t ns)
 static inline __attribute__((always_inline)) void inlined_opener(void)
 {
     CPROF_SCOPE_BEGIN("opened inlined");
-    burn_b(60 * MS);
-    inlined_work(60 * MS);
+    burn_b(120 * MS);
+    inlined_work(120 * MS);
     CPROF_SCOPE_END();
 }
 
@@ -215,7 +215,7 @@ E2E_NOINLINE static void opener(void)
 E2E_NOINLINE static void host(void)
 {
     inlined_opener();
-    burn_c(60 * MS);
+    burn_c(120 * MS);
     E2E_NO_TAIL();
 }
 
@@ -246,21 +246,21 @@ static jmp_buf back;
 E2E_NOINLINE static void jumper(void)
 {
     CPROF_SCOPE_BEGIN("left");
-    burn_a(40 * MS);
+    burn_a(120 * MS);
     longjmp(back, 1);
     CPROF_SCOPE_END();
 }
 
 E2E_NOINLINE static void bystander(void)   /* its frame takes the jumper's place */
 {
-    burn_b(60 * MS);
+    burn_b(120 * MS);
     E2E_NO_TAIL();
 }
 
 E2E_NOINLINE static void successor(void)
 {
     CPROF_SCOPE_BEGIN("fresh");
-    burn_c(60 * MS);
+    burn_c(120 * MS);
     CPROF_SCOPE_END();
     E2E_NO_TAIL();
 }
@@ -268,7 +268,7 @@ E2E_NOINLINE static void successor(void)
 E2E_NOINLINE static void jump_back(void)
 {
     if (setjmp(back) == 0) jumper();
-    inlined_work(60 * MS);
+    inlined_work(120 * MS);
     bystander();
     successor();
     E2E_NO_TAIL();
@@ -288,19 +288,19 @@ static void test_left(void)
     profile_free(&p);
 }
 
-static void burn_a_60(void) { burn_a(60 * MS); E2E_NO_TAIL(); }
-static void burn_b_60(void) { burn_b(60 * MS); E2E_NO_TAIL(); }
+static void burn_a_120(void) { burn_a(120 * MS); E2E_NO_TAIL(); }
+static void burn_b_120(void) { burn_b(120 * MS); E2E_NO_TAIL(); }
 
 static void test_cxx(void)
 {
     e2e_profile p;
     if (!begin()) return;
-    cxx_guard(burn_a_60);
-    cxx_throw(burn_a_60, burn_b_60);
+    cxx_guard(burn_a_120);
+    cxx_throw(burn_a_120, burn_b_120);
     p = end();
-    FOLLOW(&p, "a C++ guard is a scope", "cxx_guard", "cxx_guard", "guarded", "burn_a_60");
-    FOLLOW(&p, "and so is one around code that throws", "cxx_thrower", "cxx_thrower", "thrown out of", "burn_a_60");
-    check_never(&p, "an exception ends it", "burn_b_60", "thrown out of");
+    FOLLOW(&p, "a C++ guard is a scope", "cxx_guard", "cxx_guard", "guarded", "burn_a_120");
+    FOLLOW(&p, "and so is one around code that throws", "cxx_thrower", "cxx_thrower", "thrown out of", "burn_a_120");
+    check_never(&p, "an exception ends it", "burn_b_120", "thrown out of");
     profile_free(&p);
 }
 
@@ -342,7 +342,7 @@ static void test_limits(void)
     if (!begin()) return;
     {
         CPROF_SCOPE_BEGIN((const char *)16);
-        burn_a(60 * MS);
+        burn_a(120 * MS);
         CPROF_SCOPE_END();
     }
     p = end();
@@ -361,7 +361,7 @@ static void *with_scope(void *argument)
 {
     name_thread("with");
     CPROF_SCOPE_BEGIN((const char *)argument);
-    burn_a(60 * MS);
+    burn_a(120 * MS);
     CPROF_SCOPE_END();
     return NULL;
 }
@@ -370,7 +370,7 @@ static void *without_scope(void *argument)
 {
     (void)argument;
     name_thread("without");
-    burn_b(60 * MS);
+    burn_b(120 * MS);
     return NULL;
 }
 
@@ -381,11 +381,22 @@ static void *short_lived(void *argument)
     return argument;
 }
 
+#define SLEEPERS 100
+
+static pthread_mutex_t night = PTHREAD_MUTEX_INITIALIZER;
+
+E2E_NOINLINE static void asleep(void)
+{
+    pthread_mutex_lock(&night);
+    pthread_mutex_unlock(&night);
+    E2E_NO_TAIL();
+}
+
 static void *sleeper(void *argument)
 {
     name_thread("sleeper");
     CPROF_SCOPE_BEGIN("waiting");
-    wait_ns(400 * MS);
+    asleep();
     CPROF_SCOPE_END();
     return argument;
 }
@@ -397,9 +408,38 @@ static void run(void *(*main)(void *), const char *argument)
     pthread_join(thread, NULL);
 }
 
-static void test_threads(void)
+/* By wall clock a thread that sleeps is looked at once. Those that open their first scope, and go to
+   sleep in it, while the sampler is on its way to them have it in all samples but the first. */
+static void test_sleepers(void)
 {
     cprof_desc desc;
+    pthread_t threads[SLEEPERS];
+    e2e_profile p;
+    followed f;
+    static const char *const want[] = {"sleeper", "waiting", "asleep", NULL};
+    memset(&desc, 0, sizeof desc);
+    desc.hz = 500;
+    desc.quiet = true;
+    desc.clock = CPROF_WALL;
+    if (!check_ok(cprof_start(&desc), "a wall-clock profile begins")) return;
+    pthread_mutex_lock(&night);
+    for (int i = 0; i < SLEEPERS; i++) {
+        if (pthread_create(&threads[i], NULL, sleeper, NULL) != 0) abort();
+        wait_ns(2 * MS);
+    }
+    wait_ns(400 * MS);
+    pthread_mutex_unlock(&night);
+    for (int i = 0; i < SLEEPERS; i++) pthread_join(threads[i], NULL);
+    p = end();
+    f = follow(&p, "asleep", want);
+    check(f.right >= 5000 && f.wrong <= SLEEPERS, "threads that sleep show their scopes, by wall clock",
+          "%llu periods right, %llu wrong, such as %s", (unsigned long long)f.right, (unsigned long long)f.wrong,
+          shown(f.example));
+    profile_free(&p);
+}
+
+static void test_threads(void)
+{
     e2e_profile p;
     int count = 0;
     CPROF_SCOPE_BEGIN("open before the profile");
@@ -407,23 +447,14 @@ static void test_threads(void)
     if (!begin()) return;
     run(with_scope, "of a thread");
     run(without_scope, NULL);
-    burn_c(60 * MS);
+    burn_c(120 * MS);
     p = end();
     FOLLOW(&p, "a thread has its own scopes, also after 6,000 others", "burn_a", "of a thread", "burn_a");
     check_never(&p, "a thread without scopes has none", "burn_b", "open before the profile");
     FOLLOW(&p, "a scope opened before the profile begins is there", "burn_c", "open before the profile", "burn_c");
     profile_free(&p);
     CPROF_SCOPE_END();
-    memset(&desc, 0, sizeof desc);
-    desc.hz = 500;
-    desc.quiet = true;
-    desc.clock = CPROF_WALL;
-    if (!check_ok(cprof_start(&desc), "a wall-clock profile begins")) return;
-    run(sleeper, NULL);
-    p = end();
-    check(profile_total(&p, "sleeper", "waiting") >= 100, "a thread that sleeps shows its scope, by wall clock",
-          "%llu periods", (unsigned long long)profile_total(&p, "sleeper", "waiting"));
-    profile_free(&p);
+    test_sleepers();
 }
 
 #ifndef _WIN32
@@ -440,7 +471,7 @@ static void test_fork(void)
         if (!begin()) _exit(1);
         {
             CPROF_SCOPE_BEGIN("the child's");
-            burn_a(60 * MS);
+            burn_a(120 * MS);
             CPROF_SCOPE_END();
         }
         p = end();
