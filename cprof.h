@@ -10615,6 +10615,8 @@ typedef struct {
 } cprofi_file;
 #endif
 
+enum { CPROFI_NAME_SIZE = 64 }; /* of a thread */
+
 #ifdef CPROFI_LINUX
 enum {
     CPROFI_KEPT_OPEN = 16,        /* threads whose files are kept open */
@@ -10785,6 +10787,7 @@ typedef struct {
 typedef struct {
     cprofi_windows_api api;
     HANDLE sampler, bell, ready, over, timer;
+    char program[CPROFI_NAME_SIZE]; /* its name, which threads without one have */
     HMODULE timer_library; /* winmm.dll, while the system's timer is set to 1 ms */
     void *cookie;          /* of the loader's notification */
     cprofi_news *news;     /* the newest first */
@@ -10855,7 +10858,6 @@ enum {
     CPROFI_TID_SLOTS = 2 * CPROFI_THREADS,
     CPROFI_WINDOW = 64,           /* samples of a thread that are scaled together */
     CPROFI_WINDOW_LEAST = 16,     /* fewer do not make a factor of their own */
-    CPROFI_NAME_SIZE = 64,
     CPROFI_SCOPE_NAMES = 32768,   /* names of scopes that a session can tell apart, */
     CPROFI_SCOPE_BYTES = 1 << 20, /* and the bytes of them all, */
     CPROFI_SCOPE_NAME = 256       /* and of one; what is longer is cut */
@@ -10915,8 +10917,9 @@ typedef struct {
     uint64_t missed;     /* ns of requests never answered */
     uint64_t waiting;    /* ns it was on a CPU while its request was in flight */
     uint64_t samples;
-    uint64_t rest_cpu;   /* wall clock: CPU clock when its stack was last copied, */
-    uint32_t rest_entry; /* and the table entry + 1 it got; 0: none */
+    uint32_t last_entry; /* wall clock: that of its last sample in this span, + 1; 0: none */
+    bool rests;          /* it was asleep then, and is as long as its CPU clock */
+    uint64_t rest_cpu;   /* has not moved from here */
     const cprofi_scopes *scopes; /* NULL: it never opened one */
     char name[CPROFI_NAME_SIZE];
 } cprofi_thread;
@@ -11194,6 +11197,12 @@ static void cprofi_scope_names_init(cprofi_session *s) {
     s->scopes_version = 0;
 }
 
+/* Takes in what was loaded. Sleepers' stacks may have been copied when that was not known yet. */
+static void cprofi_images_refresh(cprofi_session *s) {
+    if (!cprofi_modules_refresh(&s->modules)) return;
+    for (uint32_t i = 0; i < s->live_count; i++) s->threads[s->live[i]].rests = false;
+}
+
 /* Tells threads' records about scopes that were made since the last look. */
 static void cprofi_scopes_refresh(cprofi_session *s) {
     uint32_t version = cprofi_load32(&cprofi_scoped.version);
@@ -11204,7 +11213,7 @@ static void cprofi_scopes_refresh(cprofi_session *s) {
         uint32_t known = cprofi_thread_known(s, cprofi_load32(&scopes->tid));
         if (!known || s->threads[known - 1].scopes == scopes) continue;
         s->threads[known - 1].scopes = scopes;
-        s->threads[known - 1].rest_entry = 0; /* its stack may have been copied without them */
+        s->threads[known - 1].rests = false; /* its stack may have been copied without them */
     }
 }
 
@@ -11264,30 +11273,27 @@ static void cprofi_window_add(cprofi_session *s, cprofi_thread *t, uint32_t entr
     cprofi_sample_counted(s, t);
 }
 
-/* Books one captured stack. Returns its entry, or UINT32_MAX when the table is full. */
-static uint32_t cprofi_book(cprofi_session *s, cprofi_thread *t, const cprofi_slot *q,
-                            uint64_t weight) {
+/* Books one captured stack. */
+static void cprofi_book(cprofi_session *s, cprofi_thread *t, const cprofi_slot *q,
+                        uint64_t weight) {
     uint32_t n = cprofi_keys(s, q);
     uint32_t entry = cprofi_table_add(&s->table, (uint32_t)(t - s->threads), s->keys, n, 0);
     cprofi_window_add(s, t, entry, (double)weight);
-    return entry;
+    t->last_entry = entry + 1;
 }
 
 static void cprofi_drain_slot(cprofi_session *s, const cprofi_slot *q) {
     cprofi_thread *t = &s->threads[q->thread];
     uint64_t weight = q->weight;
-    uint32_t entry;
     if (s->desc.clock == CPROF_WALL)
         weight += t->waiting;
     else if (!cprofi_os_counts(s, t, q)) {
         s->discarded++;
         return;
     }
-    entry = cprofi_book(s, t, q, weight);
-    if (s->desc.clock == CPROF_WALL && cprofi_os_rests(s, q)) {
-        t->rest_entry = entry + 1;
-        t->rest_cpu = q->asked_cpu;
-    }
+    cprofi_book(s, t, q, weight);
+    t->rests = s->desc.clock == CPROF_WALL && cprofi_os_rests(s, q);
+    t->rest_cpu = q->asked_cpu;
 }
 
 /* Takes in what was answered, gives up on what will not be. Returns how many requests are still
@@ -11355,20 +11361,38 @@ static void cprofi_ask(cprofi_session *s, cprofi_thread *t, uint64_t weight, boo
     }
 }
 
+/* Wall clock: a thread is still where its last sample found it. */
+static void cprofi_last_more(cprofi_session *s, cprofi_thread *t, uint64_t ns) {
+    s->table.entries[t->last_entry - 1].weight += ns;
+    t->hit += ns;
+}
+
+/* Wall clock: what follows the last look before a span ends is as that look found it. */
+static void cprofi_look_last(cprofi_session *s) {
+    uint64_t now = cprofi_os_now(), elapsed = now - s->last_tick;
+    if (s->desc.clock != CPROF_WALL) return;
+    cprofi_drain(s, false);
+    for (uint32_t i = 0; i < s->live_count; i++) {
+        cprofi_thread *t = &s->threads[s->live[i]];
+        if (t->slot >= 0) t->waiting += elapsed;
+        else if (t->last_entry) cprofi_last_more(s, t, elapsed);
+    }
+    s->last_tick = now;
+}
+
 static void cprofi_look_wall(cprofi_session *s, uint64_t elapsed) {
     for (uint32_t i = 0; i < s->live_count; i++) {
         cprofi_thread *t = &s->threads[s->live[i]];
         uintptr_t sp = 0, pc = 0;
         uint64_t first, cpu;
         cprofi_activity activity;
-        if (t->rest_entry && t->rest_cpu == t->cpu && t->charged == 0 && t->slot < 0) {
-            s->table.entries[t->rest_entry - 1].weight += elapsed;
-            s->table.entries[t->rest_entry - 1].count++;
-            t->hit += elapsed;
+        if (t->rests && t->last_entry && t->rest_cpu == t->cpu && t->charged == 0 && t->slot < 0) {
+            cprofi_last_more(s, t, elapsed);
+            s->table.entries[t->last_entry - 1].count++;
             cprofi_sample_counted(s, t);
             continue;
         }
-        t->rest_entry = 0;
+        t->rests = false;
         /* back to back: if the sampler lost its CPU in between, to a thread that then went to
            sleep, it would wake that */
         if (!cprofi_os_cpu(t, &first) || !cprofi_os_cpu(t, &cpu)) continue;
@@ -11426,7 +11450,7 @@ static void cprofi_tick(cprofi_session *s, uint64_t now) {
     }
     s->last_tick = now;
     s->ticks++;
-    cprofi_modules_refresh(&s->modules);
+    cprofi_images_refresh(s);
     cprofi_read_clocks(s);
     cprofi_drain(s, false);
     cprofi_os_scan(s, now);
@@ -11446,7 +11470,8 @@ static void cprofi_span_begin(cprofi_session *s) {
     for (uint32_t i = 0; i < s->live_count; i++) {
         cprofi_thread *t = &s->threads[s->live[i]];
         t->span_start = t->window_cpu = t->cpu;
-        t->rest_entry = 0;
+        t->last_entry = 0;
+        t->rests = false;
     }
     s->span_process = cprofi_os_cpu_process();
     s->span_sampler = cprofi_os_cpu_sampler(s);
@@ -11456,6 +11481,7 @@ static void cprofi_span_begin(cprofi_session *s) {
 
 /* Ends it: at pause and stop. */
 static void cprofi_span_end(cprofi_session *s) {
+    cprofi_look_last(s);
     cprofi_read_clocks(s);
     cprofi_windows_close(s);
     s->process += cprofi_os_cpu_process() - s->span_process;
@@ -14143,6 +14169,7 @@ static bool cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t
     uint64_t cpu;
     uint32_t code;
     if (CPROFI_MODE) return false; /* /proc does not tell which */
+    cprofi_images_refresh(s);      /* what was loaded during this look must be known */
     size_t size = cprofi_os_copy(s, pc, &code, sp);
     if (!size || (code != CPROFI_SYSCALL && !cprofi_modules_find(&s->modules, pc))) return false;
     if (!cprofi_os_cpu(t, &cpu) || cpu != t->cpu) return true; /* it woke up meanwhile */
@@ -14167,7 +14194,8 @@ static bool cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t
     q->end = (uint32_t)end;
     cprofi_scopes_rest(&walk, q->depth);
     q->mark_count = walk.count;
-    t->rest_entry = cprofi_book(s, t, q, weight) + 1;
+    cprofi_book(s, t, q, weight);
+    t->rests = true;
     t->rest_cpu = cpu;
     return true;
 }
@@ -16558,16 +16586,21 @@ static void cprofi_os_name(cprofi_session *s, cprofi_thread *t) {
         if (name[0]) cprofi_narrow(name, t->name, sizeof t->name);
         LocalFree(name);
     }
-    if (!t->name[0]) { /* as Linux does it: the program's name */
-        char path[CPROFI_PATH * 3];
-        WCHAR wide[CPROFI_PATH];
-        size_t size;
-        wide[GetModuleFileNameW(NULL, wide, CPROFI_PATH - 1)] = 0;
-        cprofi_narrow(wide, path, sizeof path);
-        snprintf(t->name, sizeof t->name, "%.*s", (int)sizeof t->name - 1, cprofi_file_name(path));
-        size = strlen(t->name);
-        if (size > 4 && _stricmp(t->name + size - 4, ".exe") == 0) t->name[size - 4] = 0;
-    }
+    if (!t->name[0]) memcpy(t->name, s->os.program, sizeof t->name); /* as Linux does it */
+}
+
+/* Notes the program's name: asking for it takes the loader's lock, for which the sampler must not
+   wait. */
+static void cprofi_windows_program(cprofi_os *os) {
+    char path[CPROFI_PATH * 3];
+    WCHAR wide[CPROFI_PATH];
+    size_t size;
+    wide[GetModuleFileNameW(NULL, wide, CPROFI_PATH - 1)] = 0;
+    cprofi_narrow(wide, path, sizeof path);
+    snprintf(os->program, sizeof os->program, "%.*s", (int)sizeof os->program - 1,
+             cprofi_file_name(path));
+    size = strlen(os->program);
+    if (size > 4 && _stricmp(os->program + size - 4, ".exe") == 0) os->program[size - 4] = 0;
 }
 
 static void cprofi_os_thread_init(cprofi_os_thread *t) { memset(t, 0, sizeof *t); }
@@ -17009,6 +17042,7 @@ static cprof_result cprofi_os_prepare(cprofi_session *s) {
     /* what went since the last profile was not told */
     for (uint32_t id = 1; id < s->modules.count; id++) s->modules.records[id].loaded = 0;
     cprofi_windows_list_images(&s->os);
+    cprofi_windows_program(&s->os);
     s->os.bell = CreateEventW(NULL, FALSE, FALSE, NULL);
     s->os.ready = CreateEventW(NULL, TRUE, FALSE, NULL);
     s->os.over = CreateEventW(NULL, TRUE, FALSE, NULL);
@@ -17577,7 +17611,7 @@ static void cprofi_reset(cprofi_session *s) {
         t->window_missed = 0;
         t->span_start = t->cpu;
         t->blocked = false;
-        t->rest_entry = 0;
+        t->last_entry = 0;
         cprofi_thread_spare(s, t);
     }
     if (!s->paused) cprofi_span_begin(s);
@@ -17602,7 +17636,10 @@ static cprof_result cprofi_write_through(cprof_write_fn write, void *user, cprof
     cprofi_lock(s);
     result = s->desc.hz && s->memory ? CPROF_ERROR_MEMORY : CPROF_ERROR_NO_PROFILE;
     if (reset && cprofi_load32(&s->phase) != CPROFI_RUNNING) result = CPROF_ERROR_NOT_RUNNING;
-    if (result == CPROF_ERROR_MEMORY) taken = cprofi_snapshot_take(s, &snapshot);
+    if (result == CPROF_ERROR_MEMORY) {
+        if (reset && !s->paused) cprofi_look_last(s);
+        taken = cprofi_snapshot_take(s, &snapshot);
+    }
     if (taken && reset) cprofi_reset(s);
     cprofi_unlock(s);
     if (!taken) return result;

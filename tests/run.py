@@ -214,6 +214,9 @@ def e2e_suites():
         suites.append(Suite(
             "e2e/" + name, run=[output], alone=name not in IN_COMPANY,
             build=lambda name=name, output=output: e2e_program(name, output, CC)))
+    loads = BUILD + "/e2e/loads"
+    suites.append(Suite("e2e/loads", run=[loads, loads + ".so"], build=lambda: (
+        e2e_program("loads", loads, CC), shared(loads + ".so", "tests/e2e/roots_lib.c", []))))
     suites.append(stress_suite("tests/e2e/stress.py"))
     suites.append(script("tests/e2e/valgrind.py", BUILD, timeout=600))
     race = BUILD + "/e2e/race"
@@ -233,6 +236,10 @@ def windows_suites():
         suites.append(Suite(
             "windows/" + name, run=["wine", output], alone=name not in IN_COMPANY, windows=True, timeout=400,
             build=lambda name=name, output=output: e2e_program(name, output, cc, ["-static"])))
+    loads = here + "loads"
+    suites.append(Suite("windows/loads", run=["wine", loads + ".exe", loads + ".dll"], windows=True, timeout=400, build=lambda: (
+        e2e_program("loads", loads + ".exe", cc, ["-static"]),
+        make(loads + ".dll", cc + ["-O2", "-g0", "-shared", "tests/e2e/roots_lib.c", "-o", loads + ".dll"]))))
     suites.append(Suite("windows/clocks", run=["wine", here + "clocks.exe"], alone=True, windows=True, timeout=400,
                         build=lambda: compile_c("tests/windows/clocks.c", here + "clocks.exe", MINGW_FLAGS + ["-O1"], cc)))
     for level in ("-O0", "-O2", "-O3"):

@@ -114,6 +114,48 @@ static double share(const e2e_profile *p, const char *thread, const char *start,
     return all ? (double)sum / (double)all : 0;
 }
 
+/* No time is lost where a span ends between two looks. There is one thread, and it sleeps. */
+static void test_ends(void)
+{
+    enum { SPANS = 20 };
+    cprof_desc desc;
+    cprof_stats stats;
+    char directory[500], path[600];
+    uint64_t begun, asleep, periods = 0, random = 1;
+    memset(&desc, 0, sizeof desc);
+    desc.hz = 20;
+    desc.clock = CPROF_WALL;
+    desc.quiet = true;
+    if (!e2e_directory_make(directory, sizeof directory)) exit(2);
+    snprintf(path, sizeof path, "%s/part.folded", directory);
+    if (!check_ok(cprof_start(&desc), "start at 20 Hz") || !check_ok(cprof_pause(), "pause")) return;
+    for (int i = 0; i < SPANS; i++) {
+        cprof_resume();
+        wait_ns(110000000);
+        cprof_pause();
+    }
+    cprof_get_stats(&stats);
+    check(fabs((double)stats.weight_ns / (double)stats.duration_ns - 1) < 0.03, "what follows the last look before a pause counts",
+          "%.0f ms of %.0f ms", (double)stats.weight_ns / 1e6, (double)stats.duration_ns / 1e6);
+    check_ok(cprof_reset(), "reset");
+    cprof_resume();
+    begun = wall();
+    for (int i = 0; i < SPANS; i++) { /* numbers of periods are rounded up as often as down */
+        e2e_profile p;
+        wait_ns(e2e_jitter(&random, 150000000));
+        check_ok(cprof_rotate(path, CPROF_AUTO), "rotate");
+        if (!profile_read(path, &p)) exit(2);
+        periods += p.count;
+        profile_free(&p);
+        e2e_delete(path);
+    }
+    asleep = wall() - begun;
+    check(fabs((double)periods * 1e9 / desc.hz / (double)asleep - 1) < 0.1, "and before a rotation", "%.0f ms of %.0f ms",
+          (double)periods * 1e3 / desc.hz, (double)asleep / 1e6);
+    check_ok(cprof_stop(), "stop");
+    e2e_directory_remove(directory);
+}
+
 int main(void)
 {
     enum { HZ = 200 };
@@ -128,6 +170,7 @@ int main(void)
     uint64_t start, elapsed;
     char byte = 0;
 
+    test_ends();
     if (pipe(pipe_fd)) return 1;
     if (pthread_create(&thread[0], NULL, sleep_main, NULL) || pthread_create(&thread[1], NULL, poll_main, NULL)
         || pthread_create(&thread[2], NULL, cond_main, NULL) || pthread_create(&thread[3], NULL, busy_main, NULL)) return 1;
