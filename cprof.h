@@ -11296,6 +11296,12 @@ static void cprofi_drain_slot(cprofi_session *s, const cprofi_slot *q) {
     t->rest_cpu = q->asked_cpu;
 }
 
+/* Wall clock: a thread is still where its last sample found it. */
+static void cprofi_last_more(cprofi_session *s, cprofi_thread *t, uint64_t ns) {
+    s->table.entries[t->last_entry - 1].weight += ns;
+    t->hit += ns;
+}
+
 /* Takes in what was answered, gives up on what will not be. Returns how many requests are still
    in flight. `last`: give up on all that nobody is answering this moment. */
 static uint32_t cprofi_drain(cprofi_session *s, bool last) {
@@ -11313,6 +11319,8 @@ static uint32_t cprofi_drain(cprofi_session *s, bool last) {
                 t->blocked = true;
                 s->unanswered++;
                 cprofi_os_name(s, t);
+            } else if (s->desc.clock == CPROF_WALL && t->last_entry) {
+                cprofi_last_more(s, t, q->weight + t->waiting);
             }
             cprofi_slot_release(s, i);
         } else if (phase == CPROFI_DONE || (phase == CPROFI_BUSY && !t->live)) {
@@ -11361,12 +11369,6 @@ static void cprofi_ask(cprofi_session *s, cprofi_thread *t, uint64_t weight, boo
     }
 }
 
-/* Wall clock: a thread is still where its last sample found it. */
-static void cprofi_last_more(cprofi_session *s, cprofi_thread *t, uint64_t ns) {
-    s->table.entries[t->last_entry - 1].weight += ns;
-    t->hit += ns;
-}
-
 /* Wall clock: what follows the last look before a span ends is as that look found it. */
 static void cprofi_look_last(cprofi_session *s) {
     uint64_t now = cprofi_os_now(), elapsed = now - s->last_tick;
@@ -11398,8 +11400,7 @@ static void cprofi_look_wall(cprofi_session *s, uint64_t elapsed) {
         if (!cprofi_os_cpu(t, &first) || !cprofi_os_cpu(t, &cpu)) continue;
         activity = cpu != first ? CPROFI_RUNNABLE : cprofi_os_activity(s, t, &sp, &pc);
         t->cpu = cpu;
-        if (activity != CPROFI_ASLEEP || !sp || t->slot >= 0 ||
-            !cprofi_os_look_asleep(s, t, sp, pc, elapsed))
+        if (activity != CPROFI_ASLEEP || !sp || !cprofi_os_look_asleep(s, t, sp, pc, elapsed))
             cprofi_ask(s, t, elapsed, true);
     }
 }

@@ -88,7 +88,7 @@ def examine_opcodes(stacks):
                 and frames[frames.index("interpret") + 1].startswith("["))
     inside = sum(c for frames, c in stacks if "interpret" in frames)
     note("%d of %d periods in interpret show an opcode" % (named, inside))
-    check(named > 0.98 * inside, "nearly all time in the interpreter is that of an opcode", "%d of %d" % (named, inside))
+    check(named > 0.96 * inside, "nearly all time in the interpreter is that of an opcode", "%d of %d" % (named, inside))
 
 
 def examine(stacks, svg, more_unknown=0):
