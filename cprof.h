@@ -14155,6 +14155,12 @@ static size_t cprofi_os_copy(cprofi_session *s, uintptr_t pc, uint32_t *code, ui
     return n > CPROFI_SYSCALL_SIZE ? (size_t)n - CPROFI_SYSCALL_SIZE : 0;
 }
 
+/* It woke up while its stack was copied: that is worth nothing. */
+static bool cprofi_woke(cprofi_session *s, cprofi_thread *t, uint64_t weight) {
+    if (t->last_entry) cprofi_last_more(s, t, weight);
+    return true;
+}
+
 /* Wall clock: the stack of a thread that sleeps is copied and unwound here, so that nobody has to
    wake it. If its CPU clock has not moved since the last time, neither has its stack.
    False where that does not tell: SP and PC may be those of an emulator, and on AArch64 the return
@@ -14173,11 +14179,11 @@ static bool cprofi_os_look_asleep(cprofi_session *s, cprofi_thread *t, uintptr_t
     cprofi_images_refresh(s);      /* what was loaded during this look must be known */
     size_t size = cprofi_os_copy(s, pc, &code, sp);
     if (!size || (code != CPROFI_SYSCALL && !cprofi_modules_find(&s->modules, pc))) return false;
-    if (!cprofi_os_cpu(t, &cpu) || cpu != t->cpu) return true; /* it woke up meanwhile */
+    if (!cprofi_os_cpu(t, &cpu) || cpu != t->cpu) return cprofi_woke(s, t, weight);
     if (cprofi_load_pointer(cprofi_scopes *, &cprofi_scoped.threads) && t->scopes &&
         cprofi_load32(&t->scopes->tid) == t->tid) {
         memcpy(s->scopes_copy, t->scopes, sizeof *t->scopes);
-        if (!cprofi_os_cpu(t, &cpu) || cpu != t->cpu) return true;
+        if (!cprofi_os_cpu(t, &cpu) || cpu != t->cpu) return cprofi_woke(s, t, weight);
         scopes = s->scopes_copy;
     }
     cprofi_scopes_walk(&walk, scopes, q->marks);

@@ -156,6 +156,14 @@ static void test_ends(void)
     e2e_directory_remove(directory);
 }
 
+/* Wakes up often, also while it is looked at. */
+static void *napping_main(void *argument)
+{
+    name_thread("w-nap");
+    while (!quit) nap_ns(100000);
+    return argument;
+}
+
 /* Goes to sleep with every signal blocked, and perhaps with a request for its stack. */
 static void *masked_main(void *argument)
 {
@@ -175,11 +183,11 @@ static void *masked_main(void *argument)
 int main(void)
 {
     enum { HZ = 200 };
-    static const char *const names[] = { "w-sleep", "w-poll", "w-cond", "w-busy", "w-mask" };
+    static const char *const names[] = { "w-sleep", "w-poll", "w-cond", "w-busy", "w-nap", "w-mask" };
     cprof_desc desc;
     cprof_stats stats;
     e2e_profile p;
-    pthread_t thread[6];
+    pthread_t thread[7];
 #ifndef _WIN32 /* which stops a thread to see where it is, and does not count switches */
     long before[3];
 #endif
@@ -189,7 +197,7 @@ int main(void)
     test_ends();
     if (pipe(pipe_fd)) return 1;
     if (pthread_create(&thread[0], NULL, sleep_main, NULL) || pthread_create(&thread[1], NULL, poll_main, NULL)
-        || pthread_create(&thread[2], NULL, cond_main, NULL) || pthread_create(&thread[3], NULL, busy_main, NULL)) return 1;
+        || pthread_create(&thread[6], NULL, napping_main, NULL) || pthread_create(&thread[2], NULL, cond_main, NULL) || pthread_create(&thread[3], NULL, busy_main, NULL)) return 1;
     while (!tid[0] || !tid[1] || !tid[2]) nap_ns(1000000);
     nap_ns(200000000);
 #ifndef _WIN32
@@ -215,7 +223,7 @@ int main(void)
     p = profile_take();
     cprof_get_stats(&stats);
 
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 6; i++) {
         double found = (double)profile_thread(&p, names[i]) / HZ * 1e9;
         check(fabs(found / (double)elapsed - 1) < 0.03 + e2e_gap(&stats) / (double)elapsed, e2e_format("%s weighs the time that passed", names[i]),
               "%.0f ms of %.0f ms", found / 1e6, (double)elapsed / 1e6);
@@ -242,7 +250,7 @@ int main(void)
     pthread_mutex_lock(&mutex);
     pthread_cond_broadcast(&condition);
     pthread_mutex_unlock(&mutex);
-    for (int i = 0; i < 6; i++) pthread_join(thread[i], NULL);
+    for (int i = 0; i < 7; i++) pthread_join(thread[i], NULL);
     check(interrupted == 0, "no EINTR", "%d calls", interrupted);
     return e2e_done();
 }
