@@ -3531,6 +3531,10 @@ static int cprofi_ahead_arm(cprofi_ahead *a) {
     /* what is left is data processing, but for multiplications and those that set flags only */
     if (w & 0x0c000000 || (w & 0x02000090) == 0x00000090 || (w & 0x01800000) == 0x01000000)
         return 0;
+    if ((w & 0x0feff000) == 0x008ff000) { /* add pc, pc: to a case, or into a row of moves */
+        now->pc = pc + 8;
+        return 0;
+    }
     if ((w & 0x0fe00000) == 0x02800000 || (w & 0x0fe00000) == 0x02400000) { /* add, sub */
         int32_t n = cprofi_ahead_rotated(w & 0xff, w >> 7 & 30);
         cprofi_ahead_add(now, to, base, w & 0x00800000 ? n : -n);
@@ -3621,7 +3625,12 @@ static int cprofi_ahead_thumb32(cprofi_ahead *a, uint32_t h, uint32_t l) {
     if ((h & 0xf800) == 0xf000 && l & 0x8000) return cprofi_ahead_far(a, h, l);
     if (h == 0xf04f && (l == 0x0701 || l == 0x07f8)) /* mov r7 */
         return cprofi_ahead_code(a, now->pc - 1, 2) == 0xdf00 ? 2 : 0;
-    if ((h & 0xfff0) == 0xe8d0 && (l & 0xffe0) == 0xf000) return -1; /* tbb, tbh */
+    if ((h & 0xfff0) == 0xe8d0 && (l & 0xffe0) == 0xf000) { /* tbb, tbh: to the first case */
+        uint32_t by = cprofi_ahead_code(a, now->pc - 1, 2);
+        if (base != CPROFI_PC) return -1;
+        now->pc += 2 * (uintptr_t)(l & 0x10 ? by : by & 0xff);
+        return 0;
+    }
     if ((h & 0xff70) == 0xf850 && reg == CPROFI_PC && base != CPROFI_SP) /* ldr; the PLT's */
         return base == 12 ? cprofi_ahead_returns(now) : -1;
     if (base == CPROFI_SP && (h & 0xfe40) == 0xe800) /* ldm, stm */

@@ -23,6 +23,7 @@ __asm__(".text\n.syntax unified\n.fpu vfpv3-d16\n.arm\n.align 2\n"
         "a_noreturn: bl a_leaf\n push {r4, lr}\n pop {r4, pc}\n.word 0\n"
         "a_called: bl a_leaf\n bx lr\n.word 0\n"
         "a_table: ldr pc, [pc, r0, lsl #2]\n.word 0\n"
+        "a_row: add pc, pc, r3\n.word 0\n pop {r4, pc}\n.word 0\n"
         "a_aligned: bic sp, sp, #15\n pop {r4, pc}\n.word 0\n"
         ".thumb\n"
         "t_frame: sub sp, #8\n add sp, #16\n vpop {d8}\n pop {r4, r7, pc}\n.align 2\n.word 0\n"
@@ -46,7 +47,9 @@ __asm__(".text\n.syntax unified\n.fpu vfpv3-d16\n.arm\n.align 2\n"
         "t_number: mov.w r12, #1\n mov r0, r3\n bl t_other\n pop {pc}\n.align 2\n.word 0\n"
         "t_noreturn: bl t_leaf\n push {r4, lr}\n pop {r4, pc}\n.align 2\n.word 0\n"
         "t_called: blx r3\n bx lr\n.align 2\n.word 0\n"
-        "t_table: tbb [pc, r0]\n pop {pc}\n.align 2\n.word 0\n"
+        "t_table: tbb [r1, r0]\n pop {pc}\n.align 2\n.word 0\n"
+        "t_cases: tbb [pc, r0]\n.byte 2, 1\n udf #0\n pop {r4, pc}\n.align 2\n.word 0\n"
+        "t_wide_cases: tbh [pc, r0, lsl #1]\n.short 2, 3\n pop {r4, r5, pc}\n.align 2\n.word 0\n"
         "t_unknown: sub.w sp, sp, r3\n pop {r4, pc}\n.align 2\n.word 0\n");
 
 enum { SP = CPROFI_SP, ROOT = 100, NONE = 101 };
@@ -57,12 +60,12 @@ enum { SP = CPROFI_SP, ROOT = 100, NONE = 101 };
     X(a_condition, 0, SP, 16, 4) X(a_loop, 0, SP, 8, 4) X(a_wrapped, 0, SP, 0, 0) X(a_whole, 0, SP, 0, 0) X(a_tail, 0, SP, 8, 4) \
     X(a_list, 0, SP, 16, 4) X(a_plain, 0, SP, 8, 4) X(a_single, 0, SP, 12, 4) X(a_moved, 0, SP, 8, 4) \
     X(a_plt, 0, SP, 0, 0) X(a_exit, 0, ROOT, 0, 0) X(a_noreturn, 0, NONE, 0, 0) X(a_called, 0, NONE, 0, 0) \
-    X(a_table, 0, NONE, 0, 0) X(a_aligned, 0, NONE, 0, 0) X(t_frame, 1, SP, 28, 4) \
+    X(a_table, 0, NONE, 0, 0) X(a_row, 0, SP, 8, 4) X(a_aligned, 0, NONE, 0, 0) X(t_frame, 1, SP, 28, 4) \
     X(t_large, 1, SP, 1564, 4) X(t_leaf, 1, SP, 0, 0) X(t_pointer, 1, 7, 24, 4) X(t_condition, 1, SP, 8, 4) \
     X(t_loop, 1, SP, 8, 4) X(t_far, 1, SP, 12, 4) X(t_wrapped, 1, SP, 0, 0) X(t_tail, 1, SP, 4, 4) \
     X(t_single, 1, SP, 12, 4) X(t_to_arm, 1, SP, 0, 0) X(t_plt, 1, SP, 0, 0) X(t_jump, 1, NONE, 0, 0) \
     X(t_exit, 1, ROOT, 0, 0) X(t_exits, 1, ROOT, 0, 0) X(t_number, 1, SP, 4, 4) X(t_noreturn, 1, NONE, 0, 0) \
-    X(t_called, 1, NONE, 0, 0) X(t_table, 1, NONE, 0, 0) X(t_unknown, 1, NONE, 0, 0)
+    X(t_called, 1, NONE, 0, 0) X(t_table, 1, NONE, 0, 0) X(t_cases, 1, SP, 8, 4) X(t_wide_cases, 1, SP, 12, 4) X(t_unknown, 1, NONE, 0, 0)
 
 #define DECLARE(name, thumb, reg, cfa, below) extern const char name[];
 CASES(DECLARE)
