@@ -97,9 +97,9 @@ int main(void)
     p = profile_take();
     check(stats.lost == 0 && frame_count(&p, "[lost]") == 0, "16384 stacks hold a thousand", "%llu lost",
           (unsigned long long)stats.lost);
-    /* Of 1024 leaves that many are met by n samples that take any of them; some meet what is above the leaves, or
-       find a thread that waits for a CPU where they left it. */
-    distinct = 0.5 * 1024 * (1 - exp(-(double)stats.samples / 1024));
+    /* Of 1024 leaves that many are met by n samples that take any of them; some meet what is above the leaves;
+       under Wine some also find a thread that waits for a CPU where they left it. */
+    distinct = (E2E_MOST > 1 ? 0.6 : 0.8) * 1024 * (1 - exp(-(double)stats.samples / 1024));
     check(stats.samples > 20 && (double)stats.unique_stacks >= distinct, "distinct stacks stay distinct", "%llu, expected are %.0f",
           (unsigned long long)stats.unique_stacks, distinct);
     profile_free(&p);

@@ -197,7 +197,8 @@ int main(void)
     test_ends();
     if (pipe(pipe_fd)) return 1;
     if (pthread_create(&thread[0], NULL, sleep_main, NULL) || pthread_create(&thread[1], NULL, poll_main, NULL)
-        || pthread_create(&thread[6], NULL, napping_main, NULL) || pthread_create(&thread[2], NULL, cond_main, NULL) || pthread_create(&thread[3], NULL, busy_main, NULL)) return 1;
+        || pthread_create(&thread[2], NULL, cond_main, NULL) || pthread_create(&thread[3], NULL, busy_main, NULL)
+        || pthread_create(&thread[6], NULL, napping_main, NULL)) return 1;
     while (!tid[0] || !tid[1] || !tid[2]) nap_ns(1000000);
     nap_ns(200000000);
 #ifndef _WIN32
